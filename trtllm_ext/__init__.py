@@ -1,6 +1,7 @@
 """Feed-forward sublayers and residual connections as TensorRT networks.
 
-Defined once, built into engines, and run on TensorRT or, where there is nothing from NVIDIA, on the embedded engine.
+Defined once, built into engines, and run on TensorRT or, where there is nothing from NVIDIA, on the
+embedded engine.
 Importing this package loads none of torch, tensorrt, mpi4py, onnx or onnxruntime: names load on first use.
 """
 

@@ -11,7 +11,8 @@
 | `trtllm_ext`   | otherwise: `trtllm_ext.graph`, the same names on whichever engine was chosen    |
 
 `TRTLLM_EXT_BACKEND` is `auto` (default), `tensorrt` or `embedded`. Cases are told apart by what the libraries
-can do, never by their version numbers: pre-releases on both sides of TensorRT-LLM's removal carry the same number.
+can do, never by their version numbers: pre-releases on both sides of TensorRT-LLM's removal carry the same
+number.
 """
 
 import ctypes
@@ -32,7 +33,7 @@ EMBEDDED_MODULE = "trtllm_ext.embedded"
 
 @dataclass(frozen=True)
 class Choice:
-    """What is in use, and why: `engine` is 'tensorrt' or 'embedded', `graph` is 'tensorrt_llm' or 'trtllm_ext'."""
+    """What is in use and why: `engine` is 'tensorrt' or 'embedded', `graph` 'tensorrt_llm' or 'trtllm_ext'."""
 
     engine: str
     graph: str
@@ -50,7 +51,7 @@ class Probe:
 def choice() -> Choice:
     """The engine and the graph API in use.
 
-    Raises BackendError when `TRTLLM_EXT_BACKEND` has an unknown value or asks for a TensorRT that cannot be used.
+    Raises BackendError when `TRTLLM_EXT_BACKEND` is unknown or asks for a TensorRT that cannot be used.
     """
     return _choose(os.environ.get(ENVIRONMENT_VARIABLE, "auto") or "auto")
 
@@ -79,8 +80,8 @@ def _choose(request: str) -> Choice:
     if found.module is None:
         if request == "tensorrt":
             raise BackendError(
-                f"{ENVIRONMENT_VARIABLE}=tensorrt, but {found.detail}. Install a TensorRT that works here, or set "
-                f"{ENVIRONMENT_VARIABLE}=embedded to run on the CPU."
+                f"{ENVIRONMENT_VARIABLE}=tensorrt, but {found.detail}. Install a TensorRT that works here, "
+                f"or set {ENVIRONMENT_VARIABLE}=embedded to run on the CPU."
             )
         return Choice(
             "embedded",
@@ -123,7 +124,7 @@ def probe_tensorrt() -> Probe:
 
 
 def probe_tensorrt_llm() -> Probe:
-    """Whether `tensorrt_llm` is there with its TensorRT path (`functional`, `Network`, `Module`, `net_guard`)."""
+    """Whether `tensorrt_llm` is there with its TensorRT path: `functional`, `Network`, `Module`, `net_guard`."""
     if not _is_installed("tensorrt_llm"):
         return Probe("the package tensorrt_llm is not installed")
     try:
