@@ -33,7 +33,7 @@ EMBEDDED_MODULE = "trtllm_ext.embedded"
 
 @dataclass(frozen=True)
 class Choice:
-    """What is in use and why: `engine` is 'tensorrt' or 'embedded', `graph` 'tensorrt_llm' or 'trtllm_ext'."""
+    """What is in use: `engine` is 'tensorrt' or 'embedded', `graph` is 'tensorrt_llm' or 'trtllm_ext'."""
 
     engine: str
     graph: str
@@ -124,7 +124,7 @@ def probe_tensorrt() -> Probe:
 
 
 def probe_tensorrt_llm() -> Probe:
-    """Whether `tensorrt_llm` is there with its TensorRT path: `functional`, `Network`, `Module`, `net_guard`."""
+    """Whether `tensorrt_llm` is there and still has its TensorRT path: `functional`, `net_guard`, ...."""
     if not _is_installed("tensorrt_llm"):
         return Probe("the package tensorrt_llm is not installed")
     try:

