@@ -1,0 +1,180 @@
+"""Say which engine and graph API are in use and why, what is installed, and how to mend each problem."""
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+
+from trtllm_ext import backend
+from trtllm_ext.errors import BackendError
+from trtllm_ext.version import __version__
+
+# What the core cannot run without, and for each extra what it brings.
+CORE_PACKAGES = ("numpy", "ml_dtypes", "onnx", "onnxruntime", "safetensors", "rich")
+EXTRAS = {
+    "tokenizers": ("hf", "sentences as input (trtllm-ext embed)"),
+    "torch": ("torch", "torch tensors as input, device buffers under TensorRT"),
+    "transformers": ("hf", "reference outputs"),
+    "mpi4py": ("mpi", "more than one rank"),
+}
+LAUNCHERS = ("mpirun", "mpiexec", "srun")
+PLUGIN_VARIABLE = "TRTLLM_EXT_PLUGINS"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report; `state` is 'ok', 'absent' (optional, not needed now) or 'problem'."""
+
+    state: str
+    subject: str
+    text: str
+    fix: str = ""
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        "doctor", help="which engine is used and why, and how to mend what is missing"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    findings = list(examine())
+    problems = [finding for finding in findings if finding.state == "problem"]
+    if arguments.json:
+        print(
+            json.dumps({"ok": not problems, "findings": [asdict(finding) for finding in findings]}, indent=1)
+        )
+    else:
+        _print_table(findings)
+    return 1 if problems else 0
+
+
+def examine() -> Iterator[Finding]:
+    """Every finding on this installation, most deciding first."""
+    yield from _engine()
+    yield Finding("ok", "trtllm_ext", f"{__version__}, Python {platform.python_version()} ({sys.executable})")
+    yield from _core_packages()
+    yield from _onnxruntime_runs()
+    yield from _extras()
+    yield from _mpi()
+    yield from _cuda()
+    yield from _plugins()
+
+
+def _engine() -> Iterator[Finding]:
+    try:
+        choice = backend.choice()
+    except BackendError as error:
+        yield Finding("problem", "engine", str(error), f"unset {backend.ENVIRONMENT_VARIABLE}, or as said")
+        return
+    for reason in choice.reasons:
+        subject, _, text = reason.partition(": ")
+        yield Finding("ok", subject, text)
+    word = {"embedded": "ran on the embedded engine", "tensorrt": "not available"}[choice.engine]
+    yield Finding("ok", "support", f"this version's claim for that engine: {word} (docs/compatibility.md)")
+
+
+def _core_packages() -> Iterator[Finding]:
+    for package in CORE_PACKAGES:
+        version = _version(package)
+        if version:
+            yield Finding("ok", package, version)
+        else:
+            yield Finding("problem", package, "not installed; the core needs it", "pip install trtllm-ext")
+
+
+def _onnxruntime_runs() -> Iterator[Finding]:
+    try:
+        import onnxruntime
+    except Exception as error:  # a wheel for another libc or CPU fails here in many ways
+        yield Finding(
+            "problem", "onnxruntime", f"does not import: {error}", "pip install --force-reinstall onnxruntime"
+        )
+        return
+    providers = onnxruntime.get_available_providers()
+    if "CPUExecutionProvider" not in providers:
+        yield Finding(
+            "problem",
+            "onnxruntime",
+            f"no CPUExecutionProvider among {providers}",
+            "install the package onnxruntime",
+        )
+
+
+def _extras() -> Iterator[Finding]:
+    for package, (extra, purpose) in EXTRAS.items():
+        version = _version(package)
+        if version:
+            yield Finding("ok", package, version)
+        else:
+            yield Finding("absent", package, f"for {purpose}", f"pip install 'trtllm-ext[{extra}]'")
+
+
+def _mpi() -> Iterator[Finding]:
+    found = [launcher for launcher in LAUNCHERS if shutil.which(launcher)]
+    if found:
+        yield Finding("ok", "MPI launcher", ", ".join(f"{name} ({shutil.which(name)})" for name in found))
+    else:
+        yield Finding(
+            "absent",
+            "MPI launcher",
+            "none of " + ", ".join(LAUNCHERS),
+            "pip install mpich, or your system's MPI",
+        )
+
+
+def _cuda() -> Iterator[Finding]:
+    count = backend.cuda_device_count()
+    yield Finding("ok" if count else "absent", "NVIDIA device", backend.describe_cuda())
+    compiler = shutil.which("nvcc")
+    if compiler is None:
+        yield Finding("absent", "nvcc", "for compiling plugins", "install the CUDA toolkit")
+        return
+    answer = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False)
+    release = [line for line in answer.stdout.splitlines() if "release" in line]
+    yield Finding("ok", "nvcc", release[0].strip() if release else compiler)
+
+
+def _plugins() -> Iterator[Finding]:
+    named = [entry for entry in os.environ.get(PLUGIN_VARIABLE, "").split(os.pathsep) if entry]
+    if not named:
+        yield Finding("absent", "plugins", "none: this version has no plugin library; networks need none")
+    for entry in named:
+        if Path(entry).is_file():
+            yield Finding("ok", "plugins", f"{entry} (found; not loaded by the embedded engine)")
+        else:
+            yield Finding(
+                "problem", "plugins", f"{PLUGIN_VARIABLE} names {entry}, which is not there", "correct it"
+            )
+
+
+def _version(package: str) -> str | None:
+    if importlib.util.find_spec(package) is None:
+        return None
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "of unknown version"
+
+
+def _print_table(findings: list[Finding]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "what", "found", "to mend it"):
+        table.add_column(column, overflow="fold")
+    style = {"ok": "green", "absent": "dim", "problem": "bold red"}
+    for finding in findings:
+        table.add_row(finding.state, finding.subject, finding.text, finding.fix, style=style[finding.state])
+    Console().print(table)
