@@ -1,0 +1,74 @@
+"""One layer about to be evaluated: what the functions of every family are given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from trtllm_ext.oracle.errors import OracleError
+from trtllm_ext.oracle.values import Array, member_name
+
+
+def kind_of(layer: Any, trt: Any) -> str:
+    """The layer's kind, 'ELEMENTWISE' and the like.
+
+    Read through ILayer, because IActivationLayer and IPoolingLayer have a `type` of their own in its place.
+    """
+    return member_name(trt.ILayer.type.__get__(layer, type(layer)))
+
+
+@dataclass(frozen=True)
+class Call:
+    """A layer, its evaluated inputs (None where an optional input is not set) and its output's type and rank."""
+
+    layer: Any
+    trt: Any
+    kind: str
+    inputs: tuple[Array | None, ...]
+    output_type: str
+    output_rank: int
+
+    @property
+    def name(self) -> str:
+        return str(self.layer.name)
+
+    def attributes(self, class_name: str) -> Any:
+        """The layer as `trt.<class_name>`, so that the attributes of its kind can be read."""
+        wanted = getattr(self.trt, class_name)
+        if not isinstance(self.layer, wanted):
+            self.layer.__class__ = wanted
+        return self.layer
+
+    def input(self, index: int) -> Array:
+        """A required input; raises OracleError where it is not set."""
+        value = self.optional(index)
+        if value is None:
+            self.refuse(f"input {index} is not set; give it with set_input({index}, tensor)")
+        return value
+
+    def optional(self, index: int) -> Array | None:
+        return self.inputs[index] if index < len(self.inputs) else None
+
+    def present(self) -> list[Array]:
+        """All inputs, each required."""
+        return [self.input(index) for index in range(len(self.inputs))]
+
+    def same_kind(self, *values: Array) -> None:
+        """Refuse inputs whose types do not go together; floating types of any width do (they are all float64)."""
+        types = sorted({str(value.dtype) for value in values})
+        if len(types) > 1:
+            self.refuse(f"inputs of types {' and '.join(types)} do not go together; cast one of them")
+
+    def refuse(self, reason: str) -> NoReturn:
+        raise OracleError(f"Layer {self.name!r} ({self.kind}): {reason}.")
+
+
+def axes_of(mask: int, rank: int) -> tuple[int, ...]:
+    """The dimensions named by a bit mask, lowest first; bits beyond the rank are the caller's error (ValueError)."""
+    if mask >> rank:
+        raise ValueError(f"axes mask {mask:#b} names a dimension beyond rank {rank}")
+    return tuple(axis for axis in range(rank) if mask >> axis & 1)
+
+
+def ints(dims: Any) -> tuple[int, ...]:
+    return tuple(int(dims[i]) for i in range(len(dims)))

@@ -1,0 +1,196 @@
+"""Evaluating a whole network, in execution order, whatever the order of creation.
+
+A layer may be given its inputs after it was made (`set_input`), so creation order means nothing: layers run when
+all their inputs are there. Nothing here recurses, so depth is no limit, and a value is let go after its last use.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from trtllm_ext.oracle.call import Call, kind_of
+from trtllm_ext.oracle.errors import OracleError
+from trtllm_ext.oracle.kinds import KINDS
+from trtllm_ext.oracle.values import Array, converted, held_as, input_value, member_name
+
+
+@dataclass(frozen=True)
+class TraceStep:
+    """One tensor as it is computed: the layer that makes it ('' for a network input), its name, its value."""
+
+    layer: str
+    kind: str
+    tensor: str
+    value: Array
+
+
+def evaluate(
+    network: Any, trt: Any, inputs: Mapping[str, Any], wanted: Iterable[str] | None = None
+) -> dict[str, Array]:
+    """What the network's tensors are for the given inputs.
+
+    network: an INetworkDefinition of the module `trt` (the real `tensorrt` or one with its API); not changed.
+    inputs: name -> array for every network input that the wanted tensors depend on.
+    wanted: tensor names, by default the network's outputs. Layers that they do not depend on are not evaluated.
+    Returns name -> array: float64 for floating tensors (never rounded to half or bfloat16), int32 or int64
+    exactly, bool. Raises OracleError for an unknown layer kind, missing or ill-fitting inputs, a cycle, and for
+    what TensorRT leaves undefined (coordinates out of strict bounds, integer division by zero).
+    """
+    graph = _Graph(network, trt)
+    targets = graph.outputs() if wanted is None else [graph.tensor(name) for name in wanted]
+    names = {tensor: str(tensor.name) for tensor in targets}
+    return {names[tensor]: value for tensor, value in graph.run(inputs, targets) if tensor in names}
+
+
+def trace(
+    network: Any, trt: Any, inputs: Mapping[str, Any], wanted: Iterable[str] | None = None
+) -> Iterator[TraceStep]:
+    """Every tensor that the wanted ones (default: the outputs) depend on, one by one in execution order.
+
+    Comparing each with an engine's value finds the first that differs. Values are not kept beyond their last use,
+    so memory stays near that of the widest point of the network. Errors as `evaluate`.
+    """
+    graph = _Graph(network, trt)
+    targets = graph.outputs() if wanted is None else [graph.tensor(name) for name in wanted]
+    for tensor, value in graph.run(inputs, targets):
+        layer = graph.producer.get(tensor)
+        layer_name, kind = ("", "INPUT") if layer is None else (str(layer.name), kind_of(layer, trt))
+        yield TraceStep(layer_name, kind, str(tensor.name), value)
+
+
+class _Graph:
+    """The layers and tensors of a network. Tensors are told apart by identity; names need not be unique inside."""
+
+    def __init__(self, network: Any, trt: Any) -> None:
+        self.trt = trt
+        self.network = network
+        self.network_inputs = [network.get_input(i) for i in range(network.num_inputs)]
+        self.layers = [network.get_layer(i) for i in range(network.num_layers)]
+        # Holding every tensor keeps the Python object of each alive, and with it its identity.
+        self.layer_inputs = [[layer.get_input(i) for i in range(layer.num_inputs)] for layer in self.layers]
+        self.layer_outputs = [
+            [layer.get_output(i) for i in range(layer.num_outputs)] for layer in self.layers
+        ]
+        self.position = {out: i for i, outs in enumerate(self.layer_outputs) for out in outs}
+        self.producer = {out: self.layers[i] for out, i in self.position.items()}
+
+    def outputs(self) -> list[Any]:
+        found = [self.network.get_output(i) for i in range(self.network.num_outputs)]
+        if not found:
+            raise OracleError(
+                "The network has no outputs. Mark one with mark_output(), or name the wanted tensors."
+            )
+        return found
+
+    def tensor(self, name: str) -> Any:
+        found = [t for t in (*self.network_inputs, *self.position) if str(t.name) == name]
+        if len(found) != 1:
+            trouble = "no tensor of that name" if not found else f"{len(found)} tensors of that name"
+            raise OracleError(f"Wanted tensor {name!r}: the network has {trouble}.")
+        return found[0]
+
+    def needed(self, targets: list[Any]) -> set[int]:
+        """Positions of the layers that the targets depend on."""
+        found: set[int] = set()
+        pending = [self.position[t] for t in targets if t in self.position]
+        while pending:
+            index = pending.pop()
+            if index not in found:
+                found.add(index)
+                pending += [self.position[t] for t in self.layer_inputs[index] if t in self.position]
+        return found
+
+    def order(self, needed: set[int]) -> list[int]:
+        """The needed layers, each after those it depends on; in order of creation where that leaves a choice."""
+        waiting: dict[int, int] = {}
+        dependants: dict[int, list[int]] = {}
+        for index in needed:
+            sources = {self.position[t] for t in self.layer_inputs[index] if t in self.position}
+            waiting[index] = len(sources)
+            for source in sources:
+                dependants.setdefault(source, []).append(index)
+        ready = [index for index, count in waiting.items() if count == 0]
+        heapq.heapify(ready)
+        ordered: list[int] = []
+        while ready:
+            index = heapq.heappop(ready)
+            ordered.append(index)
+            for dependant in dependants.get(index, ()):
+                waiting[dependant] -= 1
+                if waiting[dependant] == 0:
+                    heapq.heappush(ready, dependant)
+        if len(ordered) < len(needed):
+            names = [str(self.layers[index].name) for index in sorted(needed - set(ordered))[:5]]
+            raise OracleError(f"The network has a cycle through layers such as {names}. Break it.")
+        return ordered
+
+    def run(self, inputs: Mapping[str, Any], targets: list[Any]) -> Iterator[tuple[Any, Array]]:
+        """Every needed tensor with its value, network inputs first."""
+        needed = self.needed(targets)
+        order = self.order(needed)
+        uses = Counter(t for index in needed for t in self.layer_inputs[index] if t is not None)
+        values: dict[Any, Array] = {}
+        for tensor in self.network_inputs:
+            if tensor in uses or tensor in targets:
+                values[tensor] = self._input(tensor, inputs)
+                yield tensor, values[tensor]
+        for index in order:
+            given = tuple(
+                None if t is None else self._value(values, t, index) for t in self.layer_inputs[index]
+            )
+            result = self._evaluated(index, given)
+            for tensor in self.layer_inputs[index]:
+                if tensor is not None:
+                    uses[tensor] -= 1
+                    if not uses[tensor]:
+                        values.pop(tensor, None)
+            out = self.layer_outputs[index][0]
+            if uses[out]:
+                values[out] = result
+            yield out, result
+
+    def _input(self, tensor: Any, inputs: Mapping[str, Any]) -> Array:
+        name = str(tensor.name)
+        if name not in inputs:
+            raise OracleError(f"Input {name!r} is missing. Given: {', '.join(sorted(inputs)) or 'none'}.")
+        shape = tuple(int(length) for length in tensor.shape)
+        return input_value(name, inputs[name], member_name(tensor.dtype), shape)
+
+    def _value(self, values: dict[Any, Array], tensor: Any, index: int) -> Array:
+        if tensor not in values:
+            raise OracleError(
+                f"Layer {self.layers[index].name!r} reads tensor {tensor.name!r}, which no layer or input gives."
+            )
+        return values[tensor]
+
+    def _evaluated(self, index: int, given: tuple[Array | None, ...]) -> Array:
+        layer = self.layers[index]
+        kind = kind_of(layer, self.trt)
+        if kind not in KINDS:
+            raise OracleError(
+                f"Layer {layer.name!r}: the oracle does not know the kind {kind}. It knows {', '.join(KINDS)}."
+            )
+        out = self.layer_outputs[index][0]
+        output_type = member_name(out.dtype)
+        call = Call(layer, self.trt, kind, given, output_type, len(out.shape))
+        with np.errstate(all="ignore"):
+            return _declared(call, np.asarray(KINDS[kind](call)))
+
+
+def _declared(call: Call, value: Array) -> Array:
+    """The value in the output's declared type: only cast, identity and an explicit output type may convert it."""
+    held = held_as(call.output_type)
+    if value.dtype == held:
+        return value
+    if call.kind not in ("CAST", "IDENTITY") and not call.layer.output_type_is_set(0):
+        call.refuse(f"it computes {value.dtype}, but its output is declared {call.output_type}")
+    try:
+        return converted(value, call.output_type)
+    except ValueError as error:
+        call.refuse(str(error))
