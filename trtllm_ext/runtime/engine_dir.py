@@ -1,0 +1,185 @@
+"""The engine directory: config.json, and for each rank an envelope and an engine.
+
+config.json            version, build_id, pretrained_config, build_config
+rank0.envelope.json    what rank0.engine is (see envelope.py)
+rank0.engine           the engine itself
+tokenizer.json         optional, copied from the checkpoint
+"""
+
+import mmap
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trtllm_ext import backend
+from trtllm_ext.errors import EngineError
+from trtllm_ext.runtime.device import compute_capability
+from trtllm_ext.runtime.envelope import (
+    Envelope,
+    contract_digest,
+    crc32_of,
+    ends_digest,
+    engine_name,
+    envelope_name,
+)
+from trtllm_ext.runtime.json_files import read_json_object
+
+CONFIG_NAME = "config.json"
+_OWN_FILES = re.compile(r"config\.json|rank\d+\.(engine|envelope\.json)|tokenizer\.json")
+
+
+def belongs_to_engine_dir(name: str) -> bool:
+    """Whether a build may have written a file of this name, so that the next one may delete it."""
+    return _OWN_FILES.fullmatch(name) is not None
+
+
+@dataclass(frozen=True)
+class EngineDir:
+    """An engine directory whose descriptions have been read and checked; the engine file is not open yet."""
+
+    path: Path
+    rank: int
+    config: dict[str, Any]
+    envelope: Envelope
+
+    @classmethod
+    def read(cls, path: str | Path, rank: int = 0) -> "EngineDir":
+        """Read config.json and a rank's envelope.
+
+        Raises EngineError when a file is missing, damaged, or belongs to another build, and when the contract
+        in config.json is not the one the engine was built for.
+        """
+        directory = Path(path)
+        if not directory.is_dir():
+            what = "is a file" if directory.exists() else "does not exist"
+            raise EngineError(
+                f"{directory} {what}; expected an engine directory, as `trtllm-ext build --output_dir` "
+                f"writes it."
+            )
+        config_path = directory / CONFIG_NAME
+        if not config_path.is_file():
+            raise _incomplete(directory, CONFIG_NAME)
+        config = read_json_object(config_path, EngineError)
+        for key, kind in (
+            ("version", str),
+            ("build_id", str),
+            ("pretrained_config", dict),
+            ("build_config", dict),
+        ):
+            if not isinstance(config.get(key), kind):
+                raise EngineError(
+                    f"{config_path} lacks {key!r} or holds something else than a {kind.__name__} there; it "
+                    f"is not the config.json of an engine directory of trtllm_ext. Is {directory} a "
+                    f"checkpoint?"
+                )
+        envelope_path = directory / envelope_name(rank)
+        if not envelope_path.is_file():
+            raise _missing_rank(directory, rank)
+        envelope = Envelope.read(envelope_path)
+        if envelope.rank != rank:
+            raise EngineError(
+                f"{envelope_path} describes rank {envelope.rank}; a file was renamed. Build again."
+            )
+        if envelope.build_id != config["build_id"]:
+            raise EngineError(
+                f"{directory} mixes two builds: {CONFIG_NAME} has build id {config['build_id']}, "
+                f"{envelope_path.name} has {envelope.build_id}. Build again."
+            )
+        digest = contract_digest(config["pretrained_config"].get("contract"))
+        if digest != envelope.contract_sha256:
+            raise EngineError(
+                f"the contract in {config_path} is not the one that {engine_name(rank)} was built for "
+                f"(sha256 {digest[:12]}..., built for {envelope.contract_sha256[:12]}...); the file was "
+                f"edited. Build again."
+            )
+        return cls(directory, rank, config, envelope)
+
+    @property
+    def engine_path(self) -> Path:
+        """Where the engine file is."""
+        return self.path / engine_name(self.rank)
+
+    @property
+    def tokenizer_path(self) -> Path | None:
+        """The tokenizer that the build copied from the checkpoint, when there was one."""
+        path = self.path / "tokenizer.json"
+        return path if path.is_file() else None
+
+    def check_host(self) -> None:
+        """Raise EngineError unless the engine kind, library and device of this process can run this engine."""
+        engine = backend.choice().engine
+        built = self.envelope
+        if built.engine_kind != engine:
+            raise EngineError(
+                f"{self.engine_path} was built by the {built.engine_kind} engine ({built.engine_version}, "
+                f"for {built.compute_capability}), but this process uses the {engine} engine. Set "
+                f"{backend.ENVIRONMENT_VARIABLE}={built.engine_kind} where that engine is installed, or "
+                f"build again here (`trtllm-ext doctor` explains the choice)."
+            )
+        if engine == "embedded":
+            return  # the plan file carries its own format version; its builder's version does not matter
+        version = getattr(backend.tensorrt(), "__version__", "unknown")
+        if version != built.engine_version:
+            raise EngineError(
+                f"{self.engine_path} was built by TensorRT {built.engine_version}, but TensorRT {version} is "
+                f"installed, and engines run only on the version that built them. Install "
+                f"{built.engine_version}, or build again."
+            )
+        capability = compute_capability()
+        if capability != built.compute_capability:
+            raise EngineError(
+                f"{self.engine_path} was built for compute capability {built.compute_capability}, but this "
+                f"device has {capability}. Build again on this kind of device."
+            )
+
+    def map_engine(self) -> mmap.mmap:
+        """The engine file mapped read-only, after its size and ends have been compared with the envelope.
+
+        A TensorRT engine is read through once for its CRC-32 here; an embedded plan has checksums of its own,
+        which its runtime checks with every thread.
+        """
+        path = self.engine_path
+        try:
+            with path.open("rb") as file:
+                size = path.stat().st_size
+                if size != self.envelope.engine_bytes:
+                    state = (
+                        "truncated" if size < self.envelope.engine_bytes else "not the file that was built"
+                    )
+                    raise EngineError(
+                        f"{path} has {size} bytes, but {self.envelope.engine_bytes} were written: it is "
+                        f"{state}. Copy it again or build again."
+                    )
+                if ends_digest(file, size) != self.envelope.engine_ends_sha256:
+                    raise EngineError(
+                        f"{path} is not the file that {envelope_name(self.rank)} describes: it is damaged or "
+                        f"comes from another build. Copy it again or build again."
+                    )
+                if self.envelope.engine_kind == "tensorrt" and crc32_of(file) != self.envelope.engine_crc32:
+                    raise EngineError(
+                        f"{path} is damaged: its checksum does not match. Copy it again or build again."
+                    )
+                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except FileNotFoundError:
+            raise _incomplete(self.path, path.name) from None
+        except (OSError, ValueError) as problem:
+            raise EngineError(f"{path} cannot be read: {problem}.") from problem
+
+
+def _incomplete(directory: Path, name: str) -> EngineError:
+    found = ", ".join(sorted(entry.name for entry in directory.iterdir())[:8]) or "nothing"
+    return EngineError(
+        f"{directory} has no {name} (found: {found}); it is not a complete engine directory. Give the "
+        f"--output_dir of `trtllm-ext build`, or build again."
+    )
+
+
+def _missing_rank(directory: Path, rank: int) -> EngineError:
+    ranks = sorted(entry.name for entry in directory.glob("rank*.envelope.json"))
+    if ranks and rank:
+        return EngineError(
+            f"{directory} has no {envelope_name(rank)}: it was built for {len(ranks)} rank(s). Use a rank "
+            f"below {len(ranks)}, or build with more ranks."
+        )
+    return _incomplete(directory, envelope_name(rank))

@@ -1,0 +1,55 @@
+"""JSON objects read strictly: duplicate keys, NaN and anything but an object are refused."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from trtllm_ext.errors import TrtllmExtError
+
+# A config or an envelope has kilobytes; reading more than this is reading the wrong file.
+_LARGEST = 64 << 20
+
+
+def read_json_object(path: Path, error: type[TrtllmExtError]) -> dict[str, Any]:
+    """The object in the file `path`; raises `error` with the reason when there is none."""
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise error(f"{path} has {path.stat().st_size} bytes: too large to be a JSON description.")
+        text = path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise error(f"{path} does not exist.") from None
+    except (OSError, UnicodeDecodeError) as problem:
+        raise error(f"{path} cannot be read: {problem}.") from problem
+    return parse_json_object(text, str(path), error)
+
+
+def parse_json_object(text: str, name: str, error: type[TrtllmExtError]) -> dict[str, Any]:
+    """The object in `text`; `name` says where the text came from."""
+    try:
+        value = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as problem:
+        raise error(f"{name} is not valid JSON: {problem}.") from problem
+    if not isinstance(value, dict):
+        raise error(f"{name} holds a JSON {type(value).__name__}, expected an object of names and values.")
+    return value
+
+
+def to_json(value: dict[str, Any]) -> str:
+    """Indented JSON text; refuses NaN and infinities, which JSON has no words for."""
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"the key {twice[0]!r} appears twice")
+    if any(isinstance(value, float) and math.isinf(value) for value in result.values()):
+        raise ValueError("a number is too large")
+    return result
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")

@@ -1,0 +1,107 @@
+"""Where a session's tensors lie: in host memory for the embedded engine, on the device for TensorRT."""
+
+import sys
+from typing import Any, Protocol
+
+import numpy as np
+
+from trtllm_ext.errors import InputError
+from trtllm_ext.runtime.cuda import DeviceCopies
+from trtllm_ext.runtime.tensors import Port, Shape, address_of, is_on_host, is_torch
+
+
+class Memory(Protocol):
+    """Turns callers' values into addresses, makes outputs, and finishes a run."""
+
+    # Whether an unchanged host array needs nothing before the next run.
+    reads_in_place: bool
+
+    def take(self, port: Port, value: Any) -> int:
+        """Address at which the engine finds (or puts) `value`; no copy where the engine can reach it."""
+        ...
+
+    def new(self, port: Port, shape: Shape, like: Any) -> Any:
+        """A new output: a torch tensor beside `like` when that is one, else a numpy array."""
+        ...
+
+    def finish(self, outputs: dict[str, Any], stream: int) -> None:
+        """Bring results to where the caller looks for them."""
+        ...
+
+    def close(self) -> None:
+        """Free what was allocated."""
+        ...
+
+
+class HostMemory:
+    """The embedded engine: host pointers, read and written in place."""
+
+    reads_in_place = True
+
+    def take(self, port: Port, value: Any) -> int:
+        if not is_on_host(value):
+            raise InputError(
+                f"{port.role} {port.name!r} is on device {value.device}, but the embedded engine reads and "
+                f"writes host memory. Pass value.cpu()."
+            )
+        return address_of(value)
+
+    def new(self, port: Port, shape: Shape, like: Any) -> Any:
+        if is_torch(like):
+            return _torch_empty(port, shape, "cpu")
+        return np.empty(shape, port.numpy_dtype)
+
+    def finish(self, outputs: dict[str, Any], stream: int) -> None:
+        return
+
+    def close(self) -> None:
+        return
+
+
+class DeviceMemory:
+    """TensorRT: device pointers. Tensors on the device are used in place, host arrays are copied there and back."""
+
+    reads_in_place = False
+
+    def __init__(self) -> None:
+        self._copies = DeviceCopies()
+        self._pending: list[tuple[Any, int]] = []
+
+    def take(self, port: Port, value: Any) -> int:
+        if port.is_shape:
+            if not is_on_host(value):
+                raise InputError(
+                    f"input {port.name!r} is read on the host to work out shapes, but it is on "
+                    f"{value.device}. Pass value.cpu()."
+                )
+            return address_of(value)
+        if not is_on_host(value) and value.numel():
+            return address_of(value)
+        # TensorRT refuses null pointers, which empty tensors have.
+        array = value if isinstance(value, np.ndarray) else value.detach().cpu().numpy()
+        pointer = self._copies.room(port.name, array.nbytes)
+        if port.is_input and array.nbytes:
+            self._copies.cuda.upload(pointer, array)
+        elif not port.is_input and array.nbytes:
+            self._pending.append((array, pointer))
+        return pointer
+
+    def new(self, port: Port, shape: Shape, like: Any) -> Any:
+        if is_torch(like):
+            return _torch_empty(port, shape, like.device)
+        return np.empty(shape, port.numpy_dtype)
+
+    def finish(self, outputs: dict[str, Any], stream: int) -> None:
+        pending, self._pending = self._pending, []
+        if pending:
+            self._copies.cuda.synchronize(stream)
+        for array, pointer in pending:
+            self._copies.cuda.download(array, pointer)
+
+    def close(self) -> None:
+        self._copies.close()
+
+
+def _torch_empty(port: Port, shape: Shape, device: Any) -> Any:
+    torch = sys.modules["torch"]
+    return torch.empty(shape, dtype=getattr(torch, port.torch_dtype.removeprefix("torch.")), device=device)
