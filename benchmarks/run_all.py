@@ -1,0 +1,18 @@
+"""Runs every benchmark, one after the other; each writes its table to results/.   python benchmarks/run_all.py"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+BENCHMARKS = ("import_time.py", "encoder.py", "build_and_load.py")
+
+
+def main() -> int:
+    here = Path(__file__).parent
+    return max(
+        subprocess.run([sys.executable, str(here / name)], check=False).returncode for name in BENCHMARKS
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
