@@ -21,7 +21,7 @@ def main() -> int:
     kept = [line for line in lines if line.startswith(("SKIPPED", "FAILED", "BUDGET"))]
     slowest = [line for line in lines if " call " in line or " setup " in line]
     summary = "\n".join([lines[-1] if lines else "no output", *kept, "", "Slowest:", *slowest])
-    head = f"# test_all\n\n`make test-all`, {facts['date']}, {minutes:.1f} minutes; {facts['cpu']}; {facts['versions']}.\n"
+    head = f"# test_all\n\n`make test-all`, {facts['date']}, {minutes:.1f} minutes; {facts['cpu']}.\n{facts['versions']}.\n"
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "test_all.md").write_text(f"{head}\n```\n{summary}\n```\n")
     return run.returncode

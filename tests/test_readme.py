@@ -1,0 +1,54 @@
+"""What the README shows is what is there, and it runs."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+BUDGET_S = 30
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_program_in_the_readme_is_the_example():
+    (program,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert program == (ROOT / "examples" / "feed_forward.py").read_text()
+
+
+def test_the_program_runs(tmp_path):
+    run = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "feed_forward.py")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.startswith("(5, 64) [")
+    assert (tmp_path / "block.engine").stat().st_size > 4 * 2 * 64 * 256
+
+
+def test_the_commands_shown_are_the_ones_the_demo_runs():
+    demo = (ROOT / "examples" / "demo.sh").read_text()
+    for command in re.findall(r"^trtllm-ext (\w+) (.*)$", README, re.MULTILINE):
+        assert f"trtllm-ext {command[0]}" in demo
+        for flag in re.findall(r"--\w+", command[1]):
+            assert flag in demo
+
+
+def test_every_command_prints_its_help():
+    environment = {**os.environ, "COLUMNS": "120"}
+    command = [sys.executable, "-m", "trtllm_ext.cli.main"]
+    for name in ("convert", "build", "run", "embed", "inspect", "doctor"):
+        run = subprocess.run(
+            [*command, name, "--help"], capture_output=True, text=True, env=environment, check=True
+        )
+        assert f"trtllm-ext {name}" in run.stdout
+
+
+def test_links_lead_somewhere():
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
