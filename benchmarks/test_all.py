@@ -15,13 +15,13 @@ def main() -> int:
         command, cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, text=True, check=False
     )
     print(run.stdout)
-    minutes = (time.perf_counter() - begin) / 60
+    took = f"{(time.perf_counter() - begin) / 60:.1f} minutes"
     facts = machine()
     lines = run.stdout.splitlines()
     kept = [line for line in lines if line.startswith(("SKIPPED", "FAILED", "BUDGET"))]
     slowest = [line for line in lines if " call " in line or " setup " in line]
     summary = "\n".join([lines[-1] if lines else "no output", *kept, "", "Slowest:", *slowest])
-    head = f"# test_all\n\n`make test-all`, {facts['date']}, {minutes:.1f} minutes; {facts['cpu']}.\n{facts['versions']}.\n"
+    head = f"# test_all\n\n`make test-all`, {facts['date']}, {took}; {facts['cpu']};\n{facts['versions']}.\n"
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "test_all.md").write_text(f"{head}\n```\n{summary}\n```\n")
     return run.returncode
