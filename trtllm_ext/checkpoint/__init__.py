@@ -1,0 +1,39 @@
+"""The checkpoint format, the contract that fixes a model's maths, and converters from other formats."""
+
+from trtllm_ext.checkpoint.config import ModelConfig
+from trtllm_ext.checkpoint.contract import (
+    ACTIVATIONS,
+    PLACEMENTS,
+    AttentionContract,
+    Contract,
+    EmbeddingContract,
+    FeedForwardContract,
+    NormContract,
+    PoolingContract,
+    ResidualContract,
+    check_activation,
+)
+from trtllm_ext.checkpoint.convert import ConversionReport, convert
+from trtllm_ext.checkpoint.directory import Checkpoint, load_checkpoint, load_config, write_checkpoint
+from trtllm_ext.checkpoint.weights import expected_weights
+
+__all__ = [
+    "ACTIVATIONS",
+    "PLACEMENTS",
+    "AttentionContract",
+    "Checkpoint",
+    "Contract",
+    "ConversionReport",
+    "EmbeddingContract",
+    "FeedForwardContract",
+    "ModelConfig",
+    "NormContract",
+    "PoolingContract",
+    "ResidualContract",
+    "check_activation",
+    "convert",
+    "expected_weights",
+    "load_checkpoint",
+    "load_config",
+    "write_checkpoint",
+]

@@ -1,0 +1,212 @@
+"""A checkpoint directory: config.json and rank{N}.safetensors, written whole or not at all, checked when read."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy.typing as npt
+
+from trtllm_ext.checkpoint.config import ModelConfig
+from trtllm_ext.checkpoint.dtypes import all_finite, weight_dtype
+from trtllm_ext.checkpoint.fields import nearest, read_json
+from trtllm_ext.checkpoint.safetensors_file import SafetensorsFile
+from trtllm_ext.checkpoint.safetensors_writer import (
+    CHECKSUMS,
+    SafetensorsWriter,
+    checksum_seed,
+    split_into_chunks,
+)
+from trtllm_ext.checkpoint.weights import expected_weights
+from trtllm_ext.errors import CheckpointError, ConfigError
+from trtllm_ext.parallel import Mapping as RankMapping
+
+CONFIG_FILE = "config.json"
+
+
+def rank_file(rank: int) -> str:
+    return f"rank{rank}.safetensors"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One rank's share of a checkpoint: its config, and its weights as read-only views of the mapped file."""
+
+    config: ModelConfig
+    weights: Mapping[str, npt.NDArray]
+
+
+def load_config(path: str | os.PathLike[str], *, rank: int = 0) -> ModelConfig:
+    """Read and check a checkpoint's config.json.
+
+    Raises CheckpointError naming the file and what is wrong in it.
+    """
+    file = Path(path) / CONFIG_FILE
+    if not Path(path).is_dir():
+        reason = "is a file" if Path(path).exists() else "does not exist"
+        raise CheckpointError(f"{path} is not a checkpoint directory: it {reason}.")
+    data = read_json(file)
+    try:
+        return ModelConfig.from_dict(data, rank=rank)
+    except ConfigError as error:
+        raise CheckpointError(f"{file}: {error}") from None
+
+
+def load_checkpoint(path: str | os.PathLike[str], *, rank: int = 0, allow_nan: bool = False) -> Checkpoint:
+    """Open a checkpoint directory for one rank and check everything in it.
+
+    Every weight that the config calls for must be there with its shape and type, and nothing else; data must
+    match its checksum where the file has any; NaN and infinity are refused unless allow_nan.
+    Cost: one pass over the weights by two threads; afterwards no page of the file stays resident.
+    Raises CheckpointError listing what does not fit.
+    """
+    config = load_config(path, rank=rank)
+    file = SafetensorsFile(Path(path) / rank_file(rank))
+    _check_names_and_shapes(file, config)
+    sums = file.metadata.get(CHECKSUMS)
+    expected = None if sums is None else sums.split(" ")
+    if expected is not None and len(expected) != len(file):
+        raise CheckpointError(f"{file.path} is damaged: {len(expected)} checksums for {len(file)} tensors.")
+
+    def check(item: tuple[int, str]) -> str | None:
+        index, name = item
+        return _check_data(name, file[name], None if expected is None else expected[index], allow_nan)
+
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        problems = [problem for problem in pool.map(check, enumerate(file)) if problem]
+    file.release_pages()
+    if problems:
+        raise CheckpointError(f"{file.path}: " + "; ".join(problems[:10]) + _more(problems))
+    return Checkpoint(config, {name: file[name] for name in expected_weights(config)})
+
+
+def _check_names_and_shapes(file: SafetensorsFile, config: ModelConfig) -> None:
+    expected = expected_weights(config)
+    problems = [f"{name} is missing" for name in expected if name not in file]
+    dtype = weight_dtype(config.dtype)
+    for name, values in file.items():
+        if name not in expected:
+            problems.append(f"{name} is not a weight of this model. {nearest_few(name, expected)}")
+        elif values.shape != expected[name]:
+            problems.append(f"{name} has shape {values.shape}, the config calls for {expected[name]}")
+        elif values.dtype != dtype:
+            problems.append(f"{name} has type {values.dtype.name}, the config says {config.dtype}")
+    if problems:
+        raise CheckpointError(
+            f"{file.path} does not hold the weights of its {CONFIG_FILE}: "
+            + "; ".join(problems[:10])
+            + _more(problems)
+        )
+
+
+def nearest_few(name: str, known: Iterable[str]) -> str:
+    """The hint of `nearest`, without the list of all known names."""
+    return nearest(name, known).partition(" Known:")[0].partition("Known:")[0].strip()
+
+
+def _more(problems: list[str]) -> str:
+    return f"; and {len(problems) - 10} more." if len(problems) > 10 else "."
+
+
+def _check_data(name: str, values: npt.NDArray, expected: str | None, allow_nan: bool) -> str | None:
+    checksum = checksum_seed(name, values.dtype, values.shape)
+    finite = True
+    for chunk in split_into_chunks(values):
+        if expected is not None:
+            checksum = zlib.crc32(chunk.view("u1").data, checksum)
+        finite = finite and (allow_nan or all_finite(chunk))
+    if expected is not None and f"{checksum:08x}" != expected:
+        return f"{name} is damaged: its checksum is {checksum:08x}, written was {expected}"
+    if not finite:
+        return f"{name} holds NaN or infinity; allow_nan (--allow_nan) accepts it"
+    return None
+
+
+WeightSource = Callable[[str, tuple[int, ...]], Iterable[npt.NDArray]]
+
+
+def write_checkpoint(output_dir: str | os.PathLike[str], config: ModelConfig, source: WeightSource) -> int:
+    """Write a checkpoint directory, tensor by tensor, whole or not at all; returns the bytes of its weights.
+
+    source: called as source(name, shape) for every weight in turn; gives it in pieces of the config's type.
+    All is written to a temporary directory beside output_dir, which then takes its name. An output_dir that
+    holds an older checkpoint, or nothing, is replaced; one that holds anything else is refused.
+    Raises CheckpointError when output_dir cannot be written or the disk is full.
+    """
+    target = Path(output_dir)
+    written = 0
+    with staging_directory(target) as stage:
+        for rank in range(config.mapping.world_size):
+            fields = {**config.mapping.to_dict(), "rank": rank}
+            shapes = expected_weights(replace(config, mapping=RankMapping.from_dict(fields)))
+            file = stage / rank_file(rank)
+            with SafetensorsWriter(file, shapes, weight_dtype(config.dtype)) as writer:
+                for name, shape in shapes.items():
+                    writer.write(name, source(name, shape))
+            written += file.stat().st_size
+        (stage / CONFIG_FILE).write_text(config.to_json(), encoding="utf-8")
+    return written
+
+
+@contextlib.contextmanager
+def staging_directory(target: Path) -> Iterator[Path]:
+    """A fresh directory beside `target` that takes its place on success and vanishes on failure."""
+    stage: Path | None = None
+    try:
+        target = target.resolve()
+        _refuse_foreign(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        stage = target.parent / f".{target.name}.{secrets.token_hex(4)}"
+        stage.mkdir()
+        yield stage
+        _refuse_foreign(target)
+        _publish(stage, target)
+    except OSError as error:
+        reason = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}.get(
+            error.errno or 0, error.strerror or str(error)
+        )
+        raise CheckpointError(
+            f"Cannot write the checkpoint {target}: {reason}. Nothing was written; choose another output directory "
+            "or make room."
+        ) from None
+    finally:
+        if stage is not None:
+            shutil.rmtree(stage, ignore_errors=True)
+
+
+def _refuse_foreign(target: Path) -> None:
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise CheckpointError(f"Cannot write the checkpoint {target}: a file of that name exists.")
+    names = {item.name for item in target.iterdir()}
+    ours = {name for name in names if name.startswith("rank") and name.endswith(".safetensors")}
+    # A lone config.json is somebody else's.
+    foreign = sorted(names - ours - ({CONFIG_FILE} if ours else set()))
+    if foreign:
+        raise CheckpointError(
+            f"Cannot write the checkpoint {target}: it holds {', '.join(foreign[:5])}, which a checkpoint does not. "
+            "Choose a new or an empty directory."
+        )
+
+
+def _publish(stage: Path, target: Path) -> None:
+    if not target.exists() or not any(target.iterdir()):
+        stage.replace(target)
+        return
+    old = target.parent / f".{target.name}.{secrets.token_hex(4)}.old"
+    target.replace(old)
+    try:
+        stage.replace(target)
+    except OSError:
+        old.replace(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

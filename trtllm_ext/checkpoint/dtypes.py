@@ -1,0 +1,67 @@
+"""Weight types: their names, their numpy types, and conversion that refuses what it cannot hold."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+
+from trtllm_ext.checkpoint.fields import nearest
+from trtllm_ext.errors import CheckpointError, ConfigError
+
+bfloat16: np.dtype = np.dtype(ml_dtypes.bfloat16)
+
+# The types a checkpoint's weights may have.
+WEIGHT_DTYPES: dict[str, np.dtype] = {
+    "float32": np.dtype(np.float32),
+    "float16": np.dtype(np.float16),
+    "bfloat16": bfloat16,
+}
+
+# name -> (unsigned type of the same width, the bits of the exponent): all ones means NaN or infinity.
+_EXPONENT_BITS: dict[str, tuple[type[np.unsignedinteger], int]] = {
+    "float64": (np.uint64, 0x7FF0_0000_0000_0000),
+    "float32": (np.uint32, 0x7F80_0000),
+    "float16": (np.uint16, 0x7C00),
+    "bfloat16": (np.uint16, 0x7F80),
+}
+
+
+def weight_dtype(name: str) -> np.dtype:
+    """The numpy type of a weight type's name; raises ConfigError for any other name."""
+    try:
+        return WEIGHT_DTYPES[name]
+    except (KeyError, TypeError):
+        raise ConfigError(f"dtype={name!r} is not a weight type. {nearest(name, WEIGHT_DTYPES)}") from None
+
+
+def all_finite(values: npt.NDArray) -> bool:
+    """Whether a float array holds neither NaN nor infinity; integers always are finite."""
+    if values.dtype.name not in _EXPONENT_BITS:
+        return True
+    # On the bits, since numpy has no fast isfinite for bfloat16.
+    unsigned, exponent = _EXPONENT_BITS[values.dtype.name]
+    bits: npt.NDArray = np.ascontiguousarray(values).view(unsigned)
+    return not bool(((bits & unsigned(exponent)) == unsigned(exponent)).any())
+
+
+def convert_values(values: npt.NDArray, dtype: np.dtype, name: str) -> npt.NDArray:
+    """Round float values to `dtype` (nearest, ties to even); the same array when nothing changes.
+
+    Raises CheckpointError when a finite value becomes infinite; `name` is the weight's name for the message.
+    """
+    if values.dtype == dtype:
+        return values
+    with np.errstate(over="ignore"):
+        result = values.astype(dtype)
+    if not all_finite(result):
+        wide = values.astype(np.float64)
+        lost = np.isfinite(wide) & ~np.isfinite(result.astype(np.float64))
+        if lost.any():
+            # Largest magnitudes: float16 65504, bfloat16 and float32 about 3.4e38.
+            raise CheckpointError(
+                f"{name}: {np.abs(wide[lost]).max():g} does not fit into {dtype.name} (largest "
+                f"{float(ml_dtypes.finfo(dtype).max):g}); {int(lost.sum())} value(s) would become infinite. "
+                "Use a type with a wider range: bfloat16 or float32."
+            )
+    return result

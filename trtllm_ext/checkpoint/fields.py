@@ -1,0 +1,132 @@
+"""Strict reading of JSON into frozen dataclasses: what is unknown, missing or mistyped is refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+import types
+import typing
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from trtllm_ext.errors import CheckpointError, ConfigError
+
+T = TypeVar("T")
+
+# Far above any real config; keeps a foreign file from filling the memory.
+MAX_JSON_BYTES = 64 << 20
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """A hint that ends an error message: the known names closest to `name`, or all of them."""
+    names = [str(item) for item in known]
+    close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
+    if close:
+        return f"Did you mean {' or '.join(repr(item) for item in close)}? Known: {', '.join(names)}."
+    return f"Known: {', '.join(names)}."
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises CheckpointError when the file is missing, unreadable, not JSON, not an object, names a key twice,
+    or holds a number that JSON does not have (NaN, Infinity).
+    """
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise CheckpointError(f"{path} has {path.stat().st_size} bytes; that is not a config file.")
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} does not exist.") from None
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path} is not a text file: {error}.") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from None
+    return parse_json(text, str(path))
+
+
+def parse_json(text: str, where: str) -> dict[str, Any]:
+    """Parse a JSON object; raises CheckpointError as `read_json` does."""
+    try:
+        data = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{where} is not valid JSON: {error}.") from None
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{where} holds a JSON {type(data).__name__}, not an object.")
+    return data
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"the key {twice[0]!r} is there twice")
+    return result
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def parse(kind: type[T], data: object, where: str) -> T:
+    """Make a dataclass of `kind` from JSON data that must hold exactly its fields.
+
+    where: how an error message calls the place, such as 'contract.embedding'.
+    Raises ConfigError naming what is unknown, missing, of the wrong type, or outside a field's allowed values.
+    """
+    if not isinstance(data, dict):
+        raise ConfigError(f"{where} is {_show(data)}, expected an object.")
+    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    for name in data:
+        if name not in names:
+            raise ConfigError(f"{where} has the unknown field {name!r}. {nearest(name, names)}")
+    for name in names:
+        if name not in data:
+            raise ConfigError(f"{where} lacks the field {name!r}; it has {', '.join(data) or 'none'}.")
+    hints = typing.get_type_hints(kind)
+    values = {name: _value(hints[name], data[name], f"{where}.{name}") for name in names}
+    try:
+        return kind(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def check(hint: Any, value: object, where: str) -> Any:
+    """`value` if it fits the annotation `hint`; raises ConfigError as `parse` does."""
+    return _value(hint, value, where)
+
+
+def _value(hint: Any, value: object, where: str) -> Any:
+    origin = typing.get_origin(hint)
+    arguments = typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        (hint,) = (argument for argument in arguments if argument is not type(None))
+        return _value(hint, value, where)
+    if origin is Literal:
+        if type(value) is not type(arguments[0]) or value not in arguments:
+            raise ConfigError(f"{where}={_show(value)} is not known. {nearest(value, map(str, arguments))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{where}={_show(value)} is not a list.")
+        return tuple(_value(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if dataclasses.is_dataclass(hint):
+        return parse(typing.cast(type, hint), value, where)
+    if hint is float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ConfigError(f"{where}={_show(value)} is not a finite number.")
+        return float(value)
+    if type(value) is not hint:
+        raise ConfigError(f"{where}={_show(value)} is not of type {hint.__name__}.")
+    return value
+
+
+def _show(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,5 @@
+"""How ranks share a model."""
+
+from trtllm_ext.parallel.mapping import Mapping
+
+__all__ = ["Mapping"]
