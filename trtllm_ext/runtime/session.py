@@ -144,7 +144,8 @@ class Session:
         for name, info in infos.items():
             if info.dtype != self._inputs[name].dtype:
                 raise InputError(
-                    f"input {name!r} is announced as {info.dtype}; the engine takes {self._inputs[name].dtype}."
+                    f"input {name!r} is announced as {info.dtype}; the engine takes "
+                    f"{self._inputs[name].dtype}."
                 )
         with self._lock:
             return self._set_shapes({name: info.shape for name, info in infos.items()})

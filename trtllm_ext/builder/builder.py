@@ -1,0 +1,246 @@
+"""Builder: networks, builder configs and engines, with TensorRT-LLM's names."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from trtllm_ext import backend, graph
+from trtllm_ext.builder.profiles import add_profiles
+from trtllm_ext.errors import BuildError, ConfigError
+from trtllm_ext.runtime.trt_log import recording_logger
+
+_PRECISIONS = ("float32", "float16", "bfloat16")
+
+
+class BuilderConfig:
+    """A `trt.IBuilderConfig` with the settings it was made from; extra settings are attributes.
+
+    Made by `Builder.create_builder_config`.
+    """
+
+    def __init__(self, trt_builder_config: Any, settings: dict[str, Any]) -> None:
+        self.trt_builder_config = trt_builder_config
+        self.settings = settings
+        for name, value in settings.items():
+            setattr(self, name, value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain data."""
+        return dict(self.settings)
+
+
+class Builder:
+    """Makes networks and builds engines from them, on whichever TensorRT is in use.
+
+    `strongly_typed` says which kind of network `create_network` makes (True where the library has both).
+    """
+
+    def __init__(self) -> None:
+        self._trt = backend.tensorrt()
+        self.logger = recording_logger(self._trt)
+        self.trt_builder = self._trt.Builder(self.logger)
+        if self.trt_builder is None:
+            raise BuildError(f"TensorRT made no builder: {self.logger.errors_since(0)}")
+        self.strongly_typed = hasattr(self._trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+
+    def create_network(self) -> graph.Network:
+        """An empty network, to be filled inside `net_guard(network)`."""
+        kinds = self._trt.NetworkDefinitionCreationFlag
+        flags = 0
+        # TensorRT 10 always works this way and only warns about the flag; 8 and 9 need it.
+        if hasattr(kinds, "EXPLICIT_BATCH") and _major(self._trt) < 10:
+            flags |= 1 << int(kinds.EXPLICIT_BATCH)
+        if self.strongly_typed and hasattr(kinds, "STRONGLY_TYPED"):
+            flags |= 1 << int(kinds.STRONGLY_TYPED)
+        mark = self.logger.mark()
+        trt_network = self.trt_builder.create_network(flags)
+        if trt_network is None:
+            raise BuildError(f"TensorRT made no network: {self.logger.errors_since(mark)}")
+        if backend.choice().graph == "tensorrt_llm":
+            return graph.Network()._init(trt_network)  # type: ignore[call-arg, attr-defined]
+        return graph.Network(trt_network, self.logger)
+
+    def create_builder_config(
+        self,
+        precision: str,
+        timing_cache: Any = None,
+        tensor_parallel: int = 1,
+        use_refit: bool = False,
+        int8: bool = False,
+        strongly_typed: bool = True,
+        force_num_profiles: int | None = None,
+        profiling_verbosity: str = "layer_names_only",
+        use_strip_plan: bool = False,
+        weight_streaming: bool = False,
+        precision_constraints: str | None = "obey",
+        **kwargs: Any,
+    ) -> BuilderConfig:
+        """Settings for `build_engine`.
+
+        precision: 'float32', 'float16' or 'bfloat16'; only recorded for strongly typed networks, which say
+        their types themselves. Weakly typed ones get the builder flag, and keep to each layer's precision.
+        timing_cache: path, `trt.ITimingCache`, or None for a fresh one. A path that does not exist is created
+        by `save_timing_cache`.
+        strongly_typed: False also turns `Builder.strongly_typed` off, so call this before `create_network`.
+        Raises ConfigError for a value that is not known.
+        """
+        if precision not in _PRECISIONS:
+            raise ConfigError(f"precision={precision!r} is not known; it is one of {', '.join(_PRECISIONS)}.")
+        if int8:
+            raise ConfigError(
+                "int8=True needs quantised weights, which no checkpoint here has. Leave it out."
+            )
+        if precision_constraints not in ("obey", "prefer", None):
+            raise ConfigError(
+                f"precision_constraints={precision_constraints!r} is not known; it is 'obey', 'prefer' or None."
+            )
+        trt = self._trt
+        config = self.trt_builder.create_builder_config()
+        self.strongly_typed = self.strongly_typed and strongly_typed
+        flags = trt.BuilderFlag
+        if not self.strongly_typed:
+            wanted = {"float16": "FP16", "bfloat16": "BF16"}.get(precision)
+            if wanted:
+                _set_flag(config, flags, wanted)
+            if precision_constraints:
+                _set_flag(config, flags, f"{precision_constraints.upper()}_PRECISION_CONSTRAINTS")
+        for asked, name in (
+            (use_refit, "REFIT"),
+            (use_strip_plan, "STRIP_PLAN"),
+            (weight_streaming, "WEIGHT_STREAMING"),
+        ):
+            if asked:
+                _set_flag(config, flags, name)
+        if profiling_verbosity.upper() not in trt.ProfilingVerbosity.__members__:
+            raise ConfigError(
+                f"profiling_verbosity={profiling_verbosity!r} is not known; it is one of "
+                f"{', '.join(name.lower() for name in trt.ProfilingVerbosity.__members__)}."
+            )
+        config.profiling_verbosity = trt.ProfilingVerbosity.__members__[profiling_verbosity.upper()]
+        self._set_timing_cache(config, timing_cache)
+        settings = {
+            "precision": precision,
+            "tensor_parallel": tensor_parallel,
+            "use_refit": use_refit,
+            "int8": int8,
+            "strongly_typed": self.strongly_typed,
+            "force_num_profiles": force_num_profiles,
+            "profiling_verbosity": profiling_verbosity,
+            "use_strip_plan": use_strip_plan,
+            "weight_streaming": weight_streaming,
+            "precision_constraints": precision_constraints,
+            **kwargs,
+        }
+        return BuilderConfig(config, settings)
+
+    def _set_timing_cache(self, config: Any, timing_cache: Any) -> None:
+        if isinstance(timing_cache, str | os.PathLike):
+            path = Path(timing_cache)
+            timing_cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
+        elif timing_cache is None:
+            timing_cache = config.create_timing_cache(b"")
+        if timing_cache is not None:
+            config.set_timing_cache(timing_cache, ignore_mismatch=False)
+
+    def build_engine(
+        self, network: graph.Network, builder_config: BuilderConfig, managed_weights: Any = None
+    ) -> Any:
+        """Build; returns the serialized engine, a `trt.IHostMemory` with the buffer protocol.
+
+        Profiles come from the inputs' `dim_range` unless the config has some.
+        Raises BuildError with what TensorRT logged.
+        """
+        if managed_weights is not None:
+            raise ConfigError("managed_weights is not offered: weights are part of the engine here.")
+        config = self._prepared(network, builder_config)
+        mark = self.logger.mark()
+        with _is_building():
+            engine = self.trt_builder.build_serialized_network(network.trt_network, config)
+        if engine is None:
+            raise self._failed(mark)
+        return engine
+
+    def build_engine_to(self, network: graph.Network, builder_config: BuilderConfig, writer: Any) -> None:
+        """Build and write the engine to `writer.write(bytes)`, in pieces where the library can.
+
+        Where it can (`build_serialized_network_to_stream`), the engine is never in memory as a whole.
+        Raises BuildError with what TensorRT logged, or what `writer` met (its `problem`).
+        """
+        config = self._prepared(network, builder_config)
+        mark = self.logger.mark()
+        with _is_building():
+            if hasattr(self.trt_builder, "build_serialized_network_to_stream") and hasattr(
+                self._trt, "IStreamWriter"
+            ):
+                stream = _stream_writer(self._trt, writer)
+                done = self.trt_builder.build_serialized_network_to_stream(
+                    network.trt_network, config, stream
+                )
+            else:
+                engine = self.trt_builder.build_serialized_network(network.trt_network, config)
+                done = engine is not None and writer.write(memoryview(engine)) == engine.nbytes
+        if writer.problem is not None:
+            raise writer.problem
+        if not done:
+            raise self._failed(mark)
+
+    def _prepared(self, network: graph.Network, builder_config: BuilderConfig) -> Any:
+        config = builder_config.trt_builder_config
+        if not network.get_outputs():
+            raise BuildError("the network has no output; mark one with tensor.mark_output(name).")
+        if config.num_optimization_profiles == 0:
+            add_profiles(self.trt_builder, network, config, builder_config.settings.get("force_num_profiles"))
+        return config
+
+    def _failed(self, mark: int) -> BuildError:
+        return BuildError(
+            f"the engine could not be built: {self.logger.errors_since(mark) or 'no reason was logged'}"
+        )
+
+    @staticmethod
+    def save_timing_cache(builder_config: BuilderConfig, out_path: str | os.PathLike[str]) -> bool:
+        """Write the config's timing cache to a file; False when it has none."""
+        cache = builder_config.trt_builder_config.get_timing_cache()
+        if cache is None:
+            return False
+        Path(out_path).write_bytes(memoryview(cache.serialize()))
+        return True
+
+
+def _set_flag(config: Any, flags: Any, name: str) -> None:
+    if not hasattr(flags, name):
+        raise ConfigError(f"the TensorRT in use has no builder flag {name}, which this config asks for.")
+    config.set_flag(getattr(flags, name))
+
+
+def _major(trt: Any) -> int:
+    """TensorRT's major version; the embedded engine stands for 10."""
+    first = str(getattr(trt, "__version__", "10")).split(".", 1)[0]
+    return int(first) if first.isdigit() else 10
+
+
+def _stream_writer(trt: Any, writer: Any) -> Any:
+    class Stream(trt.IStreamWriter):
+        def __init__(self) -> None:
+            trt.IStreamWriter.__init__(self)
+
+        def write(self, data: Any, size: int | None = None) -> int:
+            return int(writer.write(data if size is None else memoryview(data)[:size]))
+
+    return Stream()
+
+
+@contextmanager
+def _is_building() -> Iterator[None]:
+    # TensorRT-LLM's collective plugins open communicators when they see their layer, unless this is set.
+    before = os.environ.get("IS_BUILDING")
+    os.environ["IS_BUILDING"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["IS_BUILDING"]
+        else:
+            os.environ["IS_BUILDING"] = before

@@ -1,0 +1,168 @@
+"""An engine in memory with its description, and the files both become."""
+
+import json
+import os
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trtllm_ext import backend
+from trtllm_ext.builder.build_config import BuildConfig
+from trtllm_ext.builder.engine_writer import EngineWriter
+from trtllm_ext.errors import BuildError, EngineError
+from trtllm_ext.runtime.atomic import replaced_directory
+from trtllm_ext.runtime.device import compute_capability
+from trtllm_ext.runtime.dtypes import readable
+from trtllm_ext.runtime.engine_dir import CONFIG_NAME, EngineDir, belongs_to_engine_dir
+from trtllm_ext.runtime.envelope import Envelope, TensorSummary, contract_digest, engine_name, envelope_name
+from trtllm_ext.runtime.json_files import parse_json_object, to_json
+from trtllm_ext.version import __version__
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """What an engine was built from; the content of an engine directory's config.json.
+
+    pretrained_config: the model's config as in its checkpoint, contract included.
+    build_id: the same in all files of one build.
+    """
+
+    pretrained_config: dict[str, Any]
+    build_config: BuildConfig
+    version: str = __version__
+    build_id: str = field(default_factory=lambda: secrets.token_hex(16))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {
+            "version": self.version,
+            "build_id": self.build_id,
+            "pretrained_config": self.pretrained_config,
+            "build_config": self.build_config.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "EngineConfig":
+        """The reverse of `to_dict`; EngineError when a part is missing."""
+        try:
+            return cls(
+                values["pretrained_config"],
+                BuildConfig.from_dict(values["build_config"]),
+                values["version"],
+                values["build_id"],
+            )
+        except (KeyError, TypeError) as problem:
+            raise EngineError(f"the engine's config lacks {problem}.") from problem
+
+    @property
+    def world_size(self) -> int:
+        """Number of ranks the model is split over."""
+        mapping = self.pretrained_config.get("mapping")
+        return int(mapping.get("world_size", 1)) if isinstance(mapping, dict) else 1
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A built engine. `engine` is a buffer (`trt.IHostMemory`, mmap or bytes), None after a dry run."""
+
+    config: EngineConfig
+    engine: Any
+    rank: int = 0
+    inputs: tuple[TensorSummary, ...] = ()
+    outputs: tuple[TensorSummary, ...] = ()
+
+    def save(self, engine_dir: str | os.PathLike[str]) -> None:
+        """Write the engine directory, whole or not at all; an earlier engine there is replaced.
+
+        Raises BuildError when it cannot be written, or holds files that are not an engine's.
+        """
+        if self.engine is None:
+            raise BuildError("this is the result of a dry run: there is no engine to save.")
+        if self.config.world_size != 1:
+            raise BuildError(
+                f"this engine is rank {self.rank} of {self.config.world_size}; a directory needs all ranks. Use "
+                f"build_engine_dir."
+            )
+        with (
+            replaced_directory(
+                engine_dir, belongs=belongs_to_engine_dir, what="engine", error=BuildError
+            ) as staging,
+            EngineWriter(staging / engine_name(self.rank)) as writer,
+        ):
+            writer.write(memoryview(self.engine))
+            if writer.problem is not None:
+                raise writer.problem
+            write_descriptions(staging, self.config, self.rank, self.inputs, self.outputs, writer)
+
+    @classmethod
+    def from_dir(cls, engine_dir: str | os.PathLike[str], rank: int = 0) -> "Engine":
+        """Read an engine directory; the engine file is mapped, not loaded. EngineError as `Session` raises it."""
+        directory = EngineDir.read(os.fspath(engine_dir), rank)
+        envelope = directory.envelope
+        config = EngineConfig.from_dict(directory.config)
+        return cls(config, directory.map_engine(), rank, envelope.inputs, envelope.outputs)
+
+    @classmethod
+    def from_buffer(cls, engine_buffer: Any, json_config_str: str, rank: int = 0) -> "Engine":
+        """An engine from its bytes and the text of its config.json."""
+        values = parse_json_object(json_config_str, "the engine's config", EngineError)
+        return cls(EngineConfig.from_dict(values), engine_buffer, rank)
+
+
+def write_descriptions(
+    directory: Path,
+    config: EngineConfig,
+    rank: int,
+    inputs: tuple[TensorSummary, ...],
+    outputs: tuple[TensorSummary, ...],
+    writer: EngineWriter,
+) -> None:
+    """Write rank `rank`'s envelope, and config.json, for the engine that `writer` has written."""
+    trt = backend.tensorrt()
+    Envelope(
+        engine_kind=backend.choice().engine,
+        engine_version=str(getattr(trt, "__version__", __version__)),
+        compute_capability=compute_capability(),
+        build_id=config.build_id,
+        contract_sha256=contract_digest(config.pretrained_config.get("contract")),
+        rank=rank,
+        world_size=config.world_size,
+        engine_bytes=writer.num_bytes,
+        engine_crc32=writer.crc32,
+        engine_ends_sha256=writer.ends_sha256(),
+        built_by=f"trtllm_ext {__version__}",
+        inputs=inputs,
+        outputs=outputs,
+    ).write(directory / envelope_name(rank))
+    text = to_json(config.to_dict())
+    json.loads(text)  # what cannot be read back must not be written
+    (directory / CONFIG_NAME).write_text(text, encoding="utf-8")
+
+
+def summarize(network: Any) -> tuple[tuple[TensorSummary, ...], tuple[TensorSummary, ...]]:
+    """Inputs and outputs of a `graph.Network`, for the envelope."""
+    declared = {tensor.name: tensor.profiles for tensor in network.get_inputs()}
+    trt_network = network.trt_network
+    inputs = []
+    for index in range(trt_network.num_inputs):
+        tensor = trt_network.get_input(index)
+        profiles = declared.get(tensor.name) or []
+        inputs.append(
+            TensorSummary(
+                name=tensor.name,
+                dtype=readable(tensor.dtype),
+                shape=_dims(tensor.shape),
+                profiles=tuple((_dims(each.min), _dims(each.opt), _dims(each.max)) for each in profiles),
+                dim_names=tuple(map(str, profiles[0].dimension_names)) if profiles else (),
+            )
+        )
+    outputs = [trt_network.get_output(index) for index in range(trt_network.num_outputs)]
+    return tuple(inputs), tuple(
+        TensorSummary(name=tensor.name, dtype=readable(tensor.dtype), shape=_dims(tensor.shape))
+        for tensor in outputs
+    )
+
+
+def _dims(dims: Any) -> tuple[int, ...]:
+    return tuple(int(dim) for dim in dims)
