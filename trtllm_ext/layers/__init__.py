@@ -1,0 +1,24 @@
+"""Layers from which sublayers and whole models are made. Names and weight layouts are TensorRT-LLM's."""
+
+from trtllm_ext.layers.activation import activate
+from trtllm_ext.layers.attention import SelfAttention, additive_padding_mask
+from trtllm_ext.layers.embedding import Embedding
+from trtllm_ext.layers.feed_forward import FeedForward, GatedFeedForward
+from trtllm_ext.layers.linear import ColumnLinear, Linear, RowLinear
+from trtllm_ext.layers.normalization import LayerNorm, RmsNorm
+from trtllm_ext.layers.residual import Residual
+
+__all__ = [
+    "ColumnLinear",
+    "Embedding",
+    "FeedForward",
+    "GatedFeedForward",
+    "LayerNorm",
+    "Linear",
+    "Residual",
+    "RmsNorm",
+    "RowLinear",
+    "SelfAttention",
+    "activate",
+    "additive_padding_mask",
+]

@@ -1,0 +1,170 @@
+"""A BERT-like encoder on padded sentences: embeddings, layers, pooling."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any, ClassVar
+
+from trtllm_ext.checkpoint import EmbeddingContract, ModelConfig, PoolingContract
+from trtllm_ext.errors import ConfigError
+from trtllm_ext.graph import Module, ModuleList, Tensor, functional
+from trtllm_ext.layers import ColumnLinear, Embedding, additive_padding_mask
+from trtllm_ext.models.base import Model, optimum, positive_limit
+from trtllm_ext.models.layer import TransformerLayer, norm_from_contract
+
+
+class EncoderEmbedding(Module):
+    """vocab[input_ids] + token[token_type_ids] + position[0..seq), then the norm."""
+
+    def __init__(self, config: ModelConfig, contract: EmbeddingContract) -> None:
+        super().__init__()
+        hidden, dtype = config.hidden_size, config.dtype
+        self.hidden_size = hidden
+        self.max_positions = config.max_position_embeddings or 0
+        self.vocab_embedding = Embedding(config.vocab_size or 0, hidden, dtype)
+        self.position_embedding = Embedding(self.max_positions, hidden, dtype)
+        self._has_token_type = contract.token_type
+        if contract.token_type:
+            self.token_embedding = Embedding(config.type_vocab_size or 0, hidden, dtype)
+        norm = norm_from_contract(contract.norm, hidden, dtype)
+        self._has_norm = norm is not None
+        if norm is not None:
+            self.embedding_ln = norm
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
+        """input_ids, token_type_ids: int32 (batch, seq); returns (batch, seq, hidden_size)."""
+        hidden_states = self.vocab_embedding(input_ids)
+        if self._has_token_type:
+            hidden_states = hidden_states + self.token_embedding(token_type_ids)
+        hidden_states = hidden_states + self._positions(input_ids)
+        return self.embedding_ln(hidden_states) if self._has_norm else hidden_states
+
+    def _positions(self, input_ids: Tensor) -> Tensor:
+        """The table's first rows as (1, seq, hidden_size): positions always count from 0."""
+        table = functional.view(
+            self.position_embedding.weight.value, [1, self.max_positions, self.hidden_size]
+        )
+        sizes = functional.concat([1, functional.shape(input_ids, 1), self.hidden_size])
+        return functional.slice(table, [0, 0, 0], sizes)
+
+
+class Pooler(Module):
+    """tanh(dense(first token's vector)), in the model's type."""
+
+    def __init__(self, hidden_size: int, dtype: str) -> None:
+        super().__init__()
+        self.dense = ColumnLinear(hidden_size, hidden_size, dtype=dtype)
+
+    def forward(self, first_token: Tensor) -> Tensor:
+        """first_token: (batch, hidden_size)."""
+        return functional.tanh(self.dense(first_token))
+
+
+class EncoderTransformer(Module):
+    """Everything that has weights."""
+
+    def __init__(self, config: ModelConfig, embedding: EmbeddingContract, pooling: PoolingContract) -> None:
+        super().__init__()
+        self._config = config
+        self._pooling = pooling
+        self.embedding = EncoderEmbedding(config, embedding)
+        self.layers = ModuleList([TransformerLayer(config) for _ in range(config.num_hidden_layers)])
+        final_norm = norm_from_contract(config.contract.final_norm, config.hidden_size, config.dtype)
+        self._has_final_norm = final_norm is not None
+        if final_norm is not None:
+            self.ln_f = final_norm
+        if pooling.kind == "pooler":
+            self.pooler = Pooler(config.hidden_size, config.dtype)
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Returns last_hidden_state (batch, seq, hidden) and, with pooling, sentence_embedding (batch, hidden)."""
+        hidden_states = self.embedding(input_ids, token_type_ids)
+        mask = additive_padding_mask(attention_mask, self._config.dtype)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, mask)
+        if self._has_final_norm:
+            hidden_states = self.ln_f(hidden_states)
+        if self._pooling.kind == "none":
+            return hidden_states, None
+        pooled = self._pool(hidden_states, attention_mask)
+        return hidden_states, normalize(pooled) if self._pooling.normalize else pooled
+
+    def _pool(self, hidden_states: Tensor, attention_mask: Tensor) -> Tensor:
+        """(batch, hidden_size), float32."""
+        if self._pooling.kind == "mean":
+            return mean_of_tokens(hidden_states, attention_mask, self._config.hidden_size)
+        first = functional.select(hidden_states, 1, 0)
+        if self._pooling.kind == "pooler":
+            first = self.pooler(first)
+        return functional.cast(first, "float32")
+
+
+def mean_of_tokens(hidden_states: Tensor, attention_mask: Tensor, hidden_size: int) -> Tensor:
+    """The mean over tokens that are not padding, in float32: (batch, hidden_size).
+
+    Summed by a product with the mask, (1, seq) x (seq, hidden). A row of padding only gives zeros.
+    """
+    keep = functional.cast(functional.cast(attention_mask, "bool"), "float32")
+    count = functional.maximum(functional.sum(keep, dim=1, keepdim=True), 1e-9)
+    total = functional.matmul(functional.unsqueeze(keep, 1), functional.cast(hidden_states, "float32"))
+    return functional.view(total, [0, hidden_size]) / count
+
+
+def normalize(x: Tensor) -> Tensor:
+    """x / max(Euclidean length of its last axis, 1e-12)."""
+    length = functional.sqrt(functional.sum(x * x, dim=-1, keepdim=True))
+    return x / functional.maximum(length, 1e-12)
+
+
+class Encoder(Model):
+    """input_ids, attention_mask, token_type_ids to last_hidden_state and sentence_embedding.
+
+    All inputs are int32 (batch, seq); attention_mask is 0 for padding, which may stand anywhere and never
+    changes a sentence's result. last_hidden_state (batch, seq, hidden_size) has the model's type, and means
+    nothing at padding tokens. sentence_embedding (batch, hidden_size) is float32; pooling 'none' has none.
+    """
+
+    limits: ClassVar[frozenset[str]] = frozenset({"max_batch_size", "opt_batch_size", "max_input_len"})
+    architecture: ClassVar[str] = "Encoder"
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        embedding, pooling = config.contract.embedding, config.contract.pooling
+        if embedding is None or pooling is None:  # ModelConfig refuses such an Encoder
+            raise ConfigError("An Encoder's contract needs embedding and pooling.")
+        self.transformer = EncoderTransformer(config, embedding, pooling)
+        self._has_token_type = embedding.token_type
+
+    def prepare_inputs(self, **limits: Any) -> dict[str, Tensor]:
+        """The network's inputs, for `forward`.
+
+        max_batch_size: most sentences in one run. opt_batch_size: the number to tune for.
+        max_input_len: most tokens of a sentence, at most the model's max_position_embeddings.
+        """
+        batch = positive_limit(limits, "max_batch_size", self)
+        length = positive_limit(limits, "max_input_len", self)
+        positions = self.config.max_position_embeddings or 0
+        if length > positions:
+            raise ConfigError(
+                f"max_input_len={length} is more than the model has positions for; set it to at most "
+                f"max_position_embeddings={positions}."
+            )
+        best_batch = optimum(limits, "opt_batch_size", batch, (batch + 1) // 2)
+        ranges = OrderedDict(
+            [("batch_size", [[1, best_batch, batch]]), ("input_len", [[1, (length + 1) // 2, length]])]
+        )
+        names = ["input_ids", "attention_mask"] + (["token_type_ids"] if self._has_token_type else [])
+        return {name: Tensor(name=name, dtype="int32", shape=[-1, -1], dim_range=ranges) for name in names}
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Marks `last_hidden_state` and, with pooling, `sentence_embedding`."""
+        hidden_states, sentence = self.transformer(input_ids, attention_mask, token_type_ids)
+        hidden_states.mark_output("last_hidden_state", self.config.dtype)
+        if sentence is None:
+            return {"last_hidden_state": hidden_states}
+        sentence.mark_output("sentence_embedding", "float32")
+        return {"last_hidden_state": hidden_states, "sentence_embedding": sentence}
