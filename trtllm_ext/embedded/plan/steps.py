@@ -1,0 +1,101 @@
+"""The tree of steps of a plan.
+
+A node is a JSON object with a `kind`. This version knows two: `sequence` runs its steps in order, `onnx` runs one
+ONNX segment. Any other kind is refused by its name, never skipped.
+"""
+
+from collections.abc import Iterator, Set
+from dataclasses import dataclass
+from typing import Any
+
+from trtllm_ext.embedded.plan.strict_json import Fields
+from trtllm_ext.errors import EngineError
+
+# Far more than loops and ifs nest in any network; a bound keeps reading free of deep recursion.
+MAX_DEPTH = 32
+
+
+@dataclass(frozen=True)
+class OnnxStep:
+    """Run segment number `segment`: takes the named values, makes the named values."""
+
+    segment: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The node of this step."""
+        return {
+            "kind": "onnx",
+            "segment": self.segment,
+            "inputs": list(self.inputs),
+            "outputs": list(self.outputs),
+        }
+
+
+@dataclass(frozen=True)
+class SequenceStep:
+    """Run the steps one after another."""
+
+    steps: tuple["Step", ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The node of this step, its children included."""
+        return {"kind": "sequence", "steps": [step.to_json() for step in self.steps]}
+
+
+Step = OnnxStep | SequenceStep
+
+
+def step_from_json(value: Any, where: str = "steps", depth: int = 0) -> Step:
+    """Read one node. Raises EngineError for unknown kinds and for nodes that are not as they should be."""
+    if depth > MAX_DEPTH:
+        raise EngineError(f"the engine's steps are nested more than {MAX_DEPTH} deep.")
+    with Fields(value, where) as fields:
+        kind = fields.text("kind")
+        if kind == "onnx":
+            return OnnxStep(fields.integer("segment"), fields.texts("inputs"), fields.texts("outputs"))
+        if kind == "sequence":
+            children = fields.sequence("steps")
+            return SequenceStep(
+                tuple(
+                    step_from_json(child, f"{where}.steps[{index}]", depth + 1)
+                    for index, child in enumerate(children)
+                )
+            )
+    raise EngineError(
+        f"the engine has a step of kind {kind!r} at {where}; this version knows 'onnx' and 'sequence'. "
+        "Run it with the version of trtllm_ext that built it."
+    )
+
+
+def onnx_steps(step: Step) -> Iterator[OnnxStep]:
+    """The ONNX steps below `step`, in the order in which they run."""
+    if isinstance(step, OnnxStep):
+        yield step
+    else:
+        for child in step.steps:
+            yield from onnx_steps(child)
+
+
+def check_flow(step: Step, inputs: Set[str], outputs: Set[str], num_segments: int) -> None:
+    """Check that each value is made once, before it is used, and that all `outputs` are made.
+
+    Raises EngineError naming the first value or segment for which that does not hold.
+    """
+    known = set(inputs)
+    for onnx_step in onnx_steps(step):
+        if onnx_step.segment >= num_segments:
+            raise EngineError(
+                f"a step of the engine runs segment {onnx_step.segment}, but there are {num_segments} segments."
+            )
+        for name in onnx_step.inputs:
+            if name not in known:
+                raise EngineError(f"a step of the engine takes {name!r}, which nothing before it makes.")
+        for name in onnx_step.outputs:
+            if name in known:
+                raise EngineError(f"a step of the engine makes {name!r}, which is there already.")
+            known.add(name)
+    missing = sorted(outputs - known)
+    if missing:
+        raise EngineError(f"no step of the engine makes its output {missing[0]!r}.")
