@@ -1,0 +1,85 @@
+"""Names of layers: `<RootClass>/<attribute path>/<function>_L<line>/.../<LAYERTYPE>[_<operation>]_<n>`.
+
+TensorRT-LLM's pattern: the module that is being called, then the functions between its `forward` and the layer, with
+the lines they were in. A profile, a log or an error that names a layer so points to the code that made it.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import CodeType, FrameType
+from typing import Any
+
+MAX_FRAMES = 10
+
+_WITH_OPERATION = ("ELEMENTWISE", "UNARY", "REDUCE")
+
+
+class ModulePath:
+    """The stack of modules that are being called, and what each is called relative to the first one."""
+
+    def __init__(self) -> None:
+        self._stack: list[str] = []
+        self._names: dict[int, str] = {}
+        self._root: Any = None
+
+    @property
+    def current(self) -> str:
+        """Path of the innermost module in its `forward`; empty outside of any."""
+        return self._stack[-1] if self._stack else ""
+
+    @contextmanager
+    def entered(self, module: Any) -> Iterator[None]:
+        """`module` is being called inside the block."""
+        if not self._stack and id(module) not in self._names:
+            self._root = module  # kept alive, so that no id is reused
+            root = type(module).__name__
+            self._names = {
+                id(child): "/".join([root, *name.split(".")]) if name else root
+                for name, child in module.named_modules()
+            }
+        # A module that is no registered child (a Residual around one, say) is named by its class.
+        name = self._names.get(id(module)) or f"{self.current}/{type(module).__name__}"
+        self._stack.append(name)
+        try:
+            yield
+        finally:
+            self._stack.pop()
+
+    def parameter_name(self, parameter: Any) -> str | None:
+        """Dotted name of a parameter in the module called first; None if it is not one of its."""
+        if self._root is None:
+            return None
+        for name, known in self._root.named_parameters():
+            if known is parameter:
+                return str(name)
+        return None
+
+
+def layer_kind(layer: Any) -> str:
+    """`ELEMENTWISE`, `SHUFFLE`, ...; an activation layer gives its function, since its `type` hides the layer's."""
+    return str(layer.type).rpartition(".")[2]
+
+
+def layer_label(layer: Any) -> str:
+    """The last part of a layer's name, without its number: `ELEMENTWISE_SUM`, `SHUFFLE`, `RELU`."""
+    kind = layer_kind(layer)
+    return f"{kind}_{str(layer.op).rpartition('.')[2]}" if kind in _WITH_OPERATION else kind
+
+
+def calls(stop: CodeType | None, skip: frozenset[str]) -> list[str]:
+    """`function_L<line>` from the outermost call to the innermost.
+
+    stop: the function that opened the net_guard; it and what called it are left out.
+    skip: file names whose frames say nothing to a reader.
+    """
+    found: list[str] = []
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and len(found) < MAX_FRAMES:
+        code = frame.f_code
+        if code is stop or code.co_name in ("forward", "<module>"):
+            break
+        if code.co_filename not in skip:
+            found.append(f"{code.co_name}_L{frame.f_lineno}")
+        frame = frame.f_back
+    return found[::-1]
