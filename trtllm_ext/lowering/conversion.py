@@ -1,0 +1,56 @@
+"""Constant, cast, identity and shape layers."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from trtllm_ext.lowering.element_types import BF16, FLOAT, HALF, INT64, numpy_type_of, onnx_type_of
+from trtllm_ext.lowering.layer import Layer
+from trtllm_ext.lowering.registry import lowers
+from trtllm_ext.lowering.values import Value, constant
+
+
+@lowers("CONSTANT")
+def constant_layer(layer: Layer) -> Value:
+    """The weights, borrowed."""
+    weights = layer.api.weights
+    array = weights if isinstance(weights, np.ndarray) else weights.numpy()
+    shape = tuple(layer.api.shape)
+    if not isinstance(array, np.ndarray):
+        raise layer.refusal(
+            f"weights of type {weights.dtype} cannot be read through this module's Python API"
+        )
+    wanted = numpy_type_of(onnx_type_of(layer.view.outputs[0].dtype, f"the output of {layer.view}"))
+    if array.size != int(np.prod(shape, dtype=np.int64)):
+        raise layer.refusal(f"its shape {shape} does not fit its {array.size} weights")
+    array = np.ascontiguousarray(array).reshape(shape)
+    if array.dtype != wanted and array.dtype.itemsize == wanted.itemsize and array.dtype.kind == "V":
+        array = array.view(wanted)
+    return constant(array, layer.view.outputs[0].name)
+
+
+@lowers("CAST")
+def cast(layer: Layer) -> Value:
+    """The input in another type; floats become integers toward zero, and true where they are not zero."""
+    return _convert(layer, layer.raw(0))
+
+
+@lowers("IDENTITY")
+def identity(layer: Layer) -> Value:
+    """The input, converted if the output's type says so."""
+    return _convert(layer, layer.raw(0))
+
+
+def _convert(layer: Layer, value: Value) -> Value:
+    if {value.onnx_type, layer.output_type} == {HALF, BF16}:
+        # Exact in float32, so that the value is rounded once and not by a conversion of the runtime's choice.
+        value = layer.emitter.cast(value, FLOAT)
+    return layer.emitter.cast(value, layer.output_type)
+
+
+@lowers("SHAPE")
+def shape(layer: Layer) -> Value:
+    """The lengths of the input's dimensions, int64."""
+    value = layer.raw(0)
+    result = layer.emitter.shape_of(value)
+    return replace(result, onnx_type=INT64)

@@ -1,0 +1,279 @@
+"""Writes ONNX nodes and initializers: names, casts, constants inside and outside the model."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from trtllm_ext.lowering.element_types import (
+    FLOAT,
+    INT64,
+    NARROW_FLOATS,
+    numpy_type_of,
+)
+from trtllm_ext.lowering.steps import WEIGHTS_LOCATION, OnnxSegment, Weight
+from trtllm_ext.lowering.values import Value, constant
+
+OPSET = 21
+IR_VERSION = 10
+CONTRIB = "com.microsoft"
+PRODUCER = "trtllm_ext"
+
+# Constants of up to this many bytes stay inside the model.
+INLINE_BYTES = 1024
+# Narrow constants of up to this many bytes are widened here rather than by a Cast in the graph: norm scales and
+# biases, which would otherwise be cast in every run where constant folding is off.
+WIDEN_BYTES = 64 * 1024
+
+
+class Emitter:
+    """Collects one ONNX graph.
+
+    `scope` is the name of the layer being lowered; nodes and values are named after it.
+    """
+
+    def __init__(self) -> None:
+        self.scope = ""
+        self._nodes: list[onnx.NodeProto] = []
+        self._initializers: list[onnx.TensorProto] = []
+        self._weights: list[Weight] = []
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._names: set[str] = set()
+        self._name_counts: dict[str, int] = {}
+        self._producer: dict[str, onnx.NodeProto] = {}
+        self._consumed: set[str] = set()
+        self._casts: dict[tuple[str, int], Value] = {}
+        self._constants: dict[tuple[Any, ...], str] = {}
+        self._stored: dict[tuple[int, int, int], Value] = {}
+        self._cast_key: dict[str, tuple[str, int]] = {}
+        self._bound: set[str] = set()
+
+    # Names
+
+    def reserve(self, name: str) -> None:
+        """Keep `name` for a tensor of the network."""
+        self._names.add(name)
+
+    def unique(self, wanted: str) -> str:
+        """`wanted`, or the first `wanted_N` that is free."""
+        name = wanted
+        while name in self._names:
+            count = self._name_counts.get(wanted, 0) + 1
+            self._name_counts[wanted] = count
+            name = f"{wanted}_{count}"
+        self._names.add(name)
+        return name
+
+    # Inputs and outputs
+
+    def input(self, name: str, onnx_type: int, shape: tuple[int, ...], dim_names: Sequence[str]) -> Value:
+        """Declare an input of the graph; `dim_names` are for the dimensions that `shape` has as -1."""
+        dims = [length if length >= 0 else dim_names[axis] for axis, length in enumerate(shape)]
+        self._inputs.append(helper.make_tensor_value_info(name, onnx_type, dims))
+        self.reserve(name)
+        return Value(name, onnx_type, shape)
+
+    def output(self, name: str, value: Value) -> None:
+        """Declare `value` an output of the graph under the reserved `name`."""
+        if value.name != name or value.data is not None:
+            self._nodes.append(
+                helper.make_node("Identity", [self.ref(value)], [name], name=self.unique(f"output {name}"))
+            )
+        dims = [length if length >= 0 else None for length in value.shape]
+        self._outputs.append(helper.make_tensor_value_info(name, value.onnx_type, dims))
+
+    # Nodes
+
+    def node(
+        self,
+        op_type: str,
+        inputs: Sequence[Value | None],
+        onnx_type: int,
+        shape: tuple[int, ...],
+        *,
+        domain: str = "",
+        **attributes: Any,
+    ) -> Value:
+        """Add a node with one output of the given type and shape (-1 where unknown)."""
+        name = self.unique(f"{self.scope}/{op_type}")
+        refs = ["" if value is None else self.ref(value) for value in inputs]
+        node = helper.make_node(op_type, refs, [name], name=name, domain=domain, **attributes)
+        self._nodes.append(node)
+        self._consumed.update(refs)
+        self._producer[name] = node
+        return Value(name, onnx_type, shape)
+
+    def map(self, op_type: str, *inputs: Value, to: int | None = None, **attributes: Any) -> Value:
+        """Add an elementwise node: type of the first input unless `to` is given, shape broadcast."""
+        shape = broadcast_shape(*(value.shape for value in inputs))
+        return self.node(op_type, inputs, inputs[0].onnx_type if to is None else to, shape, **attributes)
+
+    def producer(self, value: Value) -> onnx.NodeProto | None:
+        """The node that computes `value`, if nothing has consumed it so far."""
+        return None if value.name in self._consumed else self._producer.get(value.name)
+
+    def extend(self, value: Value, op_type: str, extra: Value) -> Value:
+        """Turn the node that computes `value`, which nothing has read yet, into an `op_type` with one more input."""
+        node = self._producer[value.name]
+        ref = self.ref(extra)
+        node.op_type, node.domain = op_type, ""
+        node.input.append(ref)
+        self._consumed.add(ref)
+        self._bound.discard(value.name)
+        return value
+
+    def rename(self, value: Value, wanted: str, *, reserved: bool) -> Value:
+        """`value` under the name of a network tensor where that is possible without a copy.
+
+        reserved: the name has been kept for this tensor (it is an output of the network).
+        """
+        node = self.producer(value)
+        if node is None or value.data is not None or value.name in self._bound:
+            return value
+        name = wanted if reserved else self.unique(wanted)
+        node.output[0] = name
+        self._producer[name] = self._producer.pop(value.name)
+        self._bound.add(name)
+        renamed = replace(value, name=name)
+        cast_key = self._cast_key.pop(value.name, None)
+        if cast_key is not None:
+            self._casts[cast_key] = renamed
+        return renamed
+
+    def cast(self, value: Value, onnx_type: int) -> Value:
+        """`value` in another type: one Cast node however often it is asked for."""
+        if value.onnx_type == onnx_type:
+            return value
+        if value.data is not None and self._fold_cast(value, onnx_type):
+            with np.errstate(over="ignore", invalid="ignore"):
+                return self.keep(value.array().astype(numpy_type_of(onnx_type)))
+        key = (self.ref(value), onnx_type)
+        if key not in self._casts:
+            elements = value.elements if onnx_type == INT64 else None
+            cast = self.node("Cast", [value], onnx_type, value.shape, to=onnx_type)
+            self._casts[key] = replace(cast, elements=elements)
+            self._cast_key[cast.name] = key
+        return self._casts[key]
+
+    def widened(self, value: Value) -> Value:
+        """Narrow floats as float32, exactly; anything else as it is."""
+        return self.cast(value, FLOAT) if value.onnx_type in NARROW_FLOATS else value
+
+    def _fold_cast(self, value: Value, onnx_type: int) -> bool:
+        # Only where the result is the same everywhere: out of range conversions to integers are left to the run.
+        small = value.data is not None and value.data.nbytes <= WIDEN_BYTES
+        kind = numpy_type_of(onnx_type)
+        return small and (kind.kind not in "iu" or numpy_type_of(value.onnx_type).kind in "iub")
+
+    # Constants
+
+    def keep(self, array: np.ndarray[Any, Any]) -> Value:
+        """A constant made here; the value, or the weight made of it, keeps the array alive."""
+        return constant(np.ascontiguousarray(array).reshape(array.shape))
+
+    def ints(self, numbers: Sequence[int] | int) -> Value:
+        """An int64 constant: 1-D from a sequence, 0-d from a number."""
+        return self.keep(np.asarray(numbers, np.int64))
+
+    def scalar(self, number: float, onnx_type: int = FLOAT) -> Value:
+        """A 0-d constant."""
+        return self.keep(np.asarray(number, numpy_type_of(onnx_type)))
+
+    def ref(self, value: Value) -> str:
+        """The name under which nodes read `value`; a constant becomes an initializer."""
+        if value.data is None:
+            return value.name
+        if value.data.nbytes <= INLINE_BYTES:
+            return self._inlined(value)
+        storage = (value.data.ctypes.data, value.onnx_type, value.data.size)
+        stored = self._stored.get(storage)
+        if stored is None:
+            stored = self._stored[storage] = self._external(value)
+        if stored.shape == value.shape:
+            return stored.name
+        key = (*storage, value.shape)
+        if key not in self._constants:
+            # The same weights in a second shape: one copy on disk, reshaped in the graph.
+            shaped = self.node(
+                "Reshape", [stored, self.ints(value.shape)], value.onnx_type, value.shape, allowzero=1
+            )
+            self._constants[key] = shaped.name
+        return self._constants[key]
+
+    def _inlined(self, value: Value) -> str:
+        array = value.array()
+        key = (array.tobytes(), value.onnx_type, value.shape)
+        if key not in self._constants:
+            name = self.unique(value.name or f"{self.scope}/constant")
+            self._initializers.append(
+                helper.make_tensor(name, value.onnx_type, value.shape, array.tobytes(), raw=True)
+            )
+            self._constants[key] = name
+        return self._constants[key]
+
+    def _external(self, value: Value) -> Value:
+        name = self.unique(value.name or f"{self.scope}/weights")
+        assert value.data is not None  # for mypy: callers hold a constant
+        data = value.data.view(np.uint8)
+        tensor = onnx.TensorProto(name=name, data_type=value.onnx_type, dims=value.shape)
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value=WEIGHTS_LOCATION)
+        tensor.external_data.add(key="length", value=str(data.nbytes))
+        self._initializers.append(tensor)
+        self._weights.append(Weight(name, value.onnx_type, value.shape, data))
+        return Value(name, value.onnx_type, value.shape)
+
+    # Run-time shapes
+
+    def shape_of(self, value: Value) -> Value:
+        """The shape of `value`, a 1-D int64 tensor."""
+        if value.is_static:
+            return self.ints(value.shape)
+        return self.node("Shape", [value], INT64, (value.ndim,))
+
+    def dim_of(self, value: Value, axis: int) -> Value:
+        """The length of one dimension, a 0-d int64 tensor."""
+        if value.shape[axis] >= 0:
+            return self.ints(value.shape[axis])
+        shape = self.node("Shape", [value], INT64, (1,), start=axis, end=axis + 1)
+        return self.node("Squeeze", [shape, self.ints([0])], INT64, ())
+
+    def element(self, vector: Value, index: int) -> Value:
+        """One element of a 1-D tensor, 0-d."""
+        known = vector.elements[index] if vector.elements is not None else None
+        if isinstance(known, int):
+            return self.ints(known)
+        return self.node("Gather", [vector, self.ints(index)], vector.onnx_type, (), axis=0)
+
+    # Result
+
+    def segment(self, name: str) -> OnnxSegment:
+        """The graph collected so far as a model with its weights."""
+        graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, self._initializers)
+        model = helper.make_model(
+            graph,
+            producer_name=PRODUCER,
+            ir_version=IR_VERSION,
+            opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)],
+        )
+        return OnnxSegment(
+            model,
+            tuple(self._weights),
+            tuple(info.name for info in self._inputs),
+            tuple(info.name for info in self._outputs),
+        )
+
+
+def broadcast_shape(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of an elementwise result; -1 where it is not known."""
+    rank = max(len(shape) for shape in shapes)
+    columns = zip(*((1,) * (rank - len(shape)) + shape for shape in shapes), strict=True)
+    result = []
+    for lengths in columns:
+        known = [length for length in lengths if length not in (1, -1)]
+        result.append(known[0] if known else (-1 if -1 in lengths else 1))
+    return tuple(result)

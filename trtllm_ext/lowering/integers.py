@@ -1,0 +1,64 @@
+"""Integer arithmetic that ONNX Runtime lacks or does otherwise than TensorRT."""
+
+from trtllm_ext.lowering.element_types import BOOL, INT64
+from trtllm_ext.lowering.emitter import Emitter
+from trtllm_ext.lowering.values import Value
+
+# b ** e overflows 64 bits from e = 64 on for every |b| > 1; for |b| <= 1 only the parity of e matters.
+_EXPONENT_BITS = 6
+
+
+def divide(emitter: Emitter, a: Value, b: Value) -> Value:
+    """Quotient rounded toward zero, as in C. A zero divisor fails the run."""
+    known = None if b.data is None else b.array()
+    if known is not None and not (known == -1).any():
+        return emitter.map("Div", a, b)
+    # The machine's division traps on the lowest integer over -1, which would end the process.
+    minus_one = emitter.map("Equal", b, emitter.scalar(-1, b.onnx_type), to=BOOL)
+    divisor = emitter.map("Where", minus_one, emitter.scalar(1, b.onnx_type), b, to=b.onnx_type)
+    quotient = emitter.map("Div", a, divisor)
+    return emitter.map("Where", minus_one, emitter.map("Neg", quotient), quotient, to=a.onnx_type)
+
+
+def floor_divide(emitter: Emitter, a: Value, b: Value) -> Value:
+    """Quotient rounded toward minus infinity, as in Python."""
+    quotient = divide(emitter, a, b)
+    zero = emitter.scalar(0, a.onnx_type)
+    remainder = emitter.map("Sub", a, emitter.map("Mul", quotient, b))
+    inexact = emitter.map("Not", emitter.map("Equal", remainder, zero, to=BOOL))
+    signs_differ = emitter.map(
+        "Xor", emitter.map("Less", remainder, zero, to=BOOL), emitter.map("Less", b, zero, to=BOOL)
+    )
+    below = emitter.map("And", inexact, signs_differ)
+    return emitter.map("Sub", quotient, emitter.cast(below, a.onnx_type))
+
+
+def power(emitter: Emitter, a: Value, b: Value) -> Value:
+    """a ** b modulo 2 ** bits, by squaring (the runtime's own goes through double and rounds above 2 ** 53).
+
+    A negative exponent gives the quotient 1 / a ** |b| rounded toward zero; 0 to a negative power fails the run.
+    """
+    base, exponent = emitter.cast(a, INT64), emitter.cast(b, INT64)
+    zero, one, two = (emitter.scalar(number, INT64) for number in (0, 1, 2))
+    size = emitter.map("Abs", exponent)
+    known = None if b.data is None else b.array()
+    if known is None or (abs(known.astype(int)) >= 1 << _EXPONENT_BITS).any():
+        parity = emitter.map("Mod", size, two)
+        largest = emitter.map("Add", emitter.scalar((1 << _EXPONENT_BITS) - 2, INT64), parity)
+        size = emitter.map("Min", size, largest)
+    result, square = one, base
+    bits = (
+        _EXPONENT_BITS if known is None else max(1, int(abs(known.astype(int)).max(initial=0)).bit_length())
+    )
+    for bit in range(min(bits, _EXPONENT_BITS)):
+        if bit:
+            square = emitter.map("Mul", square, square)
+        shifted = emitter.map("Div", size, emitter.scalar(1 << bit, INT64)) if bit else size
+        odd = emitter.map("Equal", emitter.map("Mod", shifted, two), one, to=BOOL)
+        factor = emitter.map("Where", odd, square, one, to=INT64)
+        result = factor if bit == 0 else emitter.map("Mul", result, factor)
+    if known is None or (known < 0).any():
+        negative = emitter.map("Less", exponent, zero, to=BOOL)
+        divisor = emitter.map("Where", negative, result, one, to=INT64)
+        result = emitter.map("Where", negative, divide(emitter, one, divisor), result, to=INT64)
+    return emitter.cast(result, a.onnx_type)

@@ -1,0 +1,83 @@
+"""What a lowering function is given: one layer, the values of its inputs, the rule of its types."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from trtllm_ext.lowering.element_types import FLOAT, FLOATS, NARROW_FLOATS, onnx_type_of
+from trtllm_ext.lowering.emitter import Emitter
+from trtllm_ext.lowering.errors import LoweringError
+from trtllm_ext.lowering.network_view import LayerView, NetworkView
+from trtllm_ext.lowering.values import Value
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer about to be lowered.
+
+    Arithmetic is done in float32 whatever the tensors' types: `operand()` gives an input widened, and the driver
+    rounds what the function returns to the output's type, once. Pure movement of data takes `raw()` inputs.
+    """
+
+    emitter: Emitter
+    network: NetworkView
+    view: LayerView
+    values: tuple[Value | None, ...]
+
+    @property
+    def api(self) -> Any:
+        """The TensorRT layer object, for its attributes."""
+        return self.view.api
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of the output; -1 where a length is known at run time only."""
+        return tuple(self.view.outputs[0].shape)
+
+    @property
+    def output_type(self) -> int:
+        """ONNX type of the output."""
+        return onnx_type_of(self.view.outputs[0].dtype, f"the output of {self.view}")
+
+    @property
+    def precision(self) -> int | None:
+        """The narrow type that a weakly typed network demands of this layer's computation, if it does."""
+        if self.network.strongly_typed or not self.api.precision_is_set:
+            return None
+        precision = onnx_type_of(self.api.precision, f"the precision of {self.view}")
+        return precision if precision in NARROW_FLOATS else None
+
+    def has(self, index: int) -> bool:
+        """Whether input `index` is connected."""
+        return index < len(self.values) and self.values[index] is not None
+
+    def raw(self, index: int) -> Value:
+        """Input `index` in its own type."""
+        value = self.values[index] if index < len(self.values) else None
+        if value is None:
+            raise self.refusal(f"input {index} is missing")
+        return value
+
+    def operand(self, index: int) -> Value:
+        """Input `index` as arithmetic takes it: floats as float32, rounded first to the layer's precision."""
+        return self.as_operand(self.raw(index))
+
+    def as_operand(self, value: Value) -> Value:
+        """A value as arithmetic takes it."""
+        if value.onnx_type not in FLOATS:
+            return value
+        if self.precision is not None:
+            value = self.emitter.cast(value, self.precision)
+        return self.emitter.widened(value)
+
+    def operands(self) -> tuple[Value, ...]:
+        """All inputs as arithmetic takes them; float32 throughout where any of them is a float."""
+        values = tuple(self.operand(index) for index in range(len(self.values)))
+        if any(value.onnx_type == FLOAT for value in values):
+            values = tuple(
+                self.emitter.cast(value, FLOAT) if value.onnx_type in FLOATS else value for value in values
+            )
+        return values
+
+    def refusal(self, why: str) -> LoweringError:
+        """The error to raise about this layer."""
+        return LoweringError(f"{self.view}: {why}")

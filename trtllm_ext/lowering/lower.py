@@ -1,0 +1,80 @@
+"""An `INetworkDefinition` becomes ONNX."""
+
+from dataclasses import replace
+from typing import Any
+
+# The families register their functions when they are imported.
+from trtllm_ext.lowering import (  # noqa: F401
+    activation,
+    arithmetic,
+    conversion,
+    fill,
+    matmul,
+    movement,
+    normalization,
+    reduction,
+    slicing,
+)
+from trtllm_ext.lowering.element_types import FLOAT, onnx_type_of
+from trtllm_ext.lowering.emitter import Emitter
+from trtllm_ext.lowering.layer import Layer
+from trtllm_ext.lowering.network_view import LayerView, NetworkView
+from trtllm_ext.lowering.registry import lowering_of
+from trtllm_ext.lowering.shape_values import elements_of
+from trtllm_ext.lowering.steps import Lowered
+from trtllm_ext.lowering.values import Value
+
+
+def lower(network: Any, trt: Any) -> Lowered:
+    """Express a network as steps that ONNX Runtime can execute.
+
+    network, trt: an `INetworkDefinition`, and the module it belongs to (TensorRT itself or a module of its API).
+    Weights are borrowed from the network, not copied: use the result while they are alive.
+    Raises LoweringError for layers, operations or types that the embedded engine lacks.
+    """
+    view = NetworkView(network, trt)
+    emitter = Emitter()
+    for tensor in view.outputs:
+        emitter.reserve(tensor.name)
+    values: dict[int, Value] = {id(tensor): _input(emitter, tensor) for tensor in view.inputs}
+    for layer in view.layers:
+        emitter.scope = layer.name
+        given = tuple(None if tensor is None else values[id(tensor)] for tensor in layer.inputs)
+        values[id(layer.outputs[0])] = _lower_layer(Layer(emitter, view, layer, given))
+    for tensor in view.outputs:
+        emitter.output(tensor.name, values[id(tensor)])
+    return Lowered((emitter.segment(network.name or "network"),))
+
+
+def _input(emitter: Emitter, tensor: Any) -> Value:
+    name: str = tensor.name
+    shape = tuple(tensor.shape)
+    get_name = getattr(tensor, "get_dimension_name", lambda axis: None)
+    dim_names = [get_name(axis) or f"{name}.{axis}" for axis in range(len(shape))]
+    return emitter.input(name, onnx_type_of(tensor.dtype, f"network input {name!r}"), shape, dim_names)
+
+
+def _lower_layer(layer: Layer) -> Value:
+    lowering = lowering_of(layer.view.kind, layer.view.name)
+    if len(layer.view.outputs) != 1:
+        raise layer.refusal(f"it has {len(layer.view.outputs)} outputs, and layers of this kind have one")
+    value = lowering(layer)
+    if value.onnx_type == FLOAT and layer.output_type == FLOAT and layer.precision is not None:
+        value = layer.emitter.cast(value, layer.precision)
+    value = layer.emitter.cast(value, layer.output_type)
+    if value.data is None:
+        value = replace(value, shape=_refined(value.shape, layer.output_shape))
+        value = replace(value, elements=elements_of(layer, value))
+    return _named(layer.emitter, layer.network, layer.view, value)
+
+
+def _named(emitter: Emitter, network: NetworkView, layer: LayerView, value: Value) -> Value:
+    tensor = layer.outputs[0]
+    return emitter.rename(value, tensor.name, reserved=id(tensor) in network.output_ids)
+
+
+def _refined(shape: tuple[int, ...], network_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The network's own shape inference, with lengths that only the lowering knows."""
+    if len(shape) != len(network_shape):
+        return network_shape
+    return tuple(ours if theirs < 0 else theirs for ours, theirs in zip(shape, network_shape, strict=True))

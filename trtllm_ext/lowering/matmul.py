@@ -1,0 +1,74 @@
+"""Matrix products.
+
+A weight stays as it is stored, (out_features, in_features): ONNX Runtime multiplies by its transpose as fast as by a
+transposed copy. A 2-D product with a constant bias becomes one Gemm, which takes the bias into the product and, with
+a ReLU after it, the ReLU too; products of higher rank stay apart from their bias, which the runtime fuses with the
+GELU or the normalization behind it.
+"""
+
+from typing import Any
+
+from trtllm_ext.lowering.element_types import FLOAT
+from trtllm_ext.lowering.emitter import CONTRIB, broadcast_shape
+from trtllm_ext.lowering.layer import Layer
+from trtllm_ext.lowering.movement import squeeze, unsqueeze
+from trtllm_ext.lowering.registry import lowers
+from trtllm_ext.lowering.values import Value
+
+
+@lowers("MATRIX_MULTIPLY")
+def matrix_multiply(layer: Layer) -> Value:
+    """The product of two collections of matrices or vectors, accumulated in float32."""
+    emitter = layer.emitter
+    op0, op1 = layer.api.op0.name, layer.api.op1.name
+    a, b = layer.raw(0), layer.raw(1)
+    if b.data is not None and op1 != "VECTOR" and op0 != "VECTOR":
+        b = _matrix_alone(b, a.ndim)
+    a, b = layer.as_operand(a), layer.as_operand(b)
+    if a.onnx_type != FLOAT or b.onnx_type != FLOAT:
+        raise layer.refusal("a matrix product takes floats")
+    if op0 == "VECTOR":
+        a = unsqueeze(emitter, a, a.ndim - 1)
+    if op1 == "VECTOR":
+        b = unsqueeze(emitter, b, b.ndim)
+    product = _product(layer, a, b, op0 == "TRANSPOSE", op1 == "TRANSPOSE")
+    if op1 == "VECTOR":
+        product = squeeze(emitter, product, product.ndim - 1)
+    if op0 == "VECTOR":
+        product = squeeze(emitter, product, product.ndim - (1 if op1 == "VECTOR" else 2))
+    return product
+
+
+def with_bias(layer: Layer, a: Value, b: Value) -> Value | None:
+    """`a + b` as one Gemm, if one is a 2-D product that nothing else reads and the other a constant row."""
+    for index, (product, bias) in enumerate(((a, b), (b, a))):
+        node = layer.emitter.producer(product)
+        if (
+            node is not None
+            and node.op_type in ("MatMul", "FusedMatMul")
+            and product.ndim == 2
+            and product.shape[1] >= 0
+            and bias.data is not None
+            and bias.shape in ((product.shape[1],), (1, product.shape[1]))
+            and layer.network.read_once(layer.view.inputs[index])
+        ):
+            return layer.emitter.extend(product, "Gemm", bias.reshaped((product.shape[1],)))
+    return None
+
+
+def _matrix_alone(weight: Value, rank: int) -> Value:
+    """A constant without leading lengths of 1, where the other operand has them anyway."""
+    shape = weight.shape
+    if len(shape) <= rank and all(length == 1 for length in shape[:-2]):
+        return weight.reshaped(shape[-2:])
+    return weight
+
+
+def _product(layer: Layer, a: Value, b: Value, transpose_a: bool, transpose_b: bool) -> Value:
+    rows = a.shape[-1 if transpose_a else -2]
+    columns = b.shape[-2 if transpose_b else -1]
+    shape = (*broadcast_shape(a.shape[:-2], b.shape[:-2]), rows, columns)
+    if not transpose_a and not transpose_b:
+        return layer.emitter.node("MatMul", [a, b], FLOAT, shape)
+    attributes: dict[str, Any] = {"transA": int(transpose_a), "transB": int(transpose_b)}
+    return layer.emitter.node("FusedMatMul", [a, b], FLOAT, shape, domain=CONTRIB, **attributes)

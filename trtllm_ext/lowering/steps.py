@@ -1,0 +1,47 @@
+"""What lowering gives back: the steps of a plan, with their models and weights."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+
+
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """One large constant of a segment, outside its model.
+
+    `data` is a 1-D uint8 view of the owner's memory (no copy), so it must be written or copied while the network's
+    weights are alive.
+    """
+
+    name: str
+    onnx_type: int
+    shape: tuple[int, ...]
+    data: np.ndarray[Any, np.dtype[np.uint8]]
+
+
+@dataclass(frozen=True, eq=False)
+class OnnxSegment:
+    """A part of a network as one ONNX model.
+
+    Each of `weights` is an initializer of `model` with external data: location `WEIGHTS_LOCATION`, and the key
+    `offset` left to whoever writes the weights. `inputs` and `outputs` name the tensors in the order of the network.
+    """
+
+    model: onnx.ModelProto
+    weights: tuple[Weight, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+Step = OnnxSegment
+
+WEIGHTS_LOCATION = "weights"
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A whole network: steps that run one after the other."""
+
+    steps: tuple[Step, ...]

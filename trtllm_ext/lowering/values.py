@@ -1,0 +1,79 @@
+"""A value on its way through the lowering."""
+
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from trtllm_ext.lowering.element_types import onnx_type_of_numpy
+
+# Longest integer tensor whose elements are followed; shapes have at most 8.
+MAX_FOLLOWED = 16
+
+
+class DimOf(NamedTuple):
+    """The length of one dimension of a value, known only at run time."""
+
+    value: str
+    axis: int
+
+
+# An element of a shape tensor: a number, a dimension of a value, or unknown.
+Element = int | DimOf | None
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """One tensor of the ONNX graph, or a constant that may still become one.
+
+    `shape` has -1 where a length is not known. A constant has `data`, a 1-D array that borrows its owner's memory;
+    it becomes an initializer in the shape in which it is used. `elements` is what is known about the elements of a
+    small 1-D or 0-d integer tensor.
+    """
+
+    name: str
+    onnx_type: int
+    shape: tuple[int, ...]
+    data: np.ndarray[Any, Any] | None = None
+    elements: tuple[Element, ...] | None = None
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    @property
+    def is_static(self) -> bool:
+        """Whether every length is known."""
+        return all(length >= 0 for length in self.shape)
+
+    @property
+    def volume(self) -> int:
+        """Number of elements of a static value."""
+        return prod(self.shape)
+
+    def reshaped(self, shape: tuple[int, ...]) -> "Value":
+        """The same constant in another static shape of equal volume."""
+        return replace(self, shape=shape)
+
+    def array(self) -> np.ndarray[Any, Any]:
+        """A constant's elements in its shape."""
+        if self.data is None:
+            raise ValueError(f"{self.name} is not a constant")
+        return self.data.reshape(self.shape)
+
+    def known_ints(self) -> tuple[int, ...] | None:
+        """All elements of a small integer tensor, if they are known."""
+        if self.elements is None:
+            return None
+        known = tuple(element for element in self.elements if isinstance(element, int))
+        return known if len(known) == len(self.elements) else None
+
+
+def constant(array: np.ndarray[Any, Any], name: str = "") -> Value:
+    """A constant value over a C-contiguous `array`, whose memory it borrows."""
+    elements: tuple[Element, ...] | None = None
+    if array.dtype.kind == "i" and array.ndim <= 1 and array.size <= MAX_FOLLOWED:
+        elements = tuple(int(element) for element in array.reshape(-1))
+    return Value(name, onnx_type_of_numpy(array.dtype), array.shape, array.reshape(-1), elements)
