@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
-import secrets
+import re
 import shutil
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +15,7 @@ import numpy.typing as npt
 
 from trtllm_ext.checkpoint.config import ModelConfig
 from trtllm_ext.checkpoint.dtypes import all_finite, weight_dtype
-from trtllm_ext.checkpoint.fields import nearest, read_json
+from trtllm_ext.checkpoint.fields import nearest
 from trtllm_ext.checkpoint.safetensors_file import SafetensorsFile
 from trtllm_ext.checkpoint.safetensors_writer import (
     CHECKSUMS,
@@ -28,8 +26,12 @@ from trtllm_ext.checkpoint.safetensors_writer import (
 from trtllm_ext.checkpoint.weights import expected_weights
 from trtllm_ext.errors import CheckpointError, ConfigError
 from trtllm_ext.parallel import Mapping as RankMapping
+from trtllm_ext.runtime.atomic import replaced_directory
+from trtllm_ext.runtime.json_files import read_json_object
 
 CONFIG_FILE = "config.json"
+# Files of the source model that those who run the engine need as well.
+COMPANIONS = ("tokenizer.json",)
 
 
 def rank_file(rank: int) -> str:
@@ -53,7 +55,7 @@ def load_config(path: str | os.PathLike[str], *, rank: int = 0) -> ModelConfig:
     if not Path(path).is_dir():
         reason = "is a file" if Path(path).exists() else "does not exist"
         raise CheckpointError(f"{path} is not a checkpoint directory: it {reason}.")
-    data = read_json(file)
+    data = read_json_object(file, CheckpointError)
     try:
         return ModelConfig.from_dict(data, rank=rank)
     except ConfigError as error:
@@ -133,17 +135,24 @@ def _check_data(name: str, values: npt.NDArray, expected: str | None, allow_nan:
 WeightSource = Callable[[str, tuple[int, ...]], Iterable[npt.NDArray]]
 
 
-def write_checkpoint(output_dir: str | os.PathLike[str], config: ModelConfig, source: WeightSource) -> int:
+def write_checkpoint(
+    output_dir: str | os.PathLike[str],
+    config: ModelConfig,
+    source: WeightSource,
+    *,
+    companions: Iterable[Path] = (),
+) -> int:
     """Write a checkpoint directory, tensor by tensor, whole or not at all; returns the bytes of its weights.
 
     source: called as source(name, shape) for every weight in turn; gives it in pieces of the config's type.
-    All is written to a temporary directory beside output_dir, which then takes its name. An output_dir that
-    holds an older checkpoint, or nothing, is replaced; one that holds anything else is refused.
-    Raises CheckpointError when output_dir cannot be written or the disk is full.
+    companions: files to copy along, of names in COMPANIONS.
+    An output_dir that holds an older checkpoint, or nothing, is replaced; one that holds anything else is refused.
+    Raises CheckpointError when output_dir cannot be written, the disk is full, or another process writes there.
     """
-    target = Path(output_dir)
     written = 0
-    with staging_directory(target) as stage:
+    with replaced_directory(
+        output_dir, belongs=belongs_to_checkpoint, what="checkpoint", error=CheckpointError
+    ) as stage:
         for rank in range(config.mapping.world_size):
             fields = {**config.mapping.to_dict(), "rank": rank}
             shapes = expected_weights(replace(config, mapping=RankMapping.from_dict(fields)))
@@ -152,61 +161,12 @@ def write_checkpoint(output_dir: str | os.PathLike[str], config: ModelConfig, so
                 for name, shape in shapes.items():
                     writer.write(name, source(name, shape))
             written += file.stat().st_size
+        for companion in companions:
+            shutil.copyfile(companion, stage / companion.name)
         (stage / CONFIG_FILE).write_text(config.to_json(), encoding="utf-8")
     return written
 
 
-@contextlib.contextmanager
-def staging_directory(target: Path) -> Iterator[Path]:
-    """A fresh directory beside `target` that takes its place on success and vanishes on failure."""
-    stage: Path | None = None
-    try:
-        target = target.resolve()
-        _refuse_foreign(target)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        stage = target.parent / f".{target.name}.{secrets.token_hex(4)}"
-        stage.mkdir()
-        yield stage
-        _refuse_foreign(target)
-        _publish(stage, target)
-    except OSError as error:
-        reason = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}.get(
-            error.errno or 0, error.strerror or str(error)
-        )
-        raise CheckpointError(
-            f"Cannot write the checkpoint {target}: {reason}. Nothing was written; choose another output directory "
-            "or make room."
-        ) from None
-    finally:
-        if stage is not None:
-            shutil.rmtree(stage, ignore_errors=True)
-
-
-def _refuse_foreign(target: Path) -> None:
-    if not target.exists():
-        return
-    if not target.is_dir():
-        raise CheckpointError(f"Cannot write the checkpoint {target}: a file of that name exists.")
-    names = {item.name for item in target.iterdir()}
-    ours = {name for name in names if name.startswith("rank") and name.endswith(".safetensors")}
-    # A lone config.json is somebody else's.
-    foreign = sorted(names - ours - ({CONFIG_FILE} if ours else set()))
-    if foreign:
-        raise CheckpointError(
-            f"Cannot write the checkpoint {target}: it holds {', '.join(foreign[:5])}, which a checkpoint does not. "
-            "Choose a new or an empty directory."
-        )
-
-
-def _publish(stage: Path, target: Path) -> None:
-    if not target.exists() or not any(target.iterdir()):
-        stage.replace(target)
-        return
-    old = target.parent / f".{target.name}.{secrets.token_hex(4)}.old"
-    target.replace(old)
-    try:
-        stage.replace(target)
-    except OSError:
-        old.replace(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+def belongs_to_checkpoint(name: str) -> bool:
+    """Whether a checkpoint directory may hold a file of this name."""
+    return name in (CONFIG_FILE, *COMPANIONS) or re.fullmatch(r"rank\d+\.safetensors", name) is not None

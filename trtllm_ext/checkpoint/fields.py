@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 import math
 import types
 import typing
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from trtllm_ext.errors import CheckpointError, ConfigError
+from trtllm_ext.errors import ConfigError
 
 T = TypeVar("T")
-
-# Far above any real config; keeps a foreign file from filling the memory.
-MAX_JSON_BYTES = 64 << 20
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
@@ -27,49 +22,6 @@ def nearest(name: object, known: Iterable[str]) -> str:
     if close:
         return f"Did you mean {' or '.join(repr(item) for item in close)}? Known: {', '.join(names)}."
     return f"Known: {', '.join(names)}."
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises CheckpointError when the file is missing, unreadable, not JSON, not an object, names a key twice,
-    or holds a number that JSON does not have (NaN, Infinity).
-    """
-    try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise CheckpointError(f"{path} has {path.stat().st_size} bytes; that is not a config file.")
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} does not exist.") from None
-    except UnicodeDecodeError as error:
-        raise CheckpointError(f"{path} is not a text file: {error}.") from None
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from None
-    return parse_json(text, str(path))
-
-
-def parse_json(text: str, where: str) -> dict[str, Any]:
-    """Parse a JSON object; raises CheckpointError as `read_json` does."""
-    try:
-        data = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{where} is not valid JSON: {error}.") from None
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{where} holds a JSON {type(data).__name__}, not an object.")
-    return data
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise ValueError(f"the key {twice[0]!r} is there twice")
-    return result
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a JSON number")
 
 
 def parse(kind: type[T], data: object, where: str) -> T:

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
-from trtllm_ext.checkpoint.fields import parse_json
 from trtllm_ext.errors import CheckpointError
+from trtllm_ext.runtime.json_files import parse_json_object
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 NUMPY_DTYPES: dict[str, np.dtype] = {
@@ -71,7 +71,7 @@ class SafetensorsFile(Mapping[str, npt.NDArray]):
             text = self._map[8 : 8 + length].decode("utf-8")
         except UnicodeDecodeError as error:
             raise CheckpointError(f"{self.path} is damaged: its header is not text: {error}.") from None
-        header = parse_json(text, f"the header of {self.path}")
+        header = parse_json_object(text, f"the header of {self.path}", CheckpointError)
         metadata = header.pop("__metadata__", None) or {}
         entries = [self._entry(name, entry) for name, entry in header.items()]
         if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):

@@ -13,11 +13,12 @@ from trtllm_ext.checkpoint.convert.bert import ARCHITECTURES as BERT_ARCHITECTUR
 from trtllm_ext.checkpoint.convert.bert import Plan, plan_bert
 from trtllm_ext.checkpoint.convert.report import ConversionReport, ConvertedWeight
 from trtllm_ext.checkpoint.convert.source import open_weights
-from trtllm_ext.checkpoint.directory import write_checkpoint
+from trtllm_ext.checkpoint.directory import COMPANIONS, write_checkpoint
 from trtllm_ext.checkpoint.dtypes import WEIGHT_DTYPES, all_finite, convert_values, weight_dtype
-from trtllm_ext.checkpoint.fields import nearest, read_json
+from trtllm_ext.checkpoint.fields import nearest
 from trtllm_ext.checkpoint.safetensors_writer import split_into_chunks
 from trtllm_ext.errors import CheckpointError, ConfigError
+from trtllm_ext.runtime.json_files import read_json_object
 
 Planner = Callable[[Path, Mapping[str, Any], Mapping[str, npt.NDArray], str], Plan]
 
@@ -33,6 +34,8 @@ def convert(
 ) -> ConversionReport:
     """Convert a Hugging Face model folder (config.json with weights) to a checkpoint directory.
 
+    A tokenizer.json is copied along.
+
     dtype: 'float32', 'float16', 'bfloat16', or 'auto' for the type of the source's weights.
     allow_nan: accept NaN and infinity in weights.
     Cost: one pass over the weights, 16 MiB at a time. Every weight of the source is used, or dropped for a
@@ -45,7 +48,7 @@ def convert(
     source_dir = Path(model_dir)
     if not source_dir.is_dir():
         raise CheckpointError(f"The model folder {source_dir} does not exist or is not a folder.")
-    source_config = read_json(source_dir / "config.json")
+    source_config = read_json_object(source_dir / "config.json", CheckpointError)
     architecture = _architecture(source_dir / "config.json", source_config)
     weights = open_weights(source_dir)
     try:
@@ -63,7 +66,8 @@ def convert(
                     )
                 yield convert_values(chunk, weight_dtype(plan.config.dtype), part)
 
-    num_bytes = write_checkpoint(output_dir, plan.config, source)
+    companions = [source_dir / name for name in COMPANIONS if (source_dir / name).is_file()]
+    num_bytes = write_checkpoint(output_dir, plan.config, source, companions=companions)
     converted = tuple(
         ConvertedWeight(name, _joined_shape(parts), tuple(part for part, _ in parts))
         for name, parts in plan.parts.items()

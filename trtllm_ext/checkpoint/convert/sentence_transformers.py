@@ -7,8 +7,8 @@ from typing import Any
 
 from trtllm_ext.checkpoint.contract import PoolingContract
 from trtllm_ext.checkpoint.convert.source import check_source_fields
-from trtllm_ext.checkpoint.fields import parse_json, read_json
 from trtllm_ext.errors import CheckpointError
+from trtllm_ext.runtime.json_files import parse_json_object, read_json_object
 
 MODULES_FILE = "modules.json"
 
@@ -53,14 +53,14 @@ def _read_modules(path: Path) -> list[dict[str, Any]]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}.") from None
-    modules = parse_json('{"modules": ' + text + "}", str(path))["modules"]
+    modules = parse_json_object('{"modules": ' + text + "}", str(path), CheckpointError)["modules"]
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
         raise CheckpointError(f"{path} does not hold a list of modules.")
     return modules
 
 
 def _pooling(path: Path, hidden_size: int, *, normalize: bool) -> PoolingContract:
-    data = read_json(path)
+    data = read_json_object(path, CheckpointError)
     known = ("word_embedding_dimension", "include_prompt", *_MODES, *_REFUSED_MODES)
     check_source_fields(data, known, path, advice="A pooling of unknown form cannot be converted.")
     if data.get("word_embedding_dimension", hidden_size) != hidden_size:

@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from trtllm_ext.checkpoint.convert.report import DroppedWeight
 from trtllm_ext.checkpoint.directory import nearest_few
-from trtllm_ext.checkpoint.fields import read_json
 from trtllm_ext.checkpoint.safetensors_file import SafetensorsFile
 from trtllm_ext.errors import CheckpointError
+from trtllm_ext.runtime.json_files import read_json_object
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -122,7 +122,7 @@ def open_weights(model_dir: Path) -> Mapping[str, npt.NDArray]:
 
 def _open_sharded(model_dir: Path) -> Mapping[str, npt.NDArray]:
     index = model_dir / INDEX_FILE
-    weight_map = read_json(index).get("weight_map")
+    weight_map = read_json_object(index, CheckpointError).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise CheckpointError(f"{index} has no weight_map from weight names to file names.")
     result: dict[str, npt.NDArray] = {}
