@@ -1,5 +1,6 @@
 """The session: an engine ready to run, with every input checked before it is."""
 
+import json
 import os
 import threading
 import weakref
@@ -12,7 +13,7 @@ from trtllm_ext import backend
 from trtllm_ext.errors import EngineError, InputError
 from trtllm_ext.runtime.engine_dir import EngineDir
 from trtllm_ext.runtime.memory import DeviceMemory, HostMemory, Memory
-from trtllm_ext.runtime.ports import ports_of
+from trtllm_ext.runtime.ports import ports_of, profile_shapes
 from trtllm_ext.runtime.tensor_info import TensorInfo
 from trtllm_ext.runtime.tensors import Port, Shape, within
 from trtllm_ext.runtime.trt_log import recording_logger
@@ -133,6 +134,19 @@ class Session:
     def outputs(self) -> tuple[TensorInfo, ...]:
         """The same for the outputs."""
         return tuple(TensorInfo(port.name, port.dtype, port.shape) for port in self._output_ports)
+
+    def profiles(self, name: str) -> list[tuple[Shape, Shape, Shape]]:
+        """(min, opt, max) shape of an input in each optimization profile."""
+        if name not in self._inputs:
+            raise InputError(f"{name!r} is not an input; the engine takes {', '.join(self._inputs)}.")
+        return profile_shapes(self.engine, name)
+
+    def layers(self) -> list[dict[str, Any]]:
+        """The engine's layers as its inspector tells them: at least a name each, more with detailed verbosity."""
+        trt = backend.tensorrt()
+        text = self.engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+        found = json.loads(text).get("Layers", [])
+        return [_layer(each) for each in found]
 
     def infer_shapes(self, inputs: Sequence[TensorInfo]) -> list[TensorInfo]:
         """Tell the engine the shapes of all inputs; returns the outputs with the shapes they will have.
@@ -389,3 +403,11 @@ class Session:
     def _said(self, mark: int) -> str:
         text = self._logger.errors_since(mark) if self._logger else ""
         return f": {text.rstrip('.')}" if text else ""
+
+
+def _layer(told: Any) -> dict[str, Any]:
+    # TensorRT gives a bare name with layer_names_only, an object with detailed verbosity.
+    if not isinstance(told, dict):
+        return {"name": str(told)}
+    renamed = {"Name": "name", "LayerType": "type"}
+    return {renamed.get(str(key), str(key)): value for key, value in told.items()}

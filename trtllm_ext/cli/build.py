@@ -1,0 +1,94 @@
+"""Build the engines of a checkpoint directory.
+
+The engine directory appears whole or not at all. Limits become optimization profiles, as in trtllm-build; one
+that the model has no use for is refused. Flags win over the file of --build_config.
+"""
+
+import argparse
+import time
+from typing import Any
+
+from trtllm_ext.cli.terminal import human_bytes, progress
+
+_SIZES = {
+    "max_batch_size": "most sequences in one run (default: 2048)",
+    "opt_batch_size": "number of sequences to tune for (default: 8)",
+    "max_input_len": "most tokens of one sequence (default: 1024, or what the model has positions for)",
+    "max_seq_len": "bound for max_input_len (default: the model's positions)",
+    "max_num_tokens": "most packed tokens in one run (default: 8192)",
+    "opt_num_tokens": "number of packed tokens to tune for (default: min(max_batch_size, max_num_tokens))",
+}
+_TEXTS = {
+    "profiling_verbosity": "what the engine keeps for `inspect`: layer_names_only (default), detailed, none",
+    "input_timing_cache": "timing cache to start from",
+    "output_timing_cache": "where to write the timing cache",
+}
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+    parser = commands.add_parser("build", help="a checkpoint directory to an engine directory")
+    parser.add_argument(
+        "--checkpoint_dir", required=True, metavar="DIR", help="what `trtllm-ext convert` wrote"
+    )
+    parser.add_argument(
+        "--output_dir",
+        default="engine_outputs",
+        metavar="DIR",
+        help="the engine directory to write (default: engine_outputs)",
+    )
+    parser.add_argument(
+        "--build_config", metavar="FILE", help="BuildConfig as JSON, with trtllm-build's names"
+    )
+    for name, text in _SIZES.items():
+        parser.add_argument(f"--{name}", type=int, metavar="N", help=text)
+    for name, text in _TEXTS.items():
+        parser.add_argument(f"--{name}", metavar="TEXT", help=text)
+    parser.add_argument("--allow_nan", action="store_true", help="accept NaN and infinity in weights")
+    parser.add_argument(
+        "--dry_run", action="store_true", help="check everything up to the network; write nothing"
+    )
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from trtllm_ext.builder import BuildConfig, build_engine_dir, check_build
+    from trtllm_ext.runtime import EngineDir
+
+    config = BuildConfig.from_json_file(arguments.build_config) if arguments.build_config else BuildConfig()
+    flags: dict[str, Any] = {
+        name: value for name in (*_SIZES, *_TEXTS) if (value := getattr(arguments, name)) is not None
+    }
+    if flags:
+        config = config.updated(**flags)
+    start = time.monotonic()
+    if arguments.dry_run or config.dry_run:
+        engine = check_build(arguments.checkpoint_dir, config, allow_nan=arguments.allow_nan)
+        print("dry run: the network is complete; nothing was built")
+        _print_tensors(engine.inputs, engine.outputs)
+        return 0
+    with progress("build") as tell:
+        build_engine_dir(
+            arguments.checkpoint_dir,
+            arguments.output_dir,
+            config,
+            allow_nan=arguments.allow_nan,
+            progress=tell,
+        )
+    envelope = EngineDir.read(arguments.output_dir).envelope
+    ranks = f", {envelope.world_size} ranks" if envelope.world_size > 1 else ""
+    print(
+        f"{arguments.output_dir}: {envelope.engine_kind} engine for {envelope.compute_capability}{ranks}, "
+        f"{human_bytes(envelope.engine_bytes)}, built in {time.monotonic() - start:.1f} s"
+    )
+    _print_tensors(envelope.inputs, envelope.outputs)
+    return 0
+
+
+def _print_tensors(inputs: Any, outputs: Any) -> None:
+    from trtllm_ext.runtime.tensors import describe_ranges
+
+    for tensor in inputs:
+        ranges = tuple((least, most) for least, _, most in tensor.profiles)
+        print(f"  in   {tensor.name} {tensor.dtype} {describe_ranges(ranges) if ranges else tensor.shape}")
+    for tensor in outputs:
+        print(f"  out  {tensor.name} {tensor.dtype} {tensor.shape}")

@@ -1,0 +1,43 @@
+"""Convert a Hugging Face model folder to a checkpoint directory.
+
+Every weight of the source is used or accounted for; a form of the model that is not known exactly is refused.
+"""
+
+import argparse
+
+from trtllm_ext.cli.terminal import human_bytes
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+    parser = commands.add_parser("convert", help="a Hugging Face model folder to a checkpoint directory")
+    parser.add_argument(
+        "--model_dir", required=True, metavar="DIR", help="folder with config.json and weights"
+    )
+    parser.add_argument(
+        "--output_dir", required=True, metavar="DIR", help="the checkpoint directory to write"
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "float16", "bfloat16"),
+        default="auto",
+        help="type of the weights and of the computation (default: auto, the type of the source's weights)",
+    )
+    parser.add_argument("--allow_nan", action="store_true", help="accept NaN and infinity in weights")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from trtllm_ext.checkpoint import convert
+
+    report = convert(
+        arguments.model_dir, arguments.output_dir, dtype=arguments.dtype, allow_nan=arguments.allow_nan
+    )
+    config = report.config
+    print(
+        f"{report.output_dir}: {report.source_architecture} as {config.architecture}, {config.num_hidden_layers} "
+        f"layers, hidden {config.hidden_size}, {config.dtype}; {len(report.converted)} weights, "
+        f"{human_bytes(report.num_bytes)}"
+    )
+    for dropped in report.dropped:
+        print(f"  not used: {dropped.name} ({dropped.reason})")
+    return 0

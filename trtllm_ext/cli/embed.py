@@ -1,0 +1,196 @@
+"""Turn sentences into vectors with an encoder engine, and show how similar they are.
+
+One sentence a line; blank lines are skipped. Sentences are batched within the engine's limits and come out in
+the order they came in. Those longer than the engine allows are cut, and said to be.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trtllm_ext.cli.options import add_session_options
+from trtllm_ext.cli.terminal import table
+from trtllm_ext.errors import EngineError, InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from trtllm_ext.runtime import EngineDir, Session
+
+OUTPUT = "sentence_embedding"
+_MOST_IN_MATRIX = 12
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+    parser = commands.add_parser("embed", help="sentences to vectors and a table of similarities")
+    add_session_options(parser)
+    parser.add_argument(
+        "--sentences", required=True, metavar="FILE", help="text file, one sentence a line; - for stdin"
+    )
+    parser.add_argument(
+        "--tokenizer",
+        metavar="PATH",
+        help="tokenizer.json or a folder with it (default: the one beside the engine)",
+    )
+    parser.add_argument("--output", metavar="FILE", help=f".npz file to write the vectors to, as {OUTPUT!r}")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from trtllm_ext.runtime import Session
+
+    sentences = _read_sentences(arguments.sentences)
+    with Session.from_engine_dir(arguments.engine_dir, arguments.rank, arguments.load_mode) as session:
+        encoder = SentenceEncoder(session, arguments.tokenizer)
+        vectors = encoder.encode(sentences)
+    if encoder.num_cut:
+        print(
+            f"{encoder.num_cut} of {len(sentences)} sentences were cut to {encoder.max_length} tokens, the most that "
+            f"the engine takes; build it with a larger --max_input_len for more",
+            file=sys.stderr,
+        )
+    if arguments.output:
+        from trtllm_ext.cli.npz import write_npz
+
+        write_npz(arguments.output, {OUTPUT: vectors})
+    _print_similarities(sentences, vectors)
+    if arguments.output:
+        print(f"{arguments.output}: {len(sentences)} vectors of {vectors.shape[1]}")
+    return 0
+
+
+class SentenceEncoder:
+    """Sentences to vectors: tokenizer, batches within the engine's profile, and the engine."""
+
+    def __init__(self, session: "Session", tokenizer: str | None = None) -> None:
+        inputs = {info.name: info for info in session.inputs}
+        outputs = {info.name for info in session.outputs}
+        if "input_ids" not in inputs or OUTPUT not in outputs:
+            raise EngineError(
+                f"this engine takes {', '.join(inputs)} and gives {', '.join(outputs)}; embed needs an encoder with "
+                f"input_ids and {OUTPUT}. `trtllm-ext run` runs any engine."
+            )
+        self._session = session
+        self._names = tuple(inputs)
+        (self._least, _, self._most) = session.profiles("input_ids")[0]
+        self._tokenizer = _load_tokenizer(tokenizer, session.engine_dir)
+        self.max_length = self._most[1]
+        self.num_cut = 0
+
+    def encode(self, sentences: list[str]) -> "np.ndarray[Any, Any]":
+        """float32 [sentences, hidden], in the order given."""
+        import numpy as np
+
+        tokens = self._tokenize(sentences)
+        # Neighbours of similar length waste the least on padding.
+        order = sorted(range(len(tokens)), key=lambda index: len(tokens[index].ids))
+        rows: dict[int, np.ndarray[Any, Any]] = {}
+        for start in range(0, len(order), self._most[0]):
+            batch = order[start : start + self._most[0]]
+            vectors = self._session.run(self._arrays([tokens[index] for index in batch]))[OUTPUT]
+            rows.update(zip(batch, vectors.astype(np.float32), strict=False))
+        return np.stack([rows[index] for index in range(len(sentences))])
+
+    def _tokenize(self, sentences: list[str]) -> list[Any]:
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        full = self._tokenizer.encode_batch(sentences)
+        self.num_cut = sum(len(each.ids) > self.max_length for each in full)
+        if not self.num_cut:
+            return list(full)
+        self._tokenizer.enable_truncation(self.max_length)
+        return list(self._tokenizer.encode_batch(sentences))
+
+    def _arrays(self, batch: list[Any]) -> "dict[str, np.ndarray[Any, Any]]":
+        import numpy as np
+
+        rows = max(len(batch), self._least[0])
+        length = max(self._least[1], *(len(each.ids) for each in batch))
+        padding = {"input_ids": self._padding_id()}
+        parts = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+        arrays = {}
+        for name in self._names:
+            if name not in parts:
+                raise EngineError(f"embed does not know what to give for the engine's input {name!r}.")
+            array = np.full((rows, length), padding.get(name, 0), np.int32)
+            for row in range(rows):
+                # Rows beyond the batch only fill it up to the engine's least size.
+                values = getattr(batch[min(row, len(batch) - 1)], parts[name])
+                array[row, : len(values)] = values
+            arrays[name] = array
+        return arrays
+
+    def _padding_id(self) -> int:
+        for token in ("[PAD]", "<pad>"):
+            found = self._tokenizer.token_to_id(token)
+            if found is not None:
+                return int(found)
+        return 0
+
+
+def _load_tokenizer(path: str | None, engine_dir: "EngineDir | None") -> Any:
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise EngineError("embed needs the package tokenizers. Install it: pip install tokenizers") from None
+    if path is not None:
+        file = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
+        if not file.is_file():
+            raise InputError(
+                f"{file} does not exist; --tokenizer takes a tokenizer.json, or the folder with it."
+            )
+    elif engine_dir is not None and engine_dir.tokenizer_path is not None:
+        file = engine_dir.tokenizer_path
+    else:
+        raise InputError(
+            "the engine directory holds no tokenizer.json. Give --tokenizer with the model folder it was converted "
+            "from."
+        )
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as problem:  # the library raises bare Exception
+        raise InputError(
+            f"{file} is not a tokenizer that the package tokenizers reads: {problem}."
+        ) from problem
+
+
+def _read_sentences(path: str) -> list[str]:
+    try:
+        text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise InputError(f"{path} cannot be read as UTF-8 text: {problem}.") from problem
+    sentences = [line.strip() for line in text.splitlines() if line.strip()]
+    if not sentences:
+        raise InputError(f"{'stdin' if path == '-' else path} holds no sentence; expected one a line.")
+    return sentences
+
+
+def _print_similarities(sentences: list[str], vectors: "np.ndarray[Any, Any]") -> None:
+    import numpy as np
+
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit = vectors / np.maximum(norms, np.finfo(np.float32).tiny)
+    cosine = unit @ unit.T
+    if len(sentences) <= _MOST_IN_MATRIX:
+        header = ["", *(str(index + 1) for index in range(len(sentences))), "sentence"]
+        rows = [
+            [str(index + 1), *(f"{value:.2f}" for value in cosine[index]), _short(sentence)]
+            for index, sentence in enumerate(sentences)
+        ]
+        print("cosine similarity")
+        table(header, rows, right=range(len(sentences) + 1))
+        return
+    first, second = np.triu_indices(len(sentences), 1)
+    best = np.argsort(-cosine[first, second], kind="stable")[:_MOST_IN_MATRIX]
+    print(f"the {len(best)} most similar pairs of {len(sentences)} sentences")
+    pairs = [(int(first[index]), int(second[index])) for index in best]
+    table(
+        ["cosine", "sentence", "and"],
+        [[f"{cosine[a, b]:.3f}", _short(sentences[a]), _short(sentences[b])] for a, b in pairs],
+        right=[0],
+    )
+
+
+def _short(text: str, most: int = 60) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."

@@ -1,0 +1,152 @@
+"""Say what an engine is: inputs and outputs, profiles, layers, the contract of its maths, its envelope.
+
+Takes an engine directory, or a bare engine file. What can be said without loading the engine is said even when
+it cannot be loaded here.
+"""
+
+import argparse
+import json
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trtllm_ext.cli.terminal import human_bytes, table
+from trtllm_ext.errors import EngineError
+
+if TYPE_CHECKING:
+    from trtllm_ext.runtime import EngineDir, Session
+
+_FEW_LAYERS = 12
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+    parser = commands.add_parser("inspect", help="what an engine is, without running it")
+    parser.add_argument("engine", metavar="ENGINE", help="engine directory, or a bare engine file")
+    parser.add_argument(
+        "--rank", type=int, default=0, metavar="N", help="whose engine to look at (default: 0)"
+    )
+    parser.add_argument("--layers", action="store_true", help="list every layer")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead, with every layer")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    report = describe(Path(arguments.engine), arguments.rank)
+    if arguments.json:
+        print(json.dumps(report, indent=1))
+    else:
+        _print(report, every_layer=arguments.layers)
+    return 0
+
+
+def describe(path: Path, rank: int = 0) -> dict[str, Any]:
+    """Everything there is to say about an engine, as plain data.
+
+    `problem` is set, and what only the loaded engine knows is missing, when it cannot be loaded here.
+    """
+    from trtllm_ext.runtime import EngineDir, Session
+
+    if path.is_file():
+        with Session.from_serialized_engine(path.read_bytes()) as session:
+            return {"engine": str(path), **_of_session(session)}
+    directory = EngineDir.read(path, rank)
+    report = {"engine": str(path), **_of_directory(directory)}
+    try:
+        with Session.from_engine_dir(path, rank) as session:
+            report.update(_of_session(session))
+    except EngineError as problem:
+        report["problem"] = str(problem)
+    return report
+
+
+def _of_directory(directory: "EngineDir") -> dict[str, Any]:
+    envelope = directory.envelope.to_dict()
+    pretrained = directory.config["pretrained_config"]
+    return {
+        "envelope": {key: value for key, value in envelope.items() if key not in ("inputs", "outputs")},
+        "model": {key: value for key, value in pretrained.items() if key != "contract"},
+        "contract": pretrained.get("contract"),
+        "build_config": directory.config["build_config"],
+        "inputs": envelope["inputs"],
+        "outputs": envelope["outputs"],
+    }
+
+
+def _of_session(session: "Session") -> dict[str, Any]:
+    from trtllm_ext.runtime.dtypes import readable
+
+    inputs = [
+        {
+            "name": info.name,
+            "dtype": readable(info.dtype),
+            "shape": info.shape,
+            "profiles": session.profiles(info.name),
+        }
+        for info in session.inputs
+    ]
+    outputs = [
+        {"name": info.name, "dtype": readable(info.dtype), "shape": info.shape} for info in session.outputs
+    ]
+    return {"inputs": inputs, "outputs": outputs, "layers": session.layers()}
+
+
+def _print(report: dict[str, Any], *, every_layer: bool) -> None:
+    print(report["engine"])
+    if envelope := report.get("envelope"):
+        print(
+            f"{envelope['engine_kind']} engine ({envelope['engine_version']}) for {envelope['compute_capability']}, "
+            f"rank {envelope['rank']} of {envelope['world_size']}, {human_bytes(envelope['engine_bytes'])}, build "
+            f"{envelope['build_id'][:12]}, by {envelope['built_by']}"
+        )
+    if model := report.get("model"):
+        sizes = ", ".join(
+            f"{key} {model[key]}"
+            for key in ("num_hidden_layers", "hidden_size", "intermediate_size")
+            if key in model
+        )
+        print(f"{model.get('architecture')} {model.get('dtype')}: {sizes}")
+    print()
+    rows = [
+        ["in", each["name"], each["dtype"], _dims(each["shape"]), _profiles(each)]
+        for each in report["inputs"]
+    ]
+    rows += [["out", each["name"], each["dtype"], _dims(each["shape"]), ""] for each in report["outputs"]]
+    table(["", "tensor", "type", "shape", "profiles: min .. opt .. max"], rows)
+    if report.get("contract"):
+        print("\ncontract")
+        for line in _tree(report["contract"], 1):
+            print(line)
+    print()
+    if "problem" in report:
+        print(f"The engine itself cannot be loaded here: {report['problem']}")
+        return
+    _print_layers(report["layers"], every_layer)
+
+
+def _print_layers(layers: list[dict[str, Any]], every_layer: bool) -> None:
+    kinds = Counter(str(layer.get("type", "layer")) for layer in layers)
+    listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    print(f"{len(layers)} layers: {listed}" if layers else "no layers are recorded in this engine")
+    shown = layers if every_layer else layers[:_FEW_LAYERS]
+    for layer in shown:
+        print(f"  {layer.get('name')}")
+    if len(shown) < len(layers):
+        print(f"  ... {len(layers) - len(shown)} more (--layers lists them)")
+
+
+def _profiles(tensor: dict[str, Any]) -> str:
+    return "; ".join(" .. ".join(_dims(dims) for dims in profile) for profile in tensor.get("profiles", ()))
+
+
+def _dims(dims: Any) -> str:
+    return "(" + ", ".join(map(str, dims)) + ")"
+
+
+def _tree(value: Any, depth: int) -> list[str]:
+    lines = []
+    for key, item in value.items():
+        if isinstance(item, dict):
+            lines += ["  " * depth + str(key), *_tree(item, depth + 1)]
+        else:
+            lines.append("  " * depth + f"{key}: {item}")
+    return lines

@@ -1,0 +1,122 @@
+"""Entry point of `trtllm-ext`: finds the command, and turns errors into one sentence and an exit code.
+
+Exit codes: 0 done; 1 an error, told on stderr in one sentence; 2 wrong usage; 130 interrupted.
+TRTLLM_EXT_TRACEBACK=1 shows where an error came from.
+"""
+
+import argparse
+import difflib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from trtllm_ext.cli import build, convert, doctor, embed, inspect, run
+from trtllm_ext.errors import TrtllmExtError
+from trtllm_ext.version import __version__
+
+COMMANDS = {
+    "convert": convert,
+    "build": build,
+    "run": run,
+    "embed": embed,
+    "inspect": inspect,
+    "doctor": doctor,
+}
+TRACEBACK_VARIABLE = "TRTLLM_EXT_TRACEBACK"
+LOG_LEVELS = {
+    "internal_error": logging.CRITICAL,
+    "error": logging.ERROR,
+    "warning": logging.WARNING,
+    "info": logging.INFO,
+    "verbose": logging.DEBUG,
+    "debug": logging.DEBUG,
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse that takes no abbreviations and names the nearest option for a mistyped one."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{**settings, "allow_abbrev": False})
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\nSee `{self.prog} --help`.\n")
+
+    def suggestion(self, arguments: list[str]) -> str:
+        """A sentence with the options nearest to unknown ones, or nothing."""
+        options = [name for action in self._actions for name in action.option_strings]
+        near = [
+            match
+            for given in arguments
+            if given.startswith("-")
+            for match in difflib.get_close_matches(
+                given.split("=")[0].replace("-", "_").replace("__", "--", 1), options, 1
+            )
+        ]
+        return f". Did you mean {' and '.join(dict.fromkeys(near))}?" if near else ""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; needs no package beyond Python's own."""
+    parser = _Parser(
+        prog="trtllm-ext",
+        description="Take a trained checkpoint to an engine and run it, with or without a GPU.",
+        epilog="The way in: convert, then build, then run or embed. `trtllm-ext COMMAND --help` says more.",
+    )
+    parser.add_argument("--version", action="version", version=f"trtllm-ext {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for module in COMMANDS.values():
+        sub = module.add_parser(commands)
+        sub.description = (module.__doc__ or "").strip()
+        sub.formatter_class = argparse.RawDescriptionHelpFormatter
+        sub.add_argument(
+            "--log_level",
+            choices=LOG_LEVELS,
+            default="warning",
+            metavar="LEVEL",
+            help=f"what to log on stderr: {', '.join(LOG_LEVELS)} (default: warning)",
+        )
+        sub.set_defaults(run=module.run, parser=sub)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code. Wrong usage raises SystemExit(2), as argparse does."""
+    arguments, unknown = make_parser().parse_known_args(argv)
+    if unknown:
+        arguments.parser.error(f"unknown: {' '.join(unknown)}{arguments.parser.suggestion(unknown)}")
+    logging.basicConfig(level=LOG_LEVELS[arguments.log_level], format="%(levelname)s %(name)s: %(message)s")
+    tracebacks = os.environ.get(TRACEBACK_VARIABLE, "") not in ("", "0")
+    try:
+        code: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except TrtllmExtError as problem:
+        if tracebacks:
+            raise
+        return _tell(str(problem))
+    except Exception as problem:
+        if tracebacks:
+            raise
+        text = str(problem).strip().splitlines()
+        return _tell(
+            f"{type(problem).__name__}: {text[0] if text else 'no text'} (not expected; {TRACEBACK_VARIABLE}=1 "
+            f"shows where it comes from)"
+        )
+    return code
+
+
+def _tell(sentence: str) -> int:
+    print(f"trtllm-ext: error: {sentence}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""Arrays from and to .npz files: nothing executable is read, and nothing half is written."""
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trtllm_ext.errors import InputError
+from trtllm_ext.runtime.atomic import replaced_file
+
+
+def read_npz(path: str) -> dict[str, np.ndarray[Any, Any]]:
+    """All arrays of a file that `numpy.savez` wrote, in row-major order. Raises InputError."""
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f"{path} does not exist or is no file; expected an .npz file of named arrays.")
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise InputError(
+                    f"{path} holds a single array without a name; write it with numpy.savez(file, name=array)."
+                )
+            return {
+                name: np.ascontiguousarray(archive[name]).reshape(archive[name].shape)
+                for name in archive.files
+            }
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as problem:
+        raise InputError(
+            f"{path} is not an .npz file of plain arrays "
+            f"({str(problem).splitlines()[0] if str(problem) else 'damaged'}). Write it with numpy.savez(file, "
+            f"name=array)."
+        ) from problem
+
+
+def write_npz(path: str, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    """Write arrays as `numpy.savez` does; the file appears whole or not at all. Raises InputError."""
+    # Not numpy.savez itself: its keyword arguments leave no room for an array called "file".
+    with replaced_file(path, error=InputError) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)

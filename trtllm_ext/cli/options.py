@@ -1,0 +1,15 @@
+"""Options that several commands share."""
+
+import argparse
+
+
+def add_session_options(parser: argparse.ArgumentParser) -> None:
+    """--engine_dir, --rank and --load_mode, for commands that load an engine."""
+    parser.add_argument("--engine_dir", required=True, metavar="DIR", help="what `trtllm-ext build` wrote")
+    parser.add_argument("--rank", type=int, default=0, metavar="N", help="whose engine to load (default: 0)")
+    parser.add_argument(
+        "--load_mode",
+        choices=("prepack", "mapped"),
+        default="prepack",
+        help="prepack: fastest to run (default); mapped: loads at once, weights stay in the file",
+    )
