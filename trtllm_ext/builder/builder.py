@@ -1,5 +1,7 @@
 """Builder: networks, builder configs and engines, with TensorRT-LLM's names."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
