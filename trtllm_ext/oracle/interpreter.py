@@ -178,9 +178,16 @@ class _Graph:
             )
         out = self.layer_outputs[index][0]
         output_type = member_name(out.dtype)
-        call = Call(layer, self.trt, kind, given, output_type, len(out.shape))
+        call = Call(layer, self.trt, kind, given, output_type, _rank(out))
         with np.errstate(all="ignore"):
             return _declared(call, np.asarray(KINDS[kind](call)))
+
+
+def _rank(tensor: Any) -> int:
+    try:
+        return len(tensor.shape)
+    except ValueError:
+        return -1
 
 
 def _declared(call: Call, value: Array) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -29,24 +30,32 @@ def shape(call: Call) -> Array:
 def shuffle(call: Call) -> Array:
     """Transpose, then reshape, then transpose again; each of the three optional."""
     layer = call.attributes("IShuffleLayer")
-    x = np.transpose(call.input(0), ints_of_permutation(layer.first_transpose, call.input(0).ndim))
-    dynamic = call.optional(1)
-    if dynamic is not None:
-        wanted: tuple[int, ...] | None = tuple(int(length) for length in dynamic)
-    else:
-        wanted = ints(layer.reshape_dims)
-        # No reshape dimensions read as none at all, and so does a reshape to a scalar: the output's rank tells.
-        if not wanted and call.output_rank:
-            wanted = None
+    x = _transposed(call, call.input(0), layer.first_transpose)
+    wanted = _reshape_dimensions(call, layer)
     if wanted is not None:
         x = np.reshape(x, resolved_shape(call, wanted, x.shape, zero_copies=bool(layer.zero_is_placeholder)))
-    return np.transpose(x, ints_of_permutation(layer.second_transpose, x.ndim))
+    return _transposed(call, x, layer.second_transpose)
 
 
-def ints_of_permutation(permutation: object, rank: int) -> tuple[int, ...]:
-    """The first `rank` entries: a Permutation always has eight, and is the identity by default."""
-    entries = tuple(int(permutation[i]) for i in range(min(rank, len(permutation))))  # type: ignore[index, arg-type]
-    return entries if sorted(entries) == list(range(rank)) else tuple(range(rank))
+def _reshape_dimensions(call: Call, layer: Any) -> tuple[int, ...] | None:
+    """From input 1 where set, else from the attribute; None if neither says anything."""
+    dynamic = call.optional(1)
+    if dynamic is not None:
+        return tuple(int(length) for length in dynamic)
+    try:
+        wanted = ints(layer.reshape_dims)
+    except ValueError:
+        return None
+    # No reshape dimensions may read as none at all, and so does a reshape to a scalar: the output's rank tells.
+    return wanted if wanted or call.output_rank == 0 else None
+
+
+def _transposed(call: Call, x: Array, permutation: Any) -> Array:
+    """Only the first entries of a Permutation count, as many as there are dimensions."""
+    order = tuple(int(permutation[axis]) for axis in range(x.ndim))
+    if sorted(order) != list(range(x.ndim)):
+        call.refuse(f"{order} does not permute the {x.ndim} dimensions of its input")
+    return np.transpose(x, order)
 
 
 def resolved_shape(
