@@ -1,0 +1,90 @@
+"""What TensorRT infers of a layer's outputs: one rule for each layer kind.
+
+The same rule runs while a network is written down, when lengths are -1 and values partly known, and before a run,
+when everything is exact. Whatever a rule says is known stays true for every input that the network accepts.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from trtllm_ext.embedded.enums import DataType, LayerType
+from trtllm_ext.embedded.rules import elementwise, movement, reduction, slicing, source
+from trtllm_ext.embedded.rules.known import (
+    FLOATS,
+    INDICES,
+    MAX_HOST_VOLUME,
+    HostValue,
+    Known,
+    OperandError,
+    RuleError,
+)
+
+__all__ = [
+    "MAX_HOST_VOLUME",
+    "HostValue",
+    "Known",
+    "OperandError",
+    "RuleError",
+    "infer",
+]
+
+_RULES: dict[LayerType, tuple[Callable[..., list[Known]], int]] = {
+    # kind: rule, number of inputs that must be there
+    LayerType.CONSTANT: (source.constant, 0),
+    LayerType.FILL: (source.fill, 0),
+    LayerType.ELEMENTWISE: (elementwise.elementwise, 2),
+    LayerType.UNARY: (elementwise.unary, 1),
+    LayerType.ACTIVATION: (elementwise.activation, 1),
+    LayerType.SELECT: (elementwise.select, 3),
+    LayerType.CAST: (elementwise.cast, 1),
+    LayerType.IDENTITY: (elementwise.identity, 1),
+    LayerType.SHAPE: (movement.shape, 1),
+    LayerType.CONCATENATION: (movement.concatenation, 1),
+    LayerType.SHUFFLE: (movement.shuffle, 1),
+    LayerType.SLICE: (slicing.slice_, 1),
+    LayerType.GATHER: (slicing.gather, 2),
+    LayerType.REDUCE: (reduction.reduce, 1),
+    LayerType.SOFTMAX: (reduction.softmax, 1),
+    LayerType.NORMALIZATION: (reduction.normalization, 3),
+    LayerType.MATRIX_MULTIPLY: (reduction.matrix_multiply, 2),
+}
+
+_OPTIONAL_INPUTS = frozenset({LayerType.FILL, LayerType.SHUFFLE, LayerType.SLICE})
+
+
+def infer(
+    kind: LayerType, attributes: Mapping[str, Any], inputs: Sequence[Known | None], strongly_typed: bool
+) -> list[Known]:
+    """What is known of the outputs of a layer.
+
+    attributes: by TensorRT's property names, in Python's types (Dims as tuples); `output_types`, if there, holds
+    what `set_output_type` asked for, by output. inputs: None for an optional input that is not set.
+
+    Raises RuleError with what does not fit; OperandError if no change of attributes would help.
+    """
+    rule, required = _RULES[kind]
+    absent = [number for number in range(required) if number >= len(inputs) or inputs[number] is None]
+    if kind not in _OPTIONAL_INPUTS:
+        absent += [number for number in range(required, len(inputs)) if inputs[number] is None]
+    if absent:
+        raise OperandError(f"input {absent[0]} is missing")
+    outputs = rule(attributes, inputs, strongly_typed)
+    wanted = attributes.get("output_types")
+    if wanted is None or strongly_typed:
+        return outputs
+    return [
+        known if dtype is None else _retyped(kind, known, dtype)
+        for known, dtype in zip(outputs, wanted, strict=True)
+    ]
+
+
+def _retyped(kind: LayerType, known: Known, dtype: DataType) -> Known:
+    """`known` with the output type that was set on the layer."""
+    families = (FLOATS, INDICES, frozenset({DataType.BOOL}))
+    same = known.dtype == dtype or any(known.dtype in family and dtype in family for family in families)
+    if not same and kind not in (LayerType.CAST, LayerType.IDENTITY):
+        raise RuleError(
+            f"output type {dtype.name} was set on a layer that computes {known.dtype.name}. Set a type of the same "
+            "family, or add a cast."
+        )
+    return elementwise.converted(known, dtype)

@@ -1,0 +1,40 @@
+"""Which values a shape depends on, going against the direction of data."""
+
+from collections.abc import Iterable
+
+from trtllm_ext.embedded.enums import LayerType
+
+# Their inputs from the given number on hold dimensions, so their values decide the shape of the output.
+_DIMENSION_INPUTS: dict[LayerType, tuple[int, ...]] = {
+    LayerType.SHUFFLE: (1,),
+    LayerType.SLICE: (1, 2, 3, 5),
+    LayerType.FILL: (0,),
+}
+
+# The value of an output follows from the values of all inputs.
+_CARRIES_VALUES = frozenset(
+    {
+        LayerType.ELEMENTWISE,
+        LayerType.UNARY,
+        LayerType.ACTIVATION,
+        LayerType.SELECT,
+        LayerType.CAST,
+        LayerType.IDENTITY,
+        LayerType.CONCATENATION,
+        LayerType.SHUFFLE,
+        LayerType.SLICE,
+        LayerType.GATHER,
+        LayerType.REDUCE,
+        LayerType.FILL,
+    }
+)
+
+
+def dimension_inputs(kind: LayerType) -> Iterable[int]:
+    """The inputs of a layer whose values decide the shape of its outputs."""
+    return _DIMENSION_INPUTS.get(kind, ())
+
+
+def value_inputs(kind: LayerType, count: int) -> Iterable[int]:
+    """The inputs of a layer, out of `count`, whose values decide the values of its outputs."""
+    return range(count) if kind in _CARRIES_VALUES else dimension_inputs(kind)
