@@ -34,7 +34,7 @@ def os_error_text(error: OSError, path: Path) -> str:
         )
     if error.errno in _DENIED:
         return f"cannot write {path}: {reason}. Choose a place that this user may write to."
-    if error.errno == errno.ENOTDIR:
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
         return f"cannot write {path}: a part of that path is a file, not a directory."
     return f"cannot write {path}: {reason}."
 

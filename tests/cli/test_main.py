@@ -1,0 +1,139 @@
+"""The command line as a whole: help, exit codes, one sentence for an error."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from trtllm_ext.cli import main as cli
+from trtllm_ext.errors import BuildError
+
+BUDGET_S = 15
+
+
+def run(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "trtllm_ext.cli.main", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+def test_help_needs_no_package():
+    """Every command explains itself with nothing installed but Python."""
+    code = (
+        "import sys\n"
+        "for name in ('numpy', 'onnx', 'onnxruntime', 'rich', 'tokenizers', 'torch', 'safetensors', 'ml_dtypes'):\n"
+        "    sys.modules[name] = None\n"
+        "from trtllm_ext.cli import main\n"
+        "for command in main.COMMANDS:\n"
+        "    try:\n"
+        "        main.main([command, '--help'])\n"
+        "    except SystemExit as end:\n"
+        "        assert end.code == 0\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("usage: trtllm-ext ") == len(cli.COMMANDS)
+    assert "The engine directory appears whole or not at all." in done.stdout
+
+
+# Adding an option is a decision: it belongs in this list too.
+OPTIONS = {
+    "convert": "--model_dir --output_dir --dtype --allow_nan",
+    "build": "--checkpoint_dir --output_dir --build_config --max_batch_size --opt_batch_size --max_input_len "
+    "--max_seq_len --max_num_tokens --opt_num_tokens --profiling_verbosity --input_timing_cache "
+    "--output_timing_cache --allow_nan --dry_run",
+    "run": "--engine_dir --rank --load_mode --input --output",
+    "embed": "--engine_dir --rank --load_mode --sentences --tokenizer --output",
+    "inspect": "--rank --layers --json",
+    "doctor": "--json",
+}
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_the_options_are_those_that_were_decided(command):
+    parser = cli.make_parser()._subparsers._group_actions[0].choices[command]
+    options = [name for action in parser._actions for name in action.option_strings]
+    assert options == ["-h", "--help", *OPTIONS[command].split(), "--log_level"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["build", "--checkpoint_dir", "x", "--max_batchsize", "4"], "Did you mean --max_batch_size?"),
+        (["build", "--checkpoint_dir", "x", "--max-batch-size=4"], "Did you mean --max_batch_size?"),
+        (["build", "--checkpoint_dir", "x", "--max_batch", "4"], "unknown: --max_batch 4"),
+        (["build", "--checkpoint_dir", "x", "--max_batch_size", "many"], "invalid int value: 'many'"),
+        (["build"], "the following arguments are required: --checkpoint_dir"),
+        (["run", "--engine_dir", "x"], "the following arguments are required: --input, --output"),
+        (["bild"], "invalid choice: 'bild'"),
+        ([], "required: COMMAND"),
+    ],
+)
+def test_wrong_usage(arguments, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_error_is_one_sentence():
+    done = run("build", "--checkpoint_dir", "/nowhere/checkpoint", "--output_dir", "/nowhere/engine")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("trtllm-ext: error: ")
+
+
+def test_tracebacks_on_request():
+    done = run("build", "--checkpoint_dir", "/nowhere/checkpoint", TRTLLM_EXT_TRACEBACK="1")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("problem", "message"),
+    [
+        (BuildError("the value, the way out."), "trtllm-ext: error: the value, the way out."),
+        (
+            ZeroDivisionError("division by zero"),
+            "ZeroDivisionError: division by zero (not expected; TRTLLM_EXT_TRACEBACK=1",
+        ),
+    ],
+)
+def test_errors_of_a_command(monkeypatch, capsys, problem, message):
+    def fail(arguments):
+        raise problem
+
+    monkeypatch.delenv("TRTLLM_EXT_TRACEBACK", raising=False)
+    monkeypatch.setattr(cli.inspect, "run", fail)
+    assert cli.main(["inspect", "engine"]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_interrupted(monkeypatch):
+    def interrupt(arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        signal.sigtimedwait([], 1)
+
+    monkeypatch.setattr(cli.inspect, "run", interrupt)
+    assert cli.main(["inspect", "engine"]) == 130
+
+
+def test_an_unknown_backend_is_told():
+    done = run("run", "--engine_dir", "/", "--input", "x.npz", "--output", "y.npz", TRTLLM_EXT_BACKEND="cuda")
+    assert done.returncode == 1
+    assert "error: " in done.stderr
+
+
+def test_output_that_nobody_reads():
+    code = f"{sys.executable} -m trtllm_ext.cli.main build --help | true"
+    done = subprocess.run(["sh", "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert done.stderr == ""

@@ -1,0 +1,260 @@
+"""Directories and files appear whole or not at all, whatever happens meanwhile."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+from trtllm_ext.errors import BuildError, InputError
+from trtllm_ext.runtime import atomic
+
+BUDGET_S = 15
+
+
+def belongs(name):
+    return name in ("config.json", "data.bin", "more.bin")
+
+
+def replaced(path):
+    return atomic.replaced_directory(path, belongs=belongs, what="engine", error=BuildError)
+
+
+def write(path, text):
+    with replaced(path) as staging:
+        (staging / "data.bin").write_text(text)
+        (staging / "config.json").write_text("{}")
+
+
+def names(path):
+    return sorted(entry.name for entry in path.iterdir())
+
+
+def test_new_and_replaced(tmp_path):
+    target = tmp_path / "deep" / "engine"
+    write(target, "one")
+    assert names(target) == ["config.json", "data.bin"]
+    write(target, "two")
+    assert (target / "data.bin").read_text() == "two"
+    assert names(target.parent) == ["engine"]
+
+
+@pytest.mark.parametrize("problem", [RuntimeError, KeyboardInterrupt])
+def test_a_failure_leaves_the_earlier_one(tmp_path, problem):
+    target = tmp_path / "engine"
+    write(target, "one")
+    with pytest.raises(problem), replaced(target) as staging:
+        (staging / "data.bin").write_text("half")
+        raise problem
+    assert (target / "data.bin").read_text() == "one"
+    assert names(tmp_path) == ["engine"]
+
+
+def test_a_failure_leaves_nothing_where_nothing_was(tmp_path):
+    with pytest.raises(RuntimeError), replaced(tmp_path / "engine"):
+        raise RuntimeError
+    assert names(tmp_path) == []
+
+
+def test_foreign_files_are_not_deleted(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(BuildError, match=r"holds files that are no part of an earlier engine: thesis\.txt"):
+        write(tmp_path, "one")
+    assert names(tmp_path) == ["thesis.txt"]
+
+
+def test_a_foreign_file_that_arrives_meanwhile_is_not_deleted(tmp_path):
+    target = tmp_path / "engine"
+    write(target, "one")
+    with pytest.raises(BuildError, match=r"late\.txt"), replaced(target):
+        (target / "late.txt").write_text("x")
+    assert "late.txt" in names(target)
+
+
+def test_a_file_in_the_way(tmp_path):
+    (tmp_path / "engine").write_text("")
+    with pytest.raises(BuildError, match="it is a file, and the engine needs a directory"):
+        write(tmp_path / "engine", "one")
+    with pytest.raises(BuildError, match="a part of that path is a file, not a directory"):
+        write(tmp_path / "engine" / "below", "one")
+
+
+def test_the_current_directory_keeps_its_identity(tmp_path, monkeypatch):
+    target = tmp_path / "engine"
+    write(target, "one")
+    (target / "more.bin").write_text("of the earlier one")
+    monkeypatch.chdir(target)
+    before = target.stat().st_ino
+    write(target, "two")
+    assert target.stat().st_ino == before
+    assert names(target) == ["config.json", "data.bin"]
+    assert (target / "data.bin").read_text() == "two"
+
+
+def test_without_an_atomic_exchange(tmp_path, monkeypatch):
+    monkeypatch.setattr(atomic, "_exchange", lambda one, other: False)
+    target = tmp_path / "engine"
+    write(target, "one")
+    write(target, "two")
+    assert (target / "data.bin").read_text() == "two"
+    assert names(tmp_path) == ["engine"]
+
+
+def test_permissions_are_those_of_a_plain_directory(tmp_path):
+    write(tmp_path / "engine", "one")
+    (tmp_path / "plain").mkdir()
+    assert (tmp_path / "engine").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_not_writable(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(BuildError, match="permission denied. Choose a place that this user may write to"):
+        write(tmp_path / "engine", "one")
+
+
+def test_not_writable_for_anyone():
+    with pytest.raises(BuildError, match=r"cannot write /proc/engine: "):
+        write("/proc/engine", "one")
+
+
+def test_disk_full(tmp_path):
+    """A file size limit stands in for a full disk: the same error path, and no root needed."""
+    target = tmp_path / "engine"
+    write(target, "one")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(BuildError, match="the disk is full, or a quota or file size limit is reached"):
+            write(target, "x" * 10000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (target / "data.bin").read_text() == "one"
+    assert names(tmp_path) == ["engine"]
+
+
+WRITER = textwrap.dedent("""
+    import sys, time
+    from trtllm_ext.errors import BuildError
+    from trtllm_ext.runtime.atomic import replaced_directory
+    path, seconds, text = sys.argv[1:]
+    try:
+        with replaced_directory(path, belongs=lambda name: True, what="engine", error=BuildError) as staging:
+            (staging / "data.bin").write_text(text)
+            print("writing", flush=True)
+            time.sleep(float(seconds))
+            (staging / "config.json").write_text("{}")
+    except BuildError as problem:
+        sys.exit(str(problem))
+""")
+
+
+def start_writer(path, seconds, text):
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path), str(seconds), text],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    return process
+
+
+def test_a_second_writer_is_told_who_is_first(tmp_path):
+    target = tmp_path / "engine"
+    first = start_writer(target, 1.5, "first")
+    assert first.stdout.readline() == "writing\n"
+    second = start_writer(target, 0, "second")
+    _, told = second.communicate(timeout=10)
+    assert second.returncode == 1
+    assert f"another process (pid {first.pid}) is writing the engine in {target} right now" in told
+    first.communicate(timeout=10)
+    assert first.returncode == 0
+    assert (target / "data.bin").read_text() == "first"
+    assert names(tmp_path) == ["engine"]
+
+
+def test_many_at_once_leave_one_whole_result(tmp_path):
+    target = tmp_path / "engine"
+    writers = [start_writer(target, 0.05, str(index)) for index in range(6)]
+    codes = [writer.wait(timeout=20) for writer in writers]
+    for writer in writers:
+        writer.communicate()
+    assert 0 in codes
+    assert names(target) == ["config.json", "data.bin"]
+    assert names(tmp_path) == ["engine"]
+
+
+@pytest.mark.parametrize("had_one", [False, True])
+def test_killed_while_writing(tmp_path, had_one):
+    """SIGKILL leaves the earlier result, and what lies about is cleared by the next writer."""
+    target = tmp_path / "engine"
+    if had_one:
+        write(target, "one")
+    writer = start_writer(target, 30, "half")
+    assert writer.stdout.readline() == "writing\n"
+    writer.send_signal(signal.SIGKILL)
+    writer.communicate(timeout=10)
+    assert target.exists() == had_one
+    if had_one:
+        assert (target / "data.bin").read_text() == "one"
+    write(target, "two")
+    assert (target / "data.bin").read_text() == "two"
+    assert names(tmp_path) == ["engine"]
+
+
+def test_a_reader_never_sees_half(tmp_path):
+    """While one is replaced by another over and over, what is read is always one of them, whole."""
+    target = tmp_path / "engine"
+    write(target, "0")
+    code = WRITER.replace("    try:", "").split("path, seconds")[0]
+    code += textwrap.dedent("""
+        for index in range(200):
+            with replaced_directory(sys.argv[1], belongs=lambda name: True, what="engine", error=BuildError) as staging:
+                for name in ("config.json", "data.bin"):
+                    (staging / name).write_text(str(index))
+    """)
+    writer = subprocess.Popen([sys.executable, "-c", code, str(target)])
+    reads = 0
+    deadline = time.monotonic() + 10
+    while writer.poll() is None and time.monotonic() < deadline:
+        handle = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            found = sorted(os.listdir(handle))
+        finally:
+            os.close(handle)
+        # An opened directory that has been exchanged is emptied afterwards; by name it is always whole.
+        assert set(found) <= {"config.json", "data.bin"}
+        reads += 1
+    assert writer.wait(timeout=10) == 0
+    assert reads > 10
+    assert names(target) == ["config.json", "data.bin"]
+
+
+def test_a_file_is_replaced_or_left(tmp_path):
+    path = tmp_path / "out.npz"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), atomic.replaced_file(path, error=InputError) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    with atomic.replaced_file(path, error=InputError) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "new"
+    assert names(tmp_path) == ["out.npz"]
+
+
+def test_a_file_where_none_can_be(tmp_path):
+    with (
+        pytest.raises(InputError, match="there is no directory"),
+        atomic.replaced_file(tmp_path / "no" / "out", error=InputError),
+    ):
+        pass
+    with (
+        pytest.raises(InputError, match="it is a directory"),
+        atomic.replaced_file(tmp_path, error=InputError),
+    ):
+        pass

@@ -1,0 +1,253 @@
+"""Engine directories and envelopes: what is damaged, foreign or mixed is refused with the reason."""
+
+import copy
+import io
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trtllm_ext import backend
+from trtllm_ext.errors import EngineError
+from trtllm_ext.runtime.engine_dir import EngineDir, belongs_to_engine_dir
+from trtllm_ext.runtime.envelope import Envelope, TensorSummary, contract_digest, crc32_of, ends_digest
+
+BUDGET_S = 10
+
+BUILD_ID = "0123456789abcdef" * 2
+CONTRACT = {"activation": "relu", "eps": 1e-5}
+
+
+def make(directory, engine=b"engine" * 50000, **changes):
+    """An engine directory around arbitrary bytes; returns its envelope."""
+    directory.mkdir(exist_ok=True)
+    (directory / "rank0.engine").write_bytes(engine)
+    file = io.BytesIO(engine)
+    fields = {
+        "engine_kind": "embedded",
+        "engine_version": "10.14.1",
+        "compute_capability": "cpu",
+        "build_id": BUILD_ID,
+        "contract_sha256": contract_digest(CONTRACT),
+        "rank": 0,
+        "world_size": 1,
+        "engine_bytes": len(engine),
+        "engine_crc32": crc32_of(file),
+        "engine_ends_sha256": ends_digest(file, len(engine)),
+        "built_by": "trtllm_ext 0.1.0",
+        "inputs": (
+            TensorSummary(
+                name="x",
+                dtype="float32",
+                shape=(-1, 8),
+                profiles=(((1, 8), (2, 8), (4, 8)),),
+                dim_names=("num_tokens", "hidden"),
+            ),
+        ),
+        "outputs": (TensorSummary(name="y", dtype="float32", shape=(-1, 8)),),
+    }
+    envelope = Envelope(**{**fields, **changes})
+    envelope.write(directory / "rank0.envelope.json")
+    config = {
+        "version": "0.1.0",
+        "build_id": BUILD_ID,
+        "pretrained_config": {"architecture": "SublayerStack", "contract": CONTRACT},
+        "build_config": {},
+    }
+    (directory / "config.json").write_text(json.dumps(config))
+    return envelope
+
+
+def edit(path, **changes):
+    values = json.loads(path.read_text())
+    values.update(changes)
+    path.write_text(json.dumps({key: value for key, value in values.items() if value is not ...}))
+
+
+def refused(directory, rank=0):
+    with pytest.raises(EngineError) as caught:
+        EngineDir.read(directory, rank).map_engine()
+    return str(caught.value)
+
+
+def test_round_trip(tmp_path):
+    envelope = make(tmp_path / "engine")
+    directory = EngineDir.read(tmp_path / "engine")
+    assert directory.envelope == envelope
+    with directory.map_engine() as mapped:
+        assert mapped[:6] == b"engine"
+    assert directory.tokenizer_path is None
+
+
+def test_what_a_build_may_replace():
+    assert all(
+        map(belongs_to_engine_dir, ("config.json", "rank0.engine", "rank12.envelope.json", "tokenizer.json"))
+    )
+    assert not any(
+        map(belongs_to_engine_dir, ("rank0.safetensors", "notes.txt", "rank.engine", "xconfig.json"))
+    )
+
+
+@pytest.mark.parametrize("name", ["config.json", "rank0.engine", "rank0.envelope.json"])
+def test_a_missing_file_is_named(tmp_path, name):
+    make(tmp_path / "engine")
+    (tmp_path / "engine" / name).unlink()
+    told = refused(tmp_path / "engine")
+    assert f"has no {name} (found: " in told
+    assert "not a complete engine directory" in told
+
+
+def test_no_directory(tmp_path):
+    assert "does not exist; expected an engine directory" in refused(tmp_path / "none")
+    (tmp_path / "file").write_text("")
+    assert "is a file; expected an engine directory" in refused(tmp_path / "file")
+
+
+def test_a_checkpoint_is_not_an_engine_directory(tmp_path):
+    (tmp_path / "config.json").write_text('{"architecture": "Encoder"}')
+    assert "Is " in refused(tmp_path)
+    assert "a checkpoint?" in refused(tmp_path)
+
+
+def test_a_rank_that_was_not_built(tmp_path):
+    make(tmp_path / "engine")
+    assert "it was built for 1 rank(s). Use a rank below 1" in refused(tmp_path / "engine", rank=3)
+
+
+def test_a_truncated_engine(tmp_path):
+    make(tmp_path / "engine")
+    engine = tmp_path / "engine" / "rank0.engine"
+    engine.write_bytes(engine.read_bytes()[:-1])
+    assert "has 299999 bytes, but 300000 were written: it is truncated" in refused(tmp_path / "engine")
+
+
+@pytest.mark.parametrize("position", [0, 17, -1])
+def test_a_flipped_bit_at_the_ends(tmp_path, position):
+    make(tmp_path / "engine")
+    engine = tmp_path / "engine" / "rank0.engine"
+    data = bytearray(engine.read_bytes())
+    data[position] ^= 4
+    engine.write_bytes(data)
+    assert "it is damaged or comes from another build" in refused(tmp_path / "engine")
+
+
+def test_a_flipped_bit_inside_a_tensorrt_engine(tmp_path):
+    """The library has no checksums of its own there; the embedded plan has."""
+    make(tmp_path / "engine", engine_kind="tensorrt")
+    engine = tmp_path / "engine" / "rank0.engine"
+    data = bytearray(engine.read_bytes())
+    data[150000] ^= 4
+    engine.write_bytes(data)
+    assert "its checksum does not match" in refused(tmp_path / "engine")
+
+
+def test_files_of_two_builds(tmp_path):
+    make(tmp_path / "engine")
+    edit(tmp_path / "engine" / "rank0.envelope.json", build_id="f" * 32)
+    assert "mixes two builds" in refused(tmp_path / "engine")
+
+
+def test_an_edited_contract(tmp_path):
+    make(tmp_path / "engine")
+    edit(
+        tmp_path / "engine" / "config.json",
+        pretrained_config={"contract": {**CONTRACT, "activation": "gelu_erf"}},
+    )
+    assert "is not the one that rank0.engine was built for" in refused(tmp_path / "engine")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": "other"}, "is not an engine's envelope: its format is 'other'"),
+        (
+            {"format_version": 2},
+            "has format version 2; this trtllm_ext reads version 1. Build the engine again",
+        ),
+        ({"format_version": True}, "has format version True"),
+        ({"rank": ...}, "lacks 'rank'"),
+        ({"extra": 1}, "has the unknown key 'extra'"),
+        ({"engine_kind": "onnx"}, "engine_kind is 'onnx', expected one of embedded, tensorrt"),
+        ({"engine_bytes": -1}, "engine_bytes is -1, expected a number of at least 0"),
+        ({"engine_bytes": 1.5}, "engine_bytes is 1.5, expected a number"),
+        ({"world_size": 0}, "rank is 0, expected less than world_size=0"),
+        ({"rank": 1, "world_size": 2}, "describes rank 1; a file was renamed"),
+        ({"contract_sha256": "12"}, "contract_sha256 is '12', expected 64 hexadecimal digits"),
+        ({"build_id": None}, "build_id is None, expected 32 hexadecimal digits"),
+        ({"engine_version": ""}, "engine_version is '', expected a non-empty text"),
+        ({"inputs": {}}, "inputs is {}, expected a list"),
+        ({"inputs": [{"name": "x"}]}, "expected name, dtype, shape, profiles and dim_names"),
+    ],
+)
+def test_a_damaged_envelope(tmp_path, changes, message):
+    make(tmp_path / "engine")
+    edit(tmp_path / "engine" / "rank0.envelope.json", **changes)
+    assert message in refused(tmp_path / "engine")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"a": 1, "a": 2}', "\x00", '{"rank": 1e999}'])
+def test_text_that_is_no_envelope(tmp_path, text):
+    make(tmp_path / "engine")
+    (tmp_path / "engine" / "rank0.envelope.json").write_text(text)
+    assert "rank0.envelope.json" in refused(tmp_path / "engine")
+
+
+def test_another_engine_kind(tmp_path, monkeypatch):
+    make(tmp_path / "engine", engine_kind="tensorrt", engine_version="10.14.1", compute_capability="9.0")
+    monkeypatch.setattr(backend, "choice", lambda: backend.Choice("embedded", "trtllm_ext", ()))
+    with pytest.raises(EngineError) as caught:
+        EngineDir.read(tmp_path / "engine").check_host()
+    assert (
+        "was built by the tensorrt engine (10.14.1, for 9.0), but this process uses the embedded engine"
+        in str(caught.value)
+    )
+    assert "TRTLLM_EXT_BACKEND=tensorrt" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"engine_version": "10.7.0"}, "was built by TensorRT 10.7.0, but TensorRT 10.14.1 is installed"),
+        ({"compute_capability": "8.0"}, "was built for compute capability 8.0, but this device has 9.0"),
+    ],
+)
+def test_another_library_or_device(tmp_path, monkeypatch, changes, message):
+    fields = {"engine_kind": "tensorrt", "engine_version": "10.14.1", "compute_capability": "9.0", **changes}
+    make(tmp_path / "engine", **fields)
+
+    class Library:
+        __version__ = "10.14.1"
+
+    monkeypatch.setattr(backend, "choice", lambda: backend.Choice("tensorrt", "trtllm_ext", ()))
+    monkeypatch.setattr(backend, "tensorrt", lambda: Library)
+    monkeypatch.setattr("trtllm_ext.runtime.engine_dir.compute_capability", lambda: "9.0")
+    with pytest.raises(EngineError) as caught:
+        EngineDir.read(tmp_path / "engine").check_host()
+    assert message in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def valid(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("engine")).to_dict()
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_any_single_change_is_refused_or_valid(valid, data):
+    """Whatever stands in one field: an EngineError, or an envelope that says the same when written again."""
+    values = copy.deepcopy(json.loads(json.dumps(valid)))
+    key = data.draw(st.sampled_from(sorted(values)))
+    values[key] = data.draw(json_values)
+    try:
+        envelope = Envelope.from_dict(values)
+    except EngineError:
+        return
+    assert json.loads(json.dumps(envelope.to_dict())) == values
