@@ -75,3 +75,11 @@ def axes_of(mask: int, rank: int) -> tuple[int, ...]:
 
 def ints(dims: Any) -> tuple[int, ...]:
     return tuple(int(dims[i]) for i in range(len(dims)))
+
+
+def ints_if_set(dims: Any) -> tuple[int, ...] | None:
+    """None where the attribute was never set: TensorRT's dims then have length -1, which Python refuses to tell."""
+    try:
+        return ints(dims)
+    except ValueError:
+        return None

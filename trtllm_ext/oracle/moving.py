@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from trtllm_ext.oracle.call import Call, ints
+from trtllm_ext.oracle.call import Call, ints_if_set
 from trtllm_ext.oracle.values import Array, held_as
 
 
@@ -42,10 +42,7 @@ def _reshape_dimensions(call: Call, layer: Any) -> tuple[int, ...] | None:
     dynamic = call.optional(1)
     if dynamic is not None:
         return tuple(int(length) for length in dynamic)
-    try:
-        wanted = ints(layer.reshape_dims)
-    except ValueError:
-        return None
+    wanted = ints_if_set(layer.reshape_dims)
     # No reshape dimensions may read as none at all, and so does a reshape to a scalar: the output's rank tells.
     return wanted if wanted or call.output_rank == 0 else None
 

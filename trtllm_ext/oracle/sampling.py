@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from trtllm_ext.oracle.call import Call, ints
+from trtllm_ext.oracle.call import Call, ints, ints_if_set
 from trtllm_ext.oracle.values import Array, member_name
 
 
@@ -41,7 +41,9 @@ def slice(call: Call) -> Array:
 
 def _slice_axes(call: Call, layer: Any, rank: int) -> tuple[int, ...]:
     dynamic = call.optional(5)
-    named = tuple(int(a) for a in dynamic) if dynamic is not None else ints(getattr(layer, "axes", ()) or ())
+    # TensorRT has slices with axes since 10.9.
+    given = ints_if_set(getattr(layer, "axes", ())) or ()
+    named = given if dynamic is None else tuple(int(axis) for axis in dynamic)
     axes = tuple(axis + rank if axis < 0 else axis for axis in named) or tuple(range(rank))
     if len(set(axes)) != len(axes) or any(not 0 <= axis < rank for axis in axes):
         call.refuse(f"axes {named} must be distinct dimensions of an input of rank {rank}")
