@@ -111,7 +111,7 @@ def plan_bert(
     positions = np.arange(sizes["max_position_embeddings"])
     source.drop_index("embeddings.position_ids", positions, "0, 1, 2, ...")
     source.drop_index("embeddings.token_type_ids", np.zeros_like(positions), "all zeros")
-    _drop_unused(source, pooling)
+    _drop_unused(source, pooling, source_config["architectures"][0])
     source.finish()
     return Plan(config, parts, source)
 
@@ -134,7 +134,7 @@ def _read_config(path: Path, data: Mapping[str, Any]) -> dict[str, int]:
     if isinstance(eps, bool) or not isinstance(eps, int | float) or not 0 < eps < 1:
         raise CheckpointError(f"{path}: layer_norm_eps={eps!r} is not a number between 0 and 1.")
     activation = data.get("hidden_act")
-    if activation not in ACTIVATION_NAMES:
+    if not isinstance(activation, str) or activation not in ACTIVATION_NAMES:
         raise CheckpointError(
             f"{path}: hidden_act={activation!r} is not known. {nearest(activation, ACTIVATION_NAMES)}"
         )
@@ -222,11 +222,12 @@ def _source_names(name: str) -> tuple[str, ...]:
     return (f"{prefix}.{old}.{leaf}",)
 
 
-def _drop_unused(source: SourceWeights, pooling: PoolingContract) -> None:
+def _drop_unused(source: SourceWeights, pooling: PoolingContract, architecture: str) -> None:
+    head = _HEADS.get(architecture)
     for name in source.names():
         if name.startswith("pooler.dense.") and pooling.kind != "pooler":
             source.drop(
                 name, f"the model pools by {pooling.kind!r} ({MODULES_FILE}), so the pooler is not applied"
             )
-        elif name.startswith("cls."):
+        elif head is not None and name.startswith(head):
             source.drop(name, f"a head for training; {MODULES_FILE} makes the encoder the whole model")

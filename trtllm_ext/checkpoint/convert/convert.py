@@ -88,11 +88,11 @@ def _architecture(path: Path, data: Mapping[str, Any]) -> str:
     if not isinstance(architectures, list) or len(architectures) != 1:
         raise CheckpointError(f"{path}: architectures={architectures!r}, expected a list of one name.")
     name = architectures[0]
-    if name not in PLANNERS:
+    if not isinstance(name, str) or name not in PLANNERS:
         raise CheckpointError(
             f"{path}: the architecture {name!r} is not supported. {nearest(name, PLANNERS)}"
         )
-    return str(name)
+    return name
 
 
 def _dtype(dtype: str, weights: Mapping[str, npt.NDArray], model_dir: Path) -> str:
