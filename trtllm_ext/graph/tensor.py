@@ -59,7 +59,9 @@ class Tensor:
         self.profiles: list[DimRange] = []
         # What a constant holds, so that it can be given another shape without a layer.
         self.host_array: np.ndarray[Any, Any] | None = None
+        # Its shape once that was asked for; and for a rank-0 size, whose it is: (id of the Tensor, dimension).
         self.shape_tensor: Tensor | None = None
+        self.dim_of: tuple[int, int] | None = None
         self._name = name
         self._network = network if network is not None else default_net()
         if trt_tensor is None and is_network_input:

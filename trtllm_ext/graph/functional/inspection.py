@@ -34,6 +34,7 @@ def shape(
             whole = _shape(input)
             index = constant(np.array(dim, dtype=trt_dtype_to_np(whole.dtype)))
             result = output(add_layer("add_gather", whole, index, 0), whole.dtype)
+            result.dim_of = (id(input), dim)
         else:
             result = constant(np.array(size, dtype=_index_numpy()))
     if clip_before_cast is not None:

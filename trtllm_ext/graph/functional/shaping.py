@@ -152,9 +152,12 @@ def expand(input: Tensor, expand_shape: Tensor | Sequence[Any]) -> Tensor:
     rank = expand_shape.shape[0] if isinstance(expand_shape, Tensor) else len(expand_shape)
     if rank != len(sizes):
         raise fail(f"expand gives {rank} sizes for the shape {sizes}; unsqueeze the input first")
-    strides: Any = [0 if size == 1 else 1 for size in sizes]
-    if -1 in sizes:
-        strides = minimum(sub(shape(input), 1), 1)
+    strides: list[Any] = [0 if size == 1 else 1 for size in sizes]
+    for i, size in enumerate(sizes):
+        wanted = None if isinstance(expand_shape, Tensor) else expand_shape[i]
+        keeps = isinstance(wanted, Tensor) and wanted.dim_of == (id(input), i)
+        if size == -1 and not keeps:
+            strides[i] = minimum(sub(shape(input, i), 1), 1)  # whether it is one shows at run time
     return slice(input, [0] * rank, expand_shape, strides)
 
 
@@ -175,9 +178,10 @@ def expand_mask(mask: Tensor, tgt_len: Tensor | None = None) -> Tensor:
     from trtllm_ext.graph.functional.inspection import shape
     from trtllm_ext.graph.functional.selection import where
 
-    batch, src_len = shape(mask, 0), shape(mask, 1)
+    rows = expand_dims(mask, [1, 2])
+    src_len = shape(rows, 3)
     target = src_len if tgt_len is None else tgt_len
-    expanded = expand(expand_dims(mask, [1, 2]), [batch, 1, target, src_len])
+    expanded = expand(rows, [shape(rows, 0), 1, target, src_len])
     return where(eq(expanded, 0), float("-inf"), 0.0)
 
 

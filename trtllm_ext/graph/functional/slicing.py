@@ -1,21 +1,18 @@
 """Parts of a tensor: slices, splits."""
 
 import builtins
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 from trtllm_ext.backend import tensorrt
 from trtllm_ext.graph.dtypes import Scalar
-from trtllm_ext.graph.functional.elementwise import minimum
 from trtllm_ext.graph.functional.inspection import shape
 from trtllm_ext.graph.functional.joining import concat
 from trtllm_ext.graph.functional.operands import constant_to_tensor_, int_vector, one_dim, require_index_dtype
 from trtllm_ext.graph.functional.selection import select
 from trtllm_ext.graph.layer import add_layer, fail, output
 from trtllm_ext.graph.tensor import Tensor
-
-# Larger than any size, so that the smaller of the two is the size.
-_UNLIMITED = 2**31 - 1
 
 
 def slice(
@@ -70,16 +67,8 @@ def slice(
 
 def slice_axis(input: Tensor, dim: int, start: int, size: int, stride: int = 1) -> Tensor:
     """`size` elements of one dimension, from `start` on, `stride` apart; all of the others, which may vary."""
-    shape_of_input = input.shape
-    rank = len(shape_of_input)
-    dim = one_dim(dim, rank)
-    starts = [start if i == dim else 0 for i in range(rank)]
-    sizes: Any = [size if i == dim else known for i, known in enumerate(shape_of_input)]
-    if -1 in sizes:
-        whole = shape(input)
-        limits = [size if i == dim else _UNLIMITED for i in range(rank)]
-        sizes = minimum(whole, int_vector(limits, whole.dtype))
-    return slice(input, starts, sizes, [stride if i == dim else 1 for i in range(rank)])
+    dim = one_dim(dim, input.rank())
+    return _slice_axis(input, dim, start, _sizes_with(input, dim, size), stride)
 
 
 def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> list[Tensor]:
@@ -103,11 +92,12 @@ def split(tensor: Tensor, split_size_or_sections: int | Sequence[int], dim: int 
             raise fail(
                 f"the sections {sections} make up {builtins.sum(sections)}, dimension {dim} has the size {size}"
             )
-    parts, start = [], 0
-    for section in sections:
-        parts.append(slice_axis(tensor, dim, start, section))
-        start += section
-    return parts
+    sizes = {section: _sizes_with(tensor, dim, section) for section in dict.fromkeys(sections)}
+    starts = itertools.accumulate(sections, initial=0)
+    return [
+        _slice_axis(tensor, dim, start, sizes[section])
+        for start, section in zip(starts, sections, strict=False)
+    ]
 
 
 def chunk(tensor: Tensor, chunks: int, dim: int = 0) -> list[Tensor]:
@@ -126,6 +116,32 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     if size == -1:
         raise fail(f"unbind needs a dimension of known size; dimension {dim} of {input.shape} varies")
     return tuple(select(input, dim, i) for i in range(size))
+
+
+def _slice_axis(input: Tensor, dim: int, start: int, sizes: Tensor | list[int], stride: int = 1) -> Tensor:
+    rank = input.rank()
+    starts = [start if i == dim else 0 for i in range(rank)]
+    return slice(input, starts, sizes, [stride if i == dim else 1 for i in range(rank)])
+
+
+def _sizes_with(input: Tensor, dim: int, size: int) -> Tensor | list[int]:
+    """The sizes of `input` with another one for `dim`: a list if all are known, else a shape tensor.
+
+    The shape tensor is put together from runs of known sizes and slices of the input's shape, so that whoever reads
+    the network can see that the sizes that vary are the input's own.
+    """
+    sizes = [size if i == dim else known for i, known in enumerate(input.shape)]
+    if -1 not in sizes:
+        return sizes
+    whole = shape(input)
+    parts: list[Any] = []
+    for varies, run in itertools.groupby(range(len(sizes)), key=lambda i: sizes[i] == -1):
+        places = list(run)
+        if varies:
+            parts.append(slice(whole, [places[0]], [len(places)]))
+        else:
+            parts.append(int_vector([sizes[i] for i in places], whole.dtype))
+    return concat(parts)
 
 
 def _require_inside(

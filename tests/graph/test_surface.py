@@ -1,0 +1,88 @@
+"""The names that `graph` offers, and the signatures that TensorRT-LLM's users rely on."""
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+from trtllm_ext import graph
+from trtllm_ext.graph import functional
+
+BUDGET_S = 8
+
+SIGNATURES = {
+    "activation": "(input, act_type)",
+    "arange": "(start, end, dtype)",
+    "cast": "(input, dtype)",
+    "chunk": "(tensor, chunks, dim=0)",
+    "clip": "(input, alpha, beta)",
+    "concat": "(inputs, dim=0)",
+    "constant": "(ndarray, as_dtype=None, as_shape=None)",
+    "elementwise_binary": "(left, right, op)",
+    "embedding": "(input, weight, tp_size=1, tp_group=None, sharding_dim=0, tp_rank=None, "
+    "per_token_scale=None, padding=None)",
+    "expand": "(input, expand_shape)",
+    "expand_dims": "(input, dim, shape_cast_dtype=None)",
+    "expand_dims_like": "(left, right)",
+    "expand_mask": "(mask, tgt_len=None)",
+    "flatten": "(input, start_dim=0, end_dim=-1)",
+    "gather": "(input, dim, indices)",
+    "gegelu": "(x, limit=None)",
+    "gelu": "(x)",
+    "identity": "(input)",
+    "index_select": "(input, dim, index)",
+    "int_clip": "(input, lower, upper)",
+    "layer_norm": "(input, normalized_shape, weight=None, bias=None, eps=1e-05, use_diff_of_squares=True)",
+    "matmul": "(input, mat2, transa=False, transb=False, use_fp32_acc=True)",
+    "max": "(input, dim, keepdim=False)",
+    "mean": "(input, dim, keepdim=False)",
+    "modulo": "(x, y)",
+    "permute": "(input, dims)",
+    "reduce": "(input, op, dim, keepdim=False)",
+    "rms_norm": "(input, normalized_shape, num_groups=1, weight=None, eps=1e-06)",
+    "select": "(input, dim, index)",
+    "shape": "(input, dim=None, cast_to_dtype=None, clip_before_cast=None)",
+    "slice": "(input, starts, sizes, strides=None, mode=None, fill_value=None)",
+    "softmax": "(input, dim=None)",
+    "softplus": "(input, beta, threshold)",
+    "split": "(tensor, split_size_or_sections, dim=0)",
+    "squeeze": "(input, dim=None, zero_is_placeholder=False)",
+    "stack": "(inputs, dim=0)",
+    "swiglu": "(input)",
+    "transpose": "(input, dim0, dim1)",
+    "unary": "(input, op)",
+    "unbind": "(input, dim=0)",
+    "unsqueeze": "(input, axis)",
+    "view": "(input, shape, zero_is_placeholder=True)",
+    "where": "(condition, left, right)",
+}
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_signature(name):
+    parameters = inspect.signature(getattr(functional, name)).parameters.values()
+    bare = [each.replace(annotation=inspect.Parameter.empty) for each in parameters]
+    assert str(inspect.Signature(bare)) == SIGNATURES[name]
+
+
+def test_every_name_has_a_docstring():
+    for name in functional.__all__:
+        assert (getattr(functional, name).__doc__ or "").strip(), name
+
+
+def test_names_of_the_room():
+    for name in graph.__all__:
+        assert getattr(graph, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = graph.nothing
+
+
+def test_importing_the_room_is_light():
+    code = (
+        "import sys, trtllm_ext.graph; from trtllm_ext.graph import functional, Module;"
+        "heavy = {'torch', 'tensorrt', 'mpi4py', 'onnx', 'onnxruntime'} & set(sys.modules); assert not heavy, heavy"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env={"TRTLLM_EXT_BACKEND": "embedded", "PATH": ""}
+    )
