@@ -1,0 +1,172 @@
+"""Reduce, softmax, normalization and matrix products against numpy."""
+
+import numpy as np
+import pytest
+from lowered_net import FLOATS, INTS, NUMPY, Net, same_bits
+from test_lower_pointwise import close_in, floats
+
+BUDGET_S = 15
+
+REDUCE = {"SUM": np.sum, "PROD": np.prod, "MAX": np.max, "MIN": np.min, "AVG": np.mean}
+
+
+def whole(type_name, shape, seed=0, high=4):
+    """Small whole numbers: sums and products of them are exact in float32, whatever the order."""
+    numbers = np.random.default_rng(seed).integers(-high, high + 1, shape)
+    return numbers.astype(np.float32).astype(NUMPY[type_name])
+
+
+def reduce(a, type_name, operation, axes, keep, shape=None):
+    net = Net()
+    x = net.input("a", type_name, a.shape if shape is None else shape)
+    mask = sum(1 << axis for axis in axes)
+    net.mark(net.op("reduce", x, getattr(net.trt.ReduceOperation, operation), mask, keep))
+    return net.run({"a": a})["y"]
+
+
+@pytest.mark.parametrize("type_name", FLOATS)
+@pytest.mark.parametrize("operation", REDUCE)
+@pytest.mark.parametrize("axes, keep", [((1,), True), ((0, 2), False), ((0, 1, 2), False)])
+def test_reduce_of_floats(type_name, operation, axes, keep):
+    a = whole(type_name, (2, 4, 4), high=2 if operation == "PROD" else 9)
+    expected = REDUCE[operation](a.astype(np.float64), axis=axes, keepdims=keep)
+    same_bits(
+        reduce(a, type_name, operation, axes, keep), np.asarray(expected, np.float32).astype(NUMPY[type_name])
+    )
+
+
+@pytest.mark.parametrize("type_name", INTS)
+@pytest.mark.parametrize("operation", REDUCE)
+def test_reduce_of_integers_is_exact(type_name, operation):
+    a = np.array([[2**29 + 1, -3, 2], [7, 5, -(2**28) - 1]], NUMPY[type_name])
+    if type_name == "INT64":
+        a[0, 0] = 2**60 + 1
+    if operation == "AVG":
+        total = a.sum(axis=1, dtype=np.int64)
+        expected = (np.sign(total) * (np.abs(total) // 3)).astype(a.dtype)
+    else:
+        expected = np.asarray(REDUCE[operation](a, axis=1)).astype(a.dtype)
+    same_bits(reduce(a, type_name, operation, (1,), False), expected)
+
+
+@pytest.mark.parametrize("operation, identity", [("SUM", 0), ("PROD", 1), ("MAX", -np.inf), ("MIN", np.inf)])
+def test_reduce_over_nothing(operation, identity):
+    got = reduce(np.zeros((3, 0), np.float32), "FLOAT", operation, (1,), False, shape=(3, -1))
+    same_bits(got, np.full(3, identity, np.float32))
+
+
+@pytest.mark.parametrize("type_name", FLOATS)
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_softmax(type_name, axis):
+    a = floats(type_name, (3, 5, 4))
+    net = Net()
+    net.mark(net.op("softmax", net.input("a", type_name, (-1, 5, 4)), axes=1 << axis))
+    wide = np.exp(a.astype(np.float64))
+    close_in(type_name, net.run({"a": a})["y"], wide / wide.sum(axis, keepdims=True))
+    assert net.run({"a": a[:0]})["y"].shape == (0, 5, 4)
+
+
+def normalize(x, axes, epsilon):
+    mean = x.mean(axes, keepdims=True)
+    return (x - mean) / np.sqrt(((x - mean) ** 2).mean(axes, keepdims=True) + epsilon)
+
+
+@pytest.mark.parametrize("type_name", FLOATS)
+@pytest.mark.parametrize("axes, parameter_shape", [((2,), (1, 1, 6)), ((1, 2), (1, 4, 6)), ((2,), (1, 4, 1))])
+@pytest.mark.parametrize("constant", [True, False])
+def test_normalization(type_name, axes, parameter_shape, constant):
+    a, scale, bias = (
+        floats(type_name, shape, i) for i, shape in enumerate([(3, 4, 6), parameter_shape, parameter_shape])
+    )
+    net = Net()
+    x = net.input("a", type_name, (-1, 4, 6))
+    feeds = {"a": a}
+    if constant:
+        s, b = net.constant(scale), net.constant(bias)
+    else:
+        s, b = net.input("s", type_name, parameter_shape), net.input("b", type_name, parameter_shape)
+        feeds |= {"s": scale, "b": bias}
+    net.mark(net.op("normalization", x, s, b, sum(1 << axis for axis in axes), epsilon=1e-3))
+    wide = [array.astype(np.float64) for array in (a, scale, bias)]
+    close_in(type_name, net.run(feeds)["y"], normalize(wide[0], axes, 1e-3) * wide[1] + wide[2], ulps=2)
+
+
+@pytest.mark.parametrize("per_group", [False, True])
+@pytest.mark.parametrize("batch", [3, 0])
+def test_group_norm(per_group, batch):
+    channels, groups = 6, 3
+    parameters = groups if per_group else channels
+    a = floats("FLOAT", (batch, channels, 2, 5))
+    scale, bias = floats("FLOAT", (1, parameters, 1, 1), 1), floats("FLOAT", (1, parameters, 1, 1), 2)
+    net = Net()
+    x = net.input("a", "FLOAT", (-1, channels, 2, 5))
+    s, b = net.constant(scale), net.constant(bias)
+    net.mark(net.op("normalization", x, s, b, 0b1100, epsilon=1e-5, num_groups=groups))
+    wide = a.astype(np.float64).reshape(batch, groups, -1)
+    normal = (normalize(wide, (2,), 1e-5) if batch else wide).reshape(a.shape)
+    repeat = channels // parameters
+    expected = normal * np.repeat(scale, repeat, 1) + np.repeat(bias, repeat, 1)
+    close_in("FLOAT", net.run({"a": a})["y"], expected)
+
+
+@pytest.mark.parametrize("type_name", FLOATS)
+@pytest.mark.parametrize("op0", ["NONE", "TRANSPOSE", "VECTOR"])
+@pytest.mark.parametrize("op1", ["NONE", "TRANSPOSE", "VECTOR"])
+@pytest.mark.parametrize("batch", [(), (2, 1)])
+@pytest.mark.parametrize("constant", [True, False])
+def test_matrix_multiply(type_name, op0, op1, batch, constant):
+    m, k, n = 3, 5, 4
+    shape0 = {"NONE": (m, k), "TRANSPOSE": (k, m), "VECTOR": (k,)}[op0]
+    shape1 = {"NONE": (k, n), "TRANSPOSE": (n, k), "VECTOR": (k,)}[op1]
+    a = whole(type_name, (*batch, *shape0), 0)
+    b = whole(type_name, (*(1 for _ in batch), *shape1), 1)
+    net = Net()
+    x = net.input("a", type_name, a.shape)
+    z = net.constant(b) if constant else net.input("b", type_name, b.shape)
+    operations = net.trt.MatrixOperation
+    net.mark(net.op("matrix_multiply", x, getattr(operations, op0), z, getattr(operations, op1)))
+    left, right = a.astype(np.float64), b.astype(np.float64)
+    left = left[..., None, :] if op0 == "VECTOR" else left.swapaxes(-1, -2) if op0 == "TRANSPOSE" else left
+    right = right[..., None] if op1 == "VECTOR" else right.swapaxes(-1, -2) if op1 == "TRANSPOSE" else right
+    expected = left @ right
+    if op1 == "VECTOR":
+        expected = expected[..., 0]
+    if op0 == "VECTOR":
+        expected = expected[..., 0] if op1 == "VECTOR" else expected[..., 0, :]
+    got = net.run({"a": a} if constant else {"a": a, "b": b})["y"]
+    same_bits(got, expected.astype(np.float32).astype(NUMPY[type_name]))
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 5])
+@pytest.mark.parametrize("bias_shape", [(4,), (1, 4)])
+def test_product_with_bias_is_one_gemm(tokens, bias_shape):
+    a, weight, bias = whole("FLOAT", (tokens, 6)), whole("FLOAT", (4, 6), 1), whole("FLOAT", (1, 4), 2)
+    net = Net()
+    operations = net.trt.MatrixOperation
+    x = net.input("a", "FLOAT", (-1, 6))
+    product = net.op("matrix_multiply", x, operations.NONE, net.constant(weight), operations.TRANSPOSE)
+    added = net.constant(bias.reshape(bias_shape))
+    if bias_shape == (4,):
+        added = net.op("shuffle", added, reshape_dims=(1, 4))
+    net.mark(net.op("elementwise", product, added, net.trt.ElementWiseOperation.SUM))
+    segment = net.segment()
+    assert [node.op_type for node in segment.model.graph.node] == ["Gemm"]
+    same_bits(net.run({"a": a})["y"], a @ weight.T + bias)
+
+
+def test_product_that_is_read_twice_keeps_its_own_value():
+    a, weight, bias = whole("FLOAT", (3, 6)), whole("FLOAT", (4, 6), 1), whole("FLOAT", (1, 4), 2)
+    net = Net()
+    operations = net.trt.MatrixOperation
+    product = net.op(
+        "matrix_multiply",
+        net.input("a", "FLOAT", (3, 6)),
+        operations.NONE,
+        net.constant(weight),
+        operations.TRANSPOSE,
+    )
+    net.mark(net.op("elementwise", product, net.constant(bias), net.trt.ElementWiseOperation.SUM), "sum")
+    net.mark(product, "product")
+    got = net.run({"a": a})
+    same_bits(got["product"], a @ weight.T)
+    same_bits(got["sum"], a @ weight.T + bias)
