@@ -113,7 +113,7 @@ def test_permissions_are_those_of_a_plain_directory(tmp_path):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_not_writable(tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(BuildError, match="permission denied. Choose a place that this user may write to"):
+    with pytest.raises(BuildError, match=r"permission denied\. Choose a place that this user may write to"):
         write(tmp_path / "engine", "one")
 
 
@@ -154,13 +154,12 @@ WRITER = textwrap.dedent("""
 
 
 def start_writer(path, seconds, text):
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-c", WRITER, str(path), str(seconds), text],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    return process
 
 
 def test_a_second_writer_is_told_who_is_first(tmp_path):
@@ -223,7 +222,7 @@ def test_a_reader_never_sees_half(tmp_path):
     while writer.poll() is None and time.monotonic() < deadline:
         handle = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            found = sorted(os.listdir(handle))
+            found = sorted(os.listdir(handle))  # noqa: PTH208 - a Path cannot hold a directory open
         finally:
             os.close(handle)
         # An opened directory that has been exchanged is emptied afterwards; by name it is always whole.

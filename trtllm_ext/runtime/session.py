@@ -233,7 +233,6 @@ class Session:
                 and last() is value
                 and value.shape == port.last_shape
                 and value.dtype == port.numpy_dtype
-                and value.flags.c_contiguous
             ):
                 continue
             if check:
@@ -326,14 +325,13 @@ class Session:
             ):
                 break
         else:
-            given = ", ".join(f"{port.name} {port.last_shape}" for port in self._input_ports)
             allowed = "; or ".join(
                 ", ".join(
                     f"{port.name} {port.ranges[i][0]} to {port.ranges[i][1]}" for port in self._input_ports
                 )
                 for i in range(count)
             )
-            raise InputError(f"no profile of the engine allows {given} together. Allowed: {allowed}.")
+            raise InputError(f"no profile of the engine allows {self._given()} together. Allowed: {allowed}.")
         if index != self._profile:
             if not self.context.set_optimization_profile_async(index, stream):
                 raise EngineError(f"{self._source()} does not switch to optimization profile {index}.")
@@ -357,17 +355,21 @@ class Session:
 
     def _read_output_shapes(self) -> None:
         mark = self._logger.mark() if self._logger else 0
-        missing = self.context.infer_shapes()
+        try:
+            missing = self.context.infer_shapes()
+        except RuntimeError as problem:
+            raise InputError(
+                f"the inputs do not fit each other: {self._given()}{self._said(mark) or f' ({problem})'}."
+            ) from problem
         if missing:
             raise InputError(
-                f"the shapes of the outputs cannot be inferred from {', '.join(missing)}{self._said(mark)}."
+                f"the shapes of the outputs depend on {', '.join(missing)}, not known yet{self._said(mark)}."
             )
         for port in self._output_ports:
             shape = tuple(self.context.get_tensor_shape(port.name))
             if any(dim < 0 for dim in shape):
-                given = ", ".join(f"{each.name} {each.last_shape}" for each in self._input_ports)
                 raise InputError(
-                    f"the engine has no shape for output {port.name!r} with {given}{self._said(mark)}."
+                    f"the engine has no shape for output {port.name!r} with {self._given()}{self._said(mark)}."
                 )
             if shape != port.last_shape:
                 port.last = None
@@ -396,6 +398,9 @@ class Session:
         for port in (*self._input_ports, *self._output_ports):
             port.last = port.last_shape = None
             port.address = -1
+
+    def _given(self) -> str:
+        return ", ".join(f"{port.name} {port.last_shape}" for port in self._input_ports)
 
     def _source(self) -> str:
         return str(self.engine_dir.engine_path) if self.engine_dir else "the engine"
