@@ -5,6 +5,10 @@ use. Networks are kept here, lowered to ONNX when an engine is built, and run by
 before that.
 """
 
+from trtllm_ext.embedded.builder import Builder
+from trtllm_ext.embedded.config import IBuilderConfig
+from trtllm_ext.embedded.context import IExecutionContext
+from trtllm_ext.embedded.engine import ICudaEngine
 from trtllm_ext.embedded.enums import (
     ActivationType,
     AllocatorFlag,
@@ -66,6 +70,8 @@ from trtllm_ext.embedded.enums import (
     UnaryOperation,
     WeightsRole,
 )
+from trtllm_ext.embedded.host_memory import IHostMemory
+from trtllm_ext.embedded.inspector import EngineInspector
 from trtllm_ext.embedded.layers import (
     IActivationLayer,
     ICastLayer,
@@ -88,7 +94,11 @@ from trtllm_ext.embedded.layers import (
 )
 from trtllm_ext.embedded.logger import ILogger, Logger
 from trtllm_ext.embedded.network import INetworkDefinition
+from trtllm_ext.embedded.output_allocator import IOutputAllocator, IStreamWriter
+from trtllm_ext.embedded.profile import IOptimizationProfile
+from trtllm_ext.embedded.runtime import Runtime
 from trtllm_ext.embedded.tensor import ITensor
+from trtllm_ext.embedded.timing_cache import ITimingCache
 from trtllm_ext.embedded.types import (
     Dims,
     Dims2,
@@ -124,6 +134,7 @@ __all__ = [
     "AllocatorFlag",
     "AttentionNormalizationOp",
     "BoundingBoxFormat",
+    "Builder",
     "BuilderFlag",
     "CalibrationAlgoType",
     "CumulativeOperation",
@@ -137,6 +148,7 @@ __all__ = [
     "DimsHW",
     "ElementWiseOperation",
     "EngineCapability",
+    "EngineInspector",
     "EngineStat",
     "ErrorCodeTRT",
     "ExecutionContextAllocationStrategy",
@@ -144,25 +156,33 @@ __all__ = [
     "GatherMode",
     "HardwareCompatibilityLevel",
     "IActivationLayer",
+    "IBuilderConfig",
     "ICastLayer",
     "IConcatenationLayer",
     "IConstantLayer",
+    "ICudaEngine",
     "IElementWiseLayer",
+    "IExecutionContext",
     "IFillLayer",
     "IGatherLayer",
+    "IHostMemory",
     "IIdentityLayer",
     "ILayer",
     "ILogger",
     "IMatrixMultiplyLayer",
     "INetworkDefinition",
     "INormalizationLayer",
+    "IOptimizationProfile",
+    "IOutputAllocator",
     "IReduceLayer",
     "ISelectLayer",
     "IShapeLayer",
     "IShuffleLayer",
     "ISliceLayer",
     "ISoftMaxLayer",
+    "IStreamWriter",
     "ITensor",
+    "ITimingCache",
     "IUnaryLayer",
     "InterpolationMode",
     "LayerInformationFormat",
@@ -188,6 +208,7 @@ __all__ = [
     "ResizeCoordinateTransformation",
     "ResizeRoundMode",
     "ResizeSelector",
+    "Runtime",
     "RuntimePlatform",
     "SampleMode",
     "ScaleMode",

@@ -27,7 +27,7 @@ class IHostMemory(mmap.mmap):
 
 def temporary_file() -> BinaryIO:
     """A nameless temporary file to write what becomes an IHostMemory. Raises OSError if there is no room."""
-    return tempfile.TemporaryFile(prefix="trtllm_ext-")  # type: ignore[return-value]  # noqa: SIM115
+    return tempfile.TemporaryFile(prefix="trtllm_ext-")
 
 
 def host_memory_of(file: BinaryIO) -> IHostMemory:

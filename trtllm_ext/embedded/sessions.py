@@ -18,13 +18,14 @@ import numpy as np
 
 from trtllm_ext.embedded.threads import num_threads
 from trtllm_ext.errors import EngineError
-from trtllm_ext.lowering.steps import WEIGHTS_LOCATION
 
 if TYPE_CHECKING:
     import onnxruntime
 
 LoadMode = Literal["prepack", "mapped"]
 
+# The file that models name as the place of their weights.
+WEIGHTS_FILE = "weights"
 # They would turn weights into new weights in private memory.
 _WEIGHT_OPTIMIZERS = ("ConstantFolding", "FuseFp16InitializerToFp32NodeTransformer")
 _FATAL_ONLY = 4
@@ -65,7 +66,7 @@ def open_session(model: bytes, weights: Sequence[SharedWeight], mode: LoadMode) 
     values = {weight.name: _value(weight) for weight in weights}
     inject = {weight.name for weight in weights if weight.is_folded and mode == "prepack"}
     with tempfile.TemporaryDirectory(prefix="trtllm_ext-") as folder:
-        (Path(folder) / WEIGHTS_LOCATION).touch()
+        (Path(folder) / WEIGHTS_FILE).touch()
         while True:
             options = _options(mode, folder)
             for name, value in values.items():

@@ -16,6 +16,7 @@ built: the same network gives the same bytes.
 from trtllm_ext.embedded.plan.header import (
     Header,
     ProfileRecord,
+    Range,
     SegmentRecord,
     SegmentWeight,
     TensorRecord,
@@ -33,6 +34,7 @@ __all__ = [
     "OnnxStep",
     "Plan",
     "ProfileRecord",
+    "Range",
     "SegmentRecord",
     "SegmentWeight",
     "SequenceStep",

@@ -8,6 +8,7 @@ from trtllm_ext.embedded.plan import strict_json
 from trtllm_ext.embedded.plan.layout import WEIGHT_ALIGNMENT, Layout, align
 from trtllm_ext.embedded.plan.steps import Step, check_flow, step_from_json
 from trtllm_ext.embedded.plan.strict_json import Fields
+from trtllm_ext.embedded.types import volume
 from trtllm_ext.errors import EngineError
 
 MAX_RANK = 8
@@ -43,29 +44,27 @@ class ProfileRecord:
 class WeightRecord:
     """One block of weights; `offset` counts from the start of the weights."""
 
-    onnx_type: int
-    shape: tuple[int, ...]
     offset: int
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the block."""
-        count = ONNX_ITEM_BYTES[self.onnx_type]
-        for length in self.shape:
-            count *= length
-        return count
+    nbytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentWeight:
-    """An initializer of a segment: its name there and the number of its block.
+    """An initializer of a segment: its name, type and shape there, and the number of the block with its bytes.
 
     `is_folded`: something is computed from it alone (a cast, say), so whoever prepares the segment may do that once.
     """
 
     name: str
     block: int
+    onnx_type: int
+    shape: tuple[int, ...]
     is_folded: bool
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the initializer takes."""
+        return ONNX_ITEM_BYTES[self.onnx_type] * volume(self.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +80,7 @@ class SegmentRecord:
 class Header:
     """Everything about an engine but its models and weights.
 
-    layers: one JSON object a layer for the inspector, whose contents depend on `verbosity`.
+    layers: for the inspector, one JSON object a layer with at least `Name`; none at verbosity NONE.
     shape_program: how shapes of outputs follow from those of inputs, as JSON.
     """
 
@@ -92,6 +91,7 @@ class Header:
     tensors: tuple[TensorRecord, ...]
     profiles: tuple[ProfileRecord, ...]
     shape_program: Any
+    num_layers: int
     layers: tuple[Mapping[str, Any], ...]
     steps: Step
     segments: tuple[SegmentRecord, ...] = ()
@@ -121,6 +121,7 @@ class Header:
                     for profile in self.profiles
                 ],
                 "shape_program": self.shape_program,
+                "num_layers": self.num_layers,
                 "layers": list(self.layers),
                 "plugins": list(self.plugins),
                 "steps": self.steps.to_json(),
@@ -129,16 +130,19 @@ class Header:
                         "offset": segment.offset,
                         "bytes": segment.nbytes,
                         "weights": [
-                            {"name": weight.name, "block": weight.block, "folded": weight.is_folded}
+                            {
+                                "name": weight.name,
+                                "block": weight.block,
+                                "type": weight.onnx_type,
+                                "shape": list(weight.shape),
+                                "folded": weight.is_folded,
+                            }
                             for weight in segment.weights
                         ],
                     }
                     for segment in self.segments
                 ],
-                "weights": [
-                    {"type": weight.onnx_type, "shape": list(weight.shape), "offset": weight.offset}
-                    for weight in self.weights
-                ],
+                "weights": [{"offset": weight.offset, "bytes": weight.nbytes} for weight in self.weights],
             }
         )
 
@@ -157,8 +161,9 @@ class Header:
                 tensors=fields.records("tensors", _read_tensor),
                 profiles=fields.records("profiles", _read_profile),
                 shape_program=fields.take("shape_program"),
-                layers=tuple(_object(layer, "layers") for layer in fields.sequence("layers")),
-                plugins=tuple(_object(plugin, "plugins") for plugin in fields.sequence("plugins")),
+                num_layers=fields.integer("num_layers"),
+                layers=_named_objects(fields, "layers", "Name"),
+                plugins=_named_objects(fields, "plugins", "name"),
                 steps=step_from_json(fields.take("steps")),
                 segments=fields.records("segments", _read_segment),
                 weights=fields.records("weights", _read_weight),
@@ -193,9 +198,10 @@ class Header:
                 )
             end += segment.nbytes
             for weight in segment.weights:
-                if weight.block >= len(self.weights):
+                if weight.block >= len(self.weights) or weight.nbytes != self.weights[weight.block].nbytes:
                     raise EngineError(
-                        f"segment {index} of the engine uses weights {weight.block}, which are not there."
+                        f"segment {index} of the engine uses weights {weight.block} as {weight.name!r} of shape "
+                        f"{weight.shape}, which they are not."
                     )
         if end != layout.segments_bytes:
             raise EngineError("the segments of the engine do not fill the space that they have.")
@@ -217,10 +223,12 @@ def _ranges_to_json(ranges: Mapping[str, Range]) -> list[dict[str, Any]]:
     ]
 
 
-def _object(value: Any, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise EngineError(f"the engine's header has something else than objects at header.{where}.")
-    return value
+def _named_objects(fields: Fields, key: str, name: str) -> tuple[Mapping[str, Any], ...]:
+    objects = fields.sequence(key)
+    for value in objects:
+        if not isinstance(value, dict) or not isinstance(value.get(name), str):
+            fields.refuse(key, value, f"objects with {name!r}")
+    return tuple(objects)
 
 
 def _read_tensor(fields: Fields) -> TensorRecord:
@@ -286,17 +294,22 @@ def _read_segment(fields: Fields) -> SegmentRecord:
     return SegmentRecord(
         offset=fields.integer("offset"),
         nbytes=fields.integer("bytes"),
-        weights=fields.records(
-            "weights",
-            lambda entry: SegmentWeight(
-                name=entry.text("name"), block=entry.integer("block"), is_folded=entry.flag("folded")
-            ),
-        ),
+        weights=fields.records("weights", _read_segment_weight),
+    )
+
+
+def _read_segment_weight(fields: Fields) -> SegmentWeight:
+    onnx_type = fields.integer("type")
+    if onnx_type not in ONNX_ITEM_BYTES:
+        fields.refuse("type", onnx_type, f"one of {sorted(ONNX_ITEM_BYTES)}")
+    return SegmentWeight(
+        name=fields.text("name"),
+        block=fields.integer("block"),
+        onnx_type=onnx_type,
+        shape=fields.integers("shape"),
+        is_folded=fields.flag("folded"),
     )
 
 
 def _read_weight(fields: Fields) -> WeightRecord:
-    onnx_type = fields.integer("type")
-    if onnx_type not in ONNX_ITEM_BYTES:
-        fields.refuse("type", onnx_type, f"one of {sorted(ONNX_ITEM_BYTES)}")
-    return WeightRecord(onnx_type=onnx_type, shape=fields.integers("shape"), offset=fields.integer("offset"))
+    return WeightRecord(offset=fields.integer("offset"), nbytes=fields.integer("bytes", low=1))

@@ -12,7 +12,7 @@ from trtllm_ext.embedded.plan.layout import CHUNK_BYTES, MAX_HEADER_BYTES, Layou
 from trtllm_ext.errors import BuildError
 
 # Takes the next bytes of the plan; raises if it cannot.
-Sink = Callable[[memoryview], None]
+Sink = Callable[[memoryview], object]
 
 
 def write_plan(

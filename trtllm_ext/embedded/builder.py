@@ -1,0 +1,166 @@
+"""The builder: where networks come from, and where they become serialized engines."""
+
+from trtllm_ext.embedded.assembly import Parts, assemble
+from trtllm_ext.embedded.config import IBuilderConfig
+from trtllm_ext.embedded.engine import ICudaEngine
+from trtllm_ext.embedded.enums import BuilderFlag
+from trtllm_ext.embedded.host_memory import IHostMemory, host_memory_of, temporary_file
+from trtllm_ext.embedded.logger import ILogger
+from trtllm_ext.embedded.network import INetworkDefinition
+from trtllm_ext.embedded.output_allocator import IStreamWriter
+from trtllm_ext.embedded.plan import write_plan
+from trtllm_ext.embedded.profile import IOptimizationProfile
+from trtllm_ext.embedded.runtime import Runtime
+from trtllm_ext.errors import BuildError, TrtllmExtError
+
+# In a strongly typed network the types are the network's; TensorRT refuses these there.
+_PRECISIONS = (
+    BuilderFlag.FP16,
+    BuilderFlag.BF16,
+    BuilderFlag.INT8,
+    BuilderFlag.FP8,
+    BuilderFlag.INT4,
+    BuilderFlag.FP4,
+)
+# They ask for an engine with properties that this one does not have.
+_WITHOUT_EFFECT = (
+    BuilderFlag.REFIT,
+    BuilderFlag.REFIT_IDENTICAL,
+    BuilderFlag.REFIT_INDIVIDUAL,
+    BuilderFlag.STRIP_PLAN,
+    BuilderFlag.WEIGHT_STREAMING,
+)
+
+
+class Builder:
+    """Makes networks, configs and profiles, and builds engines.
+
+    A build that fails logs why, naming the layer or tensor, and returns None (False for a stream).
+    """
+
+    def __init__(self, logger: ILogger) -> None:
+        self._logger = logger
+        self.max_threads = 1
+
+    @property
+    def logger(self) -> ILogger:
+        """The logger given at creation."""
+        return self._logger
+
+    @property
+    def platform_has_fast_fp16(self) -> bool:
+        """Always False: float16 is computed in float32 and rounded."""
+        return False
+
+    @property
+    def platform_has_fast_int8(self) -> bool:
+        """Always False."""
+        return False
+
+    @property
+    def platform_has_tf32(self) -> bool:
+        """Always False."""
+        return False
+
+    @property
+    def num_DLA_cores(self) -> int:  # noqa: N802
+        """Always 0."""
+        return 0
+
+    @property
+    def max_DLA_batch_size(self) -> int:  # noqa: N802
+        """Always 0."""
+        return 0
+
+    def create_network(self, flags: int = 0) -> INetworkDefinition:
+        """An empty network; `flags` are bits of NetworkDefinitionCreationFlag."""
+        network = INetworkDefinition(self._logger, flags)
+        network._builder = self
+        return network
+
+    def create_builder_config(self) -> IBuilderConfig:
+        """A config with TensorRT's defaults."""
+        return IBuilderConfig(self._logger)
+
+    def create_optimization_profile(self) -> IOptimizationProfile:
+        """An empty profile."""
+        return IOptimizationProfile()
+
+    def reset(self) -> None:
+        """Back to the defaults."""
+        self.max_threads = 1
+
+    def is_network_supported(self, network: INetworkDefinition, config: IBuilderConfig) -> bool:
+        """Whether the network can be built; the log says why not."""
+        return self._assemble("is_network_supported", network, config) is not None
+
+    def build_serialized_network(
+        self, network: INetworkDefinition, config: IBuilderConfig
+    ) -> IHostMemory | None:
+        """Build an engine and return it serialized.
+
+        The memory is that of a nameless temporary file: weights are never all in memory at once.
+        """
+        method = "build_serialized_network"
+        parts = self._assemble(method, network, config)
+        if parts is None:
+            return None
+        try:
+            with temporary_file() as file:
+                write_plan(file.write, parts.header, parts.segments, parts.weights)
+                return host_memory_of(file)
+        except OSError as error:
+            self._error(method, f"the engine cannot be written to a temporary file: {error}")
+            return None
+
+    def build_serialized_network_to_stream(
+        self, network: INetworkDefinition, config: IBuilderConfig, writer: IStreamWriter
+    ) -> bool:
+        """Build an engine and hand it to `writer` piece by piece; returns whether all of it was taken."""
+        method = "build_serialized_network_to_stream"
+        parts = self._assemble(method, network, config)
+        if parts is None:
+            return False
+
+        def sink(data: memoryview) -> None:
+            taken = writer.write(data)
+            if taken != len(data):
+                raise OSError(f"the stream writer took {taken} of {len(data)} bytes")
+
+        try:
+            write_plan(sink, parts.header, parts.segments, parts.weights)
+        except (OSError, BuildError) as error:
+            self._error(method, f"the engine cannot be written: {error}")
+            return False
+        return True
+
+    def build_engine_with_config(
+        self, network: INetworkDefinition, config: IBuilderConfig
+    ) -> ICudaEngine | None:
+        """Build an engine, ready to be run."""
+        serialized = self.build_serialized_network(network, config)
+        return None if serialized is None else Runtime(self._logger).deserialize_cuda_engine(serialized)
+
+    def _assemble(self, method: str, network: INetworkDefinition, config: IBuilderConfig) -> Parts | None:
+        try:
+            self._check_flags(network, config)
+            return assemble(network, config)
+        except TrtllmExtError as error:
+            for line in str(error).splitlines():
+                self._error(method, line)
+            return None
+
+    def _check_flags(self, network: INetworkDefinition, config: IBuilderConfig) -> None:
+        if network._graph.strongly_typed:
+            for flag in _PRECISIONS:
+                if config.get_flag(flag):
+                    raise BuildError(
+                        f"flag {flag.name} cannot be set for a strongly typed network, whose types are its own; "
+                        "clear the flag, or create the network without STRONGLY_TYPED."
+                    )
+        for flag in _WITHOUT_EFFECT:
+            if config.get_flag(flag):
+                self._logger.log(ILogger.WARNING, f"flag {flag.name} has no effect in the embedded engine.")
+
+    def _error(self, method: str, reason: str) -> None:
+        self._logger.log(ILogger.ERROR, f"{method}: {reason}")

@@ -1,0 +1,144 @@
+"""What an engine is to be built for: flags, limits and optimization profiles."""
+
+from trtllm_ext.embedded.enums import (
+    BuilderFlag,
+    DeviceType,
+    EngineCapability,
+    HardwareCompatibilityLevel,
+    MemoryPoolType,
+    PreviewFeature,
+    ProfilingVerbosity,
+    QuantizationFlag,
+    RuntimePlatform,
+    TilingOptimizationLevel,
+)
+from trtllm_ext.embedded.logger import ILogger
+from trtllm_ext.embedded.profile import IOptimizationProfile
+from trtllm_ext.embedded.timing_cache import ITimingCache, timing_cache_from
+
+_DEFAULT_FLAGS = 1 << int(BuilderFlag.TF32)
+_DEFAULT_PREVIEW_FEATURES = 1 << int(PreviewFeature.PROFILE_SHARING_0806)
+_NO_LIMIT = 2**63 - 1
+
+
+class IBuilderConfig:
+    """Settings of a build. Made by `Builder.create_builder_config()`.
+
+    All of TensorRT's settings are kept and read back. Those that choose among GPU kernels change nothing here; the
+    build warns about flags that promise a different engine than the one that is made.
+    """
+
+    def __init__(self, logger: ILogger) -> None:
+        self._logger = logger
+        self.reset()
+
+    def reset(self) -> None:
+        """Back to the defaults, without profiles."""
+        self.flags = _DEFAULT_FLAGS
+        self.quantization_flags = 0
+        self.profiling_verbosity = ProfilingVerbosity.LAYER_NAMES_ONLY
+        self.builder_optimization_level = 3
+        self.avg_timing_iterations = 1
+        self.max_num_tactics = -1
+        self.max_aux_streams = -1
+        self.profile_stream = 0
+        self.l2_limit_for_tiling = 0
+        self.default_device_type = DeviceType.GPU
+        self.DLA_core = -1
+        self.engine_capability = EngineCapability.STANDARD
+        self.hardware_compatibility_level = HardwareCompatibilityLevel.NONE
+        self.runtime_platform = RuntimePlatform.SAME_AS_BUILD
+        self.tiling_optimization_level = TilingOptimizationLevel.NONE
+        self.plugins_to_serialize: list[str] = []
+        self._preview_features = _DEFAULT_PREVIEW_FEATURES
+        self._tactic_sources = 0
+        self._pool_limits: dict[MemoryPoolType, int] = {}
+        self._profiles: list[IOptimizationProfile] = []
+        self._timing_cache: ITimingCache | None = None
+
+    def set_flag(self, flag: BuilderFlag) -> None:
+        """Set a flag."""
+        self.flags |= 1 << int(flag)
+
+    def clear_flag(self, flag: BuilderFlag) -> None:
+        """Clear a flag."""
+        self.flags &= ~(1 << int(flag))
+
+    def get_flag(self, flag: BuilderFlag) -> bool:
+        """Whether a flag is set."""
+        return bool(self.flags >> int(flag) & 1)
+
+    def set_quantization_flag(self, flag: QuantizationFlag) -> None:
+        """Set a quantization flag."""
+        self.quantization_flags |= 1 << int(flag)
+
+    def clear_quantization_flag(self, flag: QuantizationFlag) -> None:
+        """Clear a quantization flag."""
+        self.quantization_flags &= ~(1 << int(flag))
+
+    def get_quantization_flag(self, flag: QuantizationFlag) -> bool:
+        """Whether a quantization flag is set."""
+        return bool(self.quantization_flags >> int(flag) & 1)
+
+    def set_preview_feature(self, feature: PreviewFeature, enable: bool) -> None:
+        """Switch a preview feature on or off."""
+        bit = 1 << int(feature)
+        self._preview_features = self._preview_features | bit if enable else self._preview_features & ~bit
+
+    def get_preview_feature(self, feature: PreviewFeature) -> bool:
+        """Whether a preview feature is on."""
+        return bool(self._preview_features >> int(feature) & 1)
+
+    def set_tactic_sources(self, tactic_sources: int) -> bool:
+        """Keep a choice of kernel libraries."""
+        self._tactic_sources = tactic_sources
+        return True
+
+    def get_tactic_sources(self) -> int:
+        """The kernel libraries chosen."""
+        return self._tactic_sources
+
+    def set_memory_pool_limit(self, pool: MemoryPoolType, pool_size: int) -> None:
+        """Limit a memory pool to `pool_size` bytes; logs an error and changes nothing for a negative size."""
+        if pool_size < 0:
+            self._logger.log(
+                ILogger.ERROR, f"set_memory_pool_limit: {pool} cannot be limited to {pool_size} bytes."
+            )
+            return
+        self._pool_limits[pool] = pool_size
+
+    def get_memory_pool_limit(self, pool: MemoryPoolType) -> int:
+        """The limit of a memory pool in bytes; without one, the largest size there is."""
+        return self._pool_limits.get(pool, _NO_LIMIT)
+
+    @property
+    def num_optimization_profiles(self) -> int:
+        """Number of profiles added."""
+        return len(self._profiles)
+
+    def add_optimization_profile(self, profile: IOptimizationProfile) -> int:
+        """Add a profile and return its index, or -1 (with an error in the log) for a profile that is not valid."""
+        if not isinstance(profile, IOptimizationProfile) or not profile:
+            self._logger.log(ILogger.ERROR, f"add_optimization_profile: {profile!r} is not a valid profile.")
+            return -1
+        self._profiles.append(profile)
+        return len(self._profiles) - 1
+
+    def create_timing_cache(
+        self, serialized_timing_cache: bytes | bytearray | memoryview
+    ) -> ITimingCache | None:
+        """The cache that the bytes hold, an empty one for no bytes; None, with an error in the log, for others."""
+        try:
+            return timing_cache_from(bytes(serialized_timing_cache))
+        except ValueError as error:
+            self._logger.log(ILogger.ERROR, f"create_timing_cache: {error}")
+            return None
+
+    def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool) -> bool:
+        """Attach a timing cache."""
+        self._timing_cache = cache
+        return True
+
+    def get_timing_cache(self) -> ITimingCache | None:
+        """The timing cache attached, or None."""
+        return self._timing_cache

@@ -1,0 +1,137 @@
+"""From the bytes of a plan to what can be run: checks, sessions, shape inference."""
+
+import mmap
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from trtllm_ext.embedded.plan import OnnxStep, Plan, TensorRecord, read_plan
+from trtllm_ext.embedded.plan.steps import onnx_steps
+from trtllm_ext.embedded.rules.program import ShapeProgram
+from trtllm_ext.embedded.sessions import LoadMode, SegmentSession, SharedWeight, open_session
+from trtllm_ext.embedded.tensor_types import ElementType, element_type_named
+from trtllm_ext.embedded.threads import num_threads
+from trtllm_ext.errors import EngineError
+
+Shape = tuple[int, ...]
+
+# Shapes of outputs are remembered for this many combinations of input shapes.
+_MAX_REMEMBERED = 1024
+
+
+class LoadedPlan:
+    """A plan with its sessions, shared by an engine and its contexts."""
+
+    def __init__(self, plan: Plan, sessions: Sequence[SegmentSession], program: ShapeProgram) -> None:
+        header = plan.header
+        self.plan = plan
+        self.sessions = sessions
+        self.steps: tuple[OnnxStep, ...] = tuple(onnx_steps(header.steps))
+        self.tensors: Mapping[str, TensorRecord] = {tensor.name: tensor for tensor in header.tensors}
+        self.elements: Mapping[str, ElementType] = _elements(plan)
+        self._program = program
+        self._outputs = [tensor.name for tensor in header.tensors if not tensor.is_input]
+        self._remembered: dict[Any, dict[str, Shape]] = {}
+
+    def output_shapes(
+        self, shapes: Mapping[str, Shape], values: Mapping[str, np.ndarray[Any, Any]]
+    ) -> Mapping[str, Shape]:
+        """The shape of every output; -1 where only a run can tell.
+
+        shapes: of all inputs. values: of the inputs that are shape inputs.
+        Raises ValueError if inputs of these shapes and values do not fit each other.
+        """
+        key = (tuple(shapes.items()), tuple((name, value.tobytes()) for name, value in values.items()))
+        found = self._remembered.get(key)
+        if found is None:
+            computed = self._program.run(dict(shapes), dict(values))
+            found = {name: tuple(int(length) for length in computed[name]) for name in self._outputs}
+            if len(self._remembered) >= _MAX_REMEMBERED:
+                self._remembered.clear()
+            self._remembered[key] = found
+        return found
+
+
+def load_plan(buffer: Any, mode: LoadMode) -> LoadedPlan:
+    """Check a serialized engine and make it ready to run.
+
+    buffer: anything with the buffer protocol. Read-only memory and mapped files are used where they are and must
+    stay unchanged; other memory is copied.
+    Checksums of the weights are computed on all threads while ONNX Runtime prepares the models, and nothing is
+    returned before both are done.
+    Raises EngineError with the reason if the engine is damaged or cannot be run by this version.
+    """
+    view = _stable_view(buffer)
+    plan = read_plan(view)
+    program = _shape_program(plan)
+    _elements(plan)
+    with ThreadPoolExecutor(1, "plan-check") as pool:
+        check = pool.submit(plan.check_weights, num_threads())
+        try:
+            sessions = [_open_segment(plan, index, mode) for index in range(len(plan.header.segments))]
+        finally:
+            # Damage explains whatever else went wrong, so it is reported first.
+            check.result()
+    for step in onnx_steps(plan.header.steps):
+        _check_names(sessions[step.segment], step)
+    _drop_pages(buffer, view)
+    return LoadedPlan(plan, sessions, program)
+
+
+def _stable_view(buffer: Any) -> memoryview:
+    try:
+        view = memoryview(buffer)
+    except TypeError:
+        raise EngineError(
+            f"an engine is given as bytes or a buffer, not as {type(buffer).__name__}."
+        ) from None
+    if not view.contiguous:
+        raise EngineError("an engine is given as contiguous bytes, not as a strided buffer.")
+    if view.readonly or isinstance(buffer, mmap.mmap):
+        return view
+    return memoryview(view.tobytes())
+
+
+def _shape_program(plan: Plan) -> ShapeProgram:
+    header = plan.header
+    try:
+        program = ShapeProgram.from_json(header.shape_program)
+    except ValueError as error:
+        raise EngineError(f"the engine's shape program is not valid: {error}") from None
+    shape_inputs = {tensor.name for tensor in header.tensors if tensor.is_shape_input}
+    if set(program.shape_inputs) != shape_inputs:
+        raise EngineError("the engine's shape program needs the values of other inputs than its header says.")
+    return program
+
+
+def _elements(plan: Plan) -> Mapping[str, ElementType]:
+    return {tensor.name: element_type_named(tensor.dtype) for tensor in plan.header.tensors}
+
+
+def _open_segment(plan: Plan, index: int, mode: LoadMode) -> SegmentSession:
+    weights = [
+        SharedWeight(weight.name, weight.onnx_type, weight.shape, plan.weight(weight.block), weight.is_folded)
+        for weight in plan.header.segments[index].weights
+    ]
+    return open_session(bytes(plan.segment(index)), weights, mode)
+
+
+def _check_names(segment: SegmentSession, step: OnnxStep) -> None:
+    for asked, there in (
+        (step.inputs, segment.session.get_inputs()),
+        (step.outputs, segment.session.get_outputs()),
+    ):
+        if set(asked) != {value.name for value in there}:
+            raise EngineError(
+                f"segment {step.segment} of the engine has other inputs or outputs than its step says."
+            )
+
+
+def _drop_pages(buffer: Any, view: memoryview) -> None:
+    """Give back the pages of a mapped file that the checks have read; they come again when they are used."""
+    mapping = buffer if isinstance(buffer, mmap.mmap) else getattr(buffer, "_mmap", None)
+    # Writable private pages would lose what was written to them.
+    if isinstance(mapping, mmap.mmap) and view.readonly and hasattr(mmap, "MADV_DONTNEED"):
+        mapping.madvise(mmap.MADV_DONTNEED)

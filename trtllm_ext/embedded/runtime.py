@@ -1,0 +1,58 @@
+"""Runtimes: serialized engines become engines again."""
+
+from typing import Any, get_args
+
+from trtllm_ext.embedded.engine import ICudaEngine
+from trtllm_ext.embedded.loading import load_plan
+from trtllm_ext.embedded.logger import ILogger
+from trtllm_ext.embedded.sessions import LoadMode
+from trtllm_ext.errors import ConfigError, EngineError
+
+
+class Runtime:
+    """Deserializes engines.
+
+    `load_mode` is ours: `prepack` (the default) packs weights for the fastest runs and takes as much memory again;
+    `mapped` uses weights where they lie, so an engine in a mapped file loads at once and processes share its memory,
+    and runs are slower. It counts for engines deserialized after it is set.
+    """
+
+    def __init__(self, logger: ILogger) -> None:
+        self._logger = logger
+        self._load_mode: LoadMode = "prepack"
+        self.max_threads = 1
+        self.temporary_directory: str | None = None
+        self.engine_host_code_allowed = False
+
+    @property
+    def logger(self) -> ILogger:
+        """The logger given at creation."""
+        return self._logger
+
+    @property
+    def load_mode(self) -> LoadMode:
+        """`prepack` or `mapped`. Setting anything else raises ConfigError."""
+        return self._load_mode
+
+    @load_mode.setter
+    def load_mode(self, mode: LoadMode) -> None:
+        if mode not in get_args(LoadMode):
+            raise ConfigError(f"load_mode={mode!r} is not known. Set it to 'prepack' or 'mapped'.")
+        self._load_mode = mode
+
+    def deserialize_cuda_engine(self, serialized_engine: Any) -> ICudaEngine | None:
+        """The engine in `serialized_engine`, anything with the buffer protocol.
+
+        A mapped file or read-only memory is used where it is and must not change while the engine lives; other
+        memory is copied. Every byte is checked. None, with the reason in the log, if the engine is damaged,
+        foreign, or of another version.
+        """
+        try:
+            return ICudaEngine(load_plan(serialized_engine, self._load_mode), self._logger)
+        except (EngineError, ConfigError) as error:
+            self._logger.log(ILogger.ERROR, f"deserialize_cuda_engine: {error}")
+        except MemoryError:
+            self._logger.log(
+                ILogger.ERROR, "deserialize_cuda_engine: there is not enough memory for the engine."
+            )
+        return None

@@ -1,0 +1,59 @@
+"""Element types of an engine's inputs and outputs: by their name in a plan, by TensorRT's type, by ONNX's number."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from trtllm_ext.embedded.enums import DataType
+from trtllm_ext.embedded.types import storage_dtype
+from trtllm_ext.errors import BuildError, EngineError
+
+
+@dataclass(frozen=True)
+class ElementType:
+    """One type of elements. `onnx_type` is its number in TensorProto.DataType."""
+
+    name: str
+    dtype: DataType
+    onnx_type: int
+
+    @property
+    def storage(self) -> np.dtype[Any]:
+        """The numpy type of its elements in memory."""
+        return storage_dtype(self.dtype)
+
+
+_TYPES = (
+    ElementType("float32", DataType.FLOAT, 1),
+    ElementType("uint8", DataType.UINT8, 2),
+    ElementType("int8", DataType.INT8, 3),
+    ElementType("int32", DataType.INT32, 6),
+    ElementType("int64", DataType.INT64, 7),
+    ElementType("bool", DataType.BOOL, 9),
+    ElementType("float16", DataType.HALF, 10),
+    ElementType("bfloat16", DataType.BF16, 16),
+    ElementType("fp8", DataType.FP8, 17),
+)
+_BY_NAME = {element.name: element for element in _TYPES}
+_BY_DTYPE = {element.dtype: element for element in _TYPES}
+
+
+def element_type_named(name: str) -> ElementType:
+    """The type with this name in a plan. Raises EngineError for an unknown one."""
+    try:
+        return _BY_NAME[name]
+    except KeyError:
+        raise EngineError(
+            f"the engine has a tensor of type {name!r}; this version knows {', '.join(_BY_NAME)}."
+        ) from None
+
+
+def element_type_of(dtype: DataType, tensor: str) -> ElementType:
+    """The type of an input or output. Raises BuildError if engines cannot have it there."""
+    try:
+        return _BY_DTYPE[dtype]
+    except KeyError:
+        raise BuildError(
+            f"tensor {tensor!r} has type {dtype}; inputs and outputs of an engine may be {', '.join(_BY_NAME)}."
+        ) from None
