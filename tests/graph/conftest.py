@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import trtllm_ext.embedded as trt
-from trtllm_ext.graph.dtypes import np_dtype_to_trt
+from trtllm_ext.graph.dtypes import np_dtype_to_trt, trt_dtype_to_np
 from trtllm_ext.graph.network import Network, net_guard
 from trtllm_ext.graph.tensor import Tensor
 from trtllm_ext.oracle import evaluate
@@ -59,9 +59,7 @@ def run_embedded(network, arrays):
         context.set_tensor_address(name, array.ctypes.data)
     results = {}
     for tensor in network.get_outputs():
-        dtype = {np_dtype_to_trt(each.dtype): each.dtype for each in _ONE_OF_EACH}[
-            engine.get_tensor_dtype(tensor.name)
-        ]
+        dtype = trt_dtype_to_np(engine.get_tensor_dtype(tensor.name))
         results[tensor.name] = np.zeros(tuple(context.get_tensor_shape(tensor.name)), dtype)
         context.set_tensor_address(tensor.name, results[tensor.name].ctypes.data)
     assert context.execute_async_v3(0), network._logger.errors
@@ -69,23 +67,31 @@ def run_embedded(network, arrays):
 
 
 def run_oracle(network, arrays):
-    """Outputs of the float64 interpreter, by name."""
-    return evaluate(network.trt_network, trt, arrays)
+    """Outputs of the float64 interpreter, by name, rounded to the outputs' types."""
+    results = evaluate(network.trt_network, trt, arrays)
+    with np.errstate(over="ignore"):
+        return {
+            tensor.name: results[tensor.name].astype(trt_dtype_to_np(tensor.dtype))
+            for tensor in network.get_outputs()
+        }
 
 
-_ONE_OF_EACH = [np.zeros(0, trt.types.storage_dtype(dtype)) for dtype in (
-    trt.float32, trt.float16, trt.bfloat16, trt.int32, trt.int64, trt.bool
-)]  # fmt: skip
-
-
-@pytest.fixture(params=["oracle", "embedded"])
+@pytest.fixture(params=[run_oracle, run_embedded], ids=["oracle", "embedded"])
 def run(request, make_network):
     """run(define, *arrays, shapes=None, strongly_typed=True): what define(*tensors) computes, as arrays.
 
     define returns one Tensor or several; shapes declares inputs (with -1 for what varies), by default the arrays' own.
     """
-    runner = {"oracle": run_oracle, "embedded": run_embedded}[request.param]
+    return _evaluator(make_network, request.param)
 
+
+@pytest.fixture
+def run_rounded(make_network):
+    """As `run`, by the embedded engine alone: the oracle does not round between layers."""
+    return _evaluator(make_network, run_embedded)
+
+
+def _evaluator(make_network, runner):
     def evaluated(define, *arrays, shapes=None, strongly_typed=True):
         arrays = [np.asarray(array) for array in arrays]
         network = make_network(strongly_typed)

@@ -161,7 +161,7 @@ def test_an_unset_parameter_is_named(guarded):
     with pytest.raises(GraphError, match=message):
         model(add_input("x", "float32", [4]))
     assert model.layers[0].weight.is_inited() and not model.norm.weight.is_inited()
-    with pytest.raises(GraphError, match=r"parameter .weight. .* has no value"):
+    with pytest.raises(GraphError, match=r"parameter .norm.weight. .* has no value"):
         _ = model.norm.weight.raw_value
 
 

@@ -19,7 +19,7 @@ def test_outside_of_a_guard():
         default_net,
         default_trtnet,
         lambda: Tensor("x", "float32", [1]),
-        lambda: fn.constant(np.zeros(1)),
+        lambda: fn.constant(np.zeros(1, np.float32)),
     ):
         with pytest.raises(
             GraphError, match="no network is being defined here; wrap the code in `with net_guard"
