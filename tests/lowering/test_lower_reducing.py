@@ -38,6 +38,7 @@ def test_reduce_of_floats(type_name, operation, axes, keep):
 @pytest.mark.parametrize("type_name", INTS)
 @pytest.mark.parametrize("operation", REDUCE)
 def test_reduce_of_integers_is_exact(type_name, operation):
+    """Products too, which wrap as in C."""
     a = np.array([[2**29 + 1, -3, 2], [7, 5, -(2**28) - 1]], NUMPY[type_name])
     if type_name == "INT64":
         a[0, 0] = 2**60 + 1
@@ -45,8 +46,16 @@ def test_reduce_of_integers_is_exact(type_name, operation):
         total = a.sum(axis=1, dtype=np.int64)
         expected = (np.sign(total) * (np.abs(total) // 3)).astype(a.dtype)
     else:
-        expected = np.asarray(REDUCE[operation](a, axis=1)).astype(a.dtype)
+        expected = np.asarray(REDUCE[operation](a.astype(np.int64), axis=1)).astype(a.dtype)
     same_bits(reduce(a, type_name, operation, (1,), False), expected)
+
+
+@pytest.mark.parametrize("axes, keep", [((0, 1), True), ((0, 1), False), ((0,), True), ((1,), False)])
+@pytest.mark.parametrize("n", [3, 0])
+def test_product_of_integers_over_axes(axes, keep, n):
+    a = np.arange(2, 2 + 2 * n, dtype=np.int32).reshape(n, 2)
+    got = reduce(a, "INT32", "PROD", axes, keep, shape=(-1, 2))
+    same_bits(got, a.prod(axes, keepdims=keep, dtype=np.int32))
 
 
 @pytest.mark.parametrize("operation, identity", [("SUM", 0), ("PROD", 1), ("MAX", -np.inf), ("MIN", np.inf)])
@@ -91,22 +100,20 @@ def test_normalization(type_name, axes, parameter_shape, constant):
     close_in(type_name, net.run(feeds)["y"], normalize(wide[0], axes, 1e-3) * wide[1] + wide[2], ulps=2)
 
 
-@pytest.mark.parametrize("per_group", [False, True])
+@pytest.mark.parametrize("type_name", FLOATS)
 @pytest.mark.parametrize("batch", [3, 0])
-def test_group_norm(per_group, batch):
+def test_group_norm(type_name, batch):
     channels, groups = 6, 3
-    parameters = groups if per_group else channels
-    a = floats("FLOAT", (batch, channels, 2, 5))
-    scale, bias = floats("FLOAT", (1, parameters, 1, 1), 1), floats("FLOAT", (1, parameters, 1, 1), 2)
+    a = floats(type_name, (batch, channels, 2, 5))
+    scale, bias = floats(type_name, (1, groups, 1, 1), 1), floats(type_name, (1, groups, 1, 1), 2)
     net = Net()
-    x = net.input("a", "FLOAT", (-1, channels, 2, 5))
+    x = net.input("a", type_name, (-1, channels, 2, 5))
     s, b = net.constant(scale), net.constant(bias)
     net.mark(net.op("normalization", x, s, b, 0b1100, epsilon=1e-5, num_groups=groups))
-    wide = a.astype(np.float64).reshape(batch, groups, -1)
-    normal = (normalize(wide, (2,), 1e-5) if batch else wide).reshape(a.shape)
-    repeat = channels // parameters
-    expected = normal * np.repeat(scale, repeat, 1) + np.repeat(bias, repeat, 1)
-    close_in("FLOAT", net.run({"a": a})["y"], expected)
+    grouped = a.astype(np.float64).reshape(batch, groups, channels // groups * 10)
+    wide = (normalize(grouped, (2,), 1e-5) if batch else grouped) * scale[0, :, 0].astype(np.float64)
+    expected = (wide + bias[0, :, 0].astype(np.float64)).reshape(a.shape)
+    close_in(type_name, net.run({"a": a})["y"], expected)
 
 
 @pytest.mark.parametrize("type_name", FLOATS)

@@ -253,7 +253,9 @@ class Emitter:
 
     def segment(self, name: str) -> OnnxSegment:
         """The graph collected so far as a model with its weights."""
-        graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, self._initializers)
+        nodes, read = self._needed()
+        initializers = [tensor for tensor in self._initializers if tensor.name in read]
+        graph = helper.make_graph(nodes, name, self._inputs, self._outputs, initializers)
         model = helper.make_model(
             graph,
             producer_name=PRODUCER,
@@ -262,10 +264,20 @@ class Emitter:
         )
         return OnnxSegment(
             model,
-            tuple(self._weights),
+            tuple(weight for weight in self._weights if weight.name in read),
             tuple(info.name for info in self._inputs),
             tuple(info.name for info in self._outputs),
         )
+
+    def _needed(self) -> tuple[list[onnx.NodeProto], set[str]]:
+        """The nodes that the outputs depend on, and all names that are read: what was folded leaves dead ends."""
+        read = {info.name for info in self._outputs}
+        nodes = []
+        for node in reversed(self._nodes):
+            if read.intersection(node.output):
+                nodes.append(node)
+                read.update(node.input)
+        return nodes[::-1], read
 
 
 def broadcast_shape(*shapes: tuple[int, ...]) -> tuple[int, ...]:

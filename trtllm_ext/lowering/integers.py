@@ -1,5 +1,7 @@
 """Integer arithmetic that ONNX Runtime lacks or does otherwise than TensorRT."""
 
+from onnx import helper
+
 from trtllm_ext.lowering.element_types import BOOL, INT64
 from trtllm_ext.lowering.emitter import Emitter
 from trtllm_ext.lowering.values import Value
@@ -31,6 +33,31 @@ def floor_divide(emitter: Emitter, a: Value, b: Value) -> Value:
     )
     below = emitter.map("And", inexact, signs_differ)
     return emitter.map("Sub", quotient, emitter.cast(below, a.onnx_type))
+
+
+def product(emitter: Emitter, value: Value, axis: int) -> Value:
+    """The product over one axis, which is removed, modulo 2 ** bits (the runtime's own goes through double)."""
+    rest = value.shape[:axis] + value.shape[axis + 1 :]
+    wide = emitter.cast(value, INT64)
+    zeros = emitter.map("Mul", wide, emitter.scalar(0, INT64))
+    zeros = emitter.node("ReduceSum", [zeros, emitter.ints([axis])], INT64, rest, keepdims=0)
+    one = emitter.scalar(1, INT64)
+    ones = emitter.map("Add", zeros, one)
+    if value.shape[axis] <= 0:
+        # Scan refuses to go over nothing.
+        pads = [0] * value.ndim + [int(other == axis) for other in range(value.ndim)]
+        longer = (*value.shape[:axis], -1, *value.shape[axis + 1 :])
+        wide = emitter.node("Pad", [wide, emitter.ints(pads), one], INT64, longer)
+    dims = [length if length >= 0 else None for length in rest]
+    state, element, result = (
+        helper.make_tensor_value_info(name, INT64, dims) for name in ("so_far", "element", "with_element")
+    )
+    step = helper.make_node("Mul", ["so_far", "element"], ["with_element"])
+    body = helper.make_graph([step], "multiply", [state, element], [result])
+    total = emitter.node(
+        "Scan", [ones, wide], INT64, rest, body=body, num_scan_inputs=1, scan_input_axes=[axis]
+    )
+    return emitter.cast(total, value.onnx_type)
 
 
 def power(emitter: Emitter, a: Value, b: Value) -> Value:

@@ -2,8 +2,9 @@
 
 from trtllm_ext.lowering.element_types import BOOL, FLOAT
 from trtllm_ext.lowering.emitter import Emitter
-from trtllm_ext.lowering.integers import divide
+from trtllm_ext.lowering.integers import divide, product
 from trtllm_ext.lowering.layer import Layer
+from trtllm_ext.lowering.movement import unsqueeze
 from trtllm_ext.lowering.registry import lowers
 from trtllm_ext.lowering.values import Value
 
@@ -52,7 +53,17 @@ def reduce(layer: Layer) -> Value:
             count = emitter.map("Mul", count, emitter.dim_of(value, axis))
         total = reduce_over(emitter, "ReduceSum", value, axes, keep)
         return divide(emitter, total, emitter.cast(count, value.onnx_type))
+    if operation == "PROD" and value.onnx_type != FLOAT:
+        return _integer_product(emitter, value, axes, keep)
     return reduce_over(emitter, _REDUCE[operation], value, axes, keep)
+
+
+def _integer_product(emitter: Emitter, value: Value, axes: tuple[int, ...], keep: bool) -> Value:
+    for axis in reversed(axes):
+        value = product(emitter, value, axis)
+    for axis in axes if keep else ():
+        value = unsqueeze(emitter, value, axis)
+    return value
 
 
 @lowers("SOFTMAX")
