@@ -1,0 +1,109 @@
+"""Feed-forward sublayers against their formulas, for each activation and each type."""
+
+import numpy as np
+import pytest
+from sublayer_formulas import DTYPES, assert_close, feed_forward, gated_feed_forward, run_module, set_random
+
+from trtllm_ext.checkpoint import ACTIVATIONS
+from trtllm_ext.errors import ConfigError
+from trtllm_ext.layers import FeedForward, GatedFeedForward
+
+BUDGET_S = 40
+
+HIDDEN, FFN, TOKENS = 24, 56, 7
+
+
+def tokens(dtype, rows=TOKENS):
+    return np.random.default_rng(9).normal(size=(rows, HIDDEN)).astype(DTYPES[dtype])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_feed_forward(activation, dtype):
+    layer = FeedForward(HIDDEN, FFN, activation, dtype=dtype)
+    weights, x = set_random(layer, dtype), tokens(dtype)
+    reference = feed_forward(x.astype(np.float64), weights, activation)
+    assert_close(run_module(layer, {"x": x}, dtype), reference, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_gated_feed_forward(activation, dtype):
+    layer = GatedFeedForward(HIDDEN, FFN, activation, dtype=dtype)
+    weights, x = set_random(layer, dtype), tokens(dtype)
+    reference = gated_feed_forward(x.astype(np.float64), weights, activation)
+    assert_close(run_module(layer, {"x": x}, dtype), reference, dtype)
+
+
+@pytest.mark.parametrize("kind", [FeedForward, GatedFeedForward])
+@pytest.mark.parametrize("rows", [1, 64])
+def test_without_biases_one_token_and_many(kind, rows):
+    layer = kind(HIDDEN, FFN, "silu", bias=False)
+    weights, x = set_random(layer, "float32"), tokens("float32", rows)
+    assert not any(name.endswith("bias") for name in weights)
+    formula = feed_forward if kind is FeedForward else gated_feed_forward
+    assert_close(run_module(layer, {"x": x}), formula(x.astype(np.float64), weights, "silu"), "float32")
+
+
+def test_relu_is_the_default_as_in_the_original_transformer_and_silu_for_gates():
+    assert FeedForward(4, 8).hidden_act == "relu"
+    assert GatedFeedForward(4, 8).hidden_act == "silu"
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_fc_is_the_activated_matrix_and_gate_the_linear_one(swap):
+    """Hand-made weights for which the two orders give different numbers: relu(-1) * 2 = 0, relu(2) * -1 = -2."""
+    layer = GatedFeedForward(1, 1, "relu", bias=False)
+    fc, gate = (2.0, -1.0) if swap else (-1.0, 2.0)
+    for part, value in (("fc", fc), ("gate", gate), ("proj", 1.0)):
+        getattr(layer, part).weight.value = np.array([[value]], np.float32)
+    got = run_module(layer, {"x": np.array([[1.0]], np.float32)})
+    assert got.tolist() == ([[-2.0]] if swap else [[0.0]])
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu_tanh", "relu"])
+def test_swapping_fc_and_gate_is_noticed_with_random_weights(activation):
+    layer = GatedFeedForward(HIDDEN, FFN, activation)
+    weights, x = set_random(layer, "float32"), tokens("float32")
+    swapped = {**weights}
+    for leaf in ("weight", "bias"):
+        swapped[f"fc.{leaf}"], swapped[f"gate.{leaf}"] = weights[f"gate.{leaf}"], weights[f"fc.{leaf}"]
+    got = run_module(layer, {"x": x})
+    assert_close(got, gated_feed_forward(x.astype(np.float64), weights, activation), "float32")
+    with pytest.raises(AssertionError, match="largest error"):
+        assert_close(got, gated_feed_forward(x.astype(np.float64), swapped, activation), "bfloat16")
+
+
+def test_the_two_gelus_are_told_apart():
+    layer = FeedForward(HIDDEN, FFN, "gelu_erf")
+    weights, x = set_random(layer, "float32"), tokens("float32")
+    with pytest.raises(AssertionError, match="largest error"):
+        assert_close(
+            run_module(layer, {"x": x}), feed_forward(x.astype(np.float64), weights, "gelu_tanh"), "float32"
+        )
+
+
+@pytest.mark.parametrize("kind", [FeedForward, GatedFeedForward])
+def test_arguments(kind):
+    with pytest.raises(ConfigError, match=r"'gelu' is ambiguous"):
+        kind(8, 16, "gelu")
+    with pytest.raises(ConfigError, match=r"activation 'reul' is not known. Did you mean 'relu'"):
+        kind(8, 16, "reul")
+    with pytest.raises(
+        ConfigError, match=r"ffn_hidden_size=18 does not split over tp_size=4 \(remainder 2\).*pad .* to 20"
+    ):
+        kind(8, 18, tp_size=4)
+    with pytest.raises(ConfigError, match=r"tp_group=\[0, 0\] does not name tp_size=2 different ranks"):
+        kind(8, 16, tp_size=2, tp_group=[0, 0])
+
+
+@pytest.mark.parametrize("kind", [FeedForward, GatedFeedForward])
+def test_shards_have_their_shapes_and_do_not_run_yet(kind):
+    layer = kind(8, 12, "relu", tp_size=2, tp_group=[0, 1])
+    assert layer.fc.weight.shape == (6, 8)
+    assert layer.fc.bias.shape == (6,)
+    assert layer.proj.weight.shape == (8, 6)
+    assert layer.proj.bias.shape == (8,)
+    set_random(layer, "float32")
+    with pytest.raises(ConfigError, match=r"tp_size=2 holds one shard .* Use tp_size=1"):
+        run_module(layer, {"x": np.zeros((1, 8), np.float32)})

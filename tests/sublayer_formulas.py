@@ -1,0 +1,134 @@
+"""The sublayers' formulas in float64 numpy, written from the papers, and a way to run a module as an engine."""
+
+import math
+from collections import OrderedDict
+
+import ml_dtypes
+import numpy as np
+
+import trtllm_ext as tx
+
+DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+
+# Largest error against float64, as a share of the reference's largest magnitude. Weights and inputs are rounded to
+# the type before, so what remains is the engine's: float32 sums in another order; a few roundings of a narrow type,
+# each half of 2^-10 (float16) or 2^-7 (bfloat16), one at the edge of every layer.
+TOLERANCE = {"float32": 2e-6, "float16": 4e-3, "bfloat16": 3e-2}
+
+
+def assert_close(got, reference, dtype, factor=1.0):
+    assert got.shape == reference.shape
+    error = np.abs(got.astype(np.float64) - reference).max()
+    limit = factor * TOLERANCE[dtype] * np.abs(reference).max()
+    assert error <= limit, f"{dtype}: largest error {error:.3g}, allowed {limit:.3g}"
+
+
+def run_module(module, inputs, dtype="float32"):
+    """Build module(*inputs) and run it: the inputs' first dimension is dynamic, the output is called y."""
+    builder = tx.Builder()
+    network = builder.create_network()
+    with tx.net_guard(network):
+        tensors = []
+        for name, value in inputs.items():
+            kind = "int32" if value.dtype == np.int32 else dtype
+            ranges = OrderedDict(rows=[[1, 8, 64]])
+            ranges.update((f"{name}{i}", [size]) for i, size in enumerate(value.shape[1:]))
+            shape = [-1, *value.shape[1:]]
+            tensors.append(tx.Tensor(name=name, dtype=kind, shape=shape, dim_range=ranges))
+        output = module(*tensors)
+        output.mark_output("y", dtype)
+    engine = builder.build_engine(network, builder.create_builder_config(precision=dtype))
+    with tx.Session.from_serialized_engine(engine) as session:
+        return session.run(inputs)["y"]
+
+
+def set_random(module, dtype, seed=0):
+    """Give every parameter random values of `dtype`; returns them as float64 by name."""
+    rng = np.random.default_rng(seed)
+    weights = {}
+    for name, parameter in module.named_parameters():
+        scale = 1 / math.sqrt(parameter.shape[-1]) if len(parameter.shape) == 2 else 0.3
+        values = rng.normal(scale=scale, size=parameter.shape)
+        if name.endswith("weight") and len(parameter.shape) == 1:
+            values += 1  # a norm's
+        parameter.value = values.astype(DTYPES[dtype])
+        weights[name] = parameter.raw_value.astype(np.float64)
+    return weights
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def gelu_erf(x):
+    return x / 2 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+
+
+ACTIVATION = {
+    "relu": lambda x: np.maximum(x, 0),
+    "gelu_erf": gelu_erf,
+    "gelu_tanh": lambda x: x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+    "quick_gelu": lambda x: x * sigmoid(1.702 * x),
+    "silu": lambda x: x * sigmoid(x),
+    "squared_relu": lambda x: np.maximum(x, 0) ** 2,
+    "sigmoid": sigmoid,
+    "tanh": np.tanh,
+    "identity": lambda x: x,
+}
+
+
+def layer_norm(x, weight, bias, eps):
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + eps) * weight + bias
+
+
+def rms_norm(x, weight, eps):
+    return x / np.sqrt((x**2).mean(-1, keepdims=True) + eps) * weight
+
+
+def linear(x, weights, prefix):
+    return x @ weights[f"{prefix}.weight"].T + weights.get(f"{prefix}.bias", 0.0)
+
+
+def feed_forward(x, weights, activation, prefix=""):
+    return linear(ACTIVATION[activation](linear(x, weights, f"{prefix}fc")), weights, f"{prefix}proj")
+
+
+def gated_feed_forward(x, weights, activation, prefix=""):
+    activated = ACTIVATION[activation](linear(x, weights, f"{prefix}fc"))
+    return linear(activated * linear(x, weights, f"{prefix}gate"), weights, f"{prefix}proj")
+
+
+def residual(x, sublayer, norm, placement, post_norm=None, scale=1.0):
+    match placement:
+        case "none":
+            return x + scale * sublayer(x)
+        case "pre":
+            return x + scale * sublayer(norm(x))
+        case "post":
+            return norm(x + scale * sublayer(x))
+        case "branch":
+            return x + scale * norm(sublayer(x))
+        case "sandwich":
+            return x + scale * post_norm(sublayer(norm(x)))
+    raise ValueError(placement)
+
+
+def softmax(x):
+    shifted = np.exp(x - x.max(-1, keepdims=True))
+    return shifted / shifted.sum(-1, keepdims=True)
+
+
+def self_attention(x, weights, heads, keep=None, prefix=""):
+    """x: (batch, seq, hidden); keep: bool (batch, seq), False for padding. One head at a time."""
+    qkv = linear(x, weights, f"{prefix}qkv")
+    inner = qkv.shape[-1] // 3
+    size = inner // heads
+    joined = np.zeros((*x.shape[:2], inner))
+    for head in range(heads):
+        q, k, v = (qkv[..., part * inner + head * size :][..., :size] for part in range(3))
+        scores = q @ k.transpose(0, 2, 1) / math.sqrt(size)
+        if keep is not None:
+            scores = np.where(keep[:, None, :], scores, -np.inf)
+        joined[..., head * size : (head + 1) * size] = softmax(scores) @ v
+    return linear(joined, weights, f"{prefix}dense")
