@@ -48,12 +48,14 @@ def run_embedded(network, arrays):
     profile = builder.create_optimization_profile()
     for name, array in arrays.items():
         profile.set_shape(name, array.shape, array.shape, array.shape)
+        if any(tensor.name == name and tensor.trt_tensor.is_shape_tensor for tensor in network.get_inputs()):
+            profile.set_shape_input(name, *[array.tolist()] * 3)
     config.add_optimization_profile(profile)
     plan = builder.build_serialized_network(network.trt_network, config)
     assert plan is not None, network._logger.errors
     engine = trt.Runtime(network._logger).deserialize_cuda_engine(plan)
     context = engine.create_execution_context()
-    held = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    held = {name: np.array(array, order="C") for name, array in arrays.items()}
     for name, array in held.items():
         assert context.set_input_shape(name, array.shape), network._logger.errors
         context.set_tensor_address(name, array.ctypes.data)

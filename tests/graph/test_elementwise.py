@@ -146,7 +146,7 @@ def test_shapes_that_do_not_broadcast_are_refused(guarded):
     _, add_input = guarded
     with pytest.raises(
         GraphError,
-        match=r"ELEMENTWISE_SUM_0: the shapes do not fit \(float32 \(2, 3\), float32 \(2, 4\)\)|refuses",
+        match=r"add_L\d+/.*: add_elementwise refuses float32 \(2, 3\), float32 \(2, 4\).*conformable",
     ):
         fn.add(add_input("x", "float32", [2, 3]), add_input("y", "float32", [2, 4]))
 

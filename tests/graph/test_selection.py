@@ -125,5 +125,7 @@ def test_concat_errors(guarded):
         fn.concat([])
     with pytest.raises(GraphError, match="different types, float32 and float16"):
         fn.concat([add_input("x", "float32", [2]), add_input("y", "float16", [2])])
-    with pytest.raises(GraphError, match=r"CONCATENATION_0: the shapes do not fit|refuses"):
+    with pytest.raises(
+        GraphError, match=r"CONCATENATION_0 does not work out for the inputs .*agree in all other dimensions"
+    ):
         fn.concat([add_input("a", "float32", [2, 3]), add_input("b", "float32", [3, 2])], dim=0)

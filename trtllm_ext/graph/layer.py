@@ -55,9 +55,8 @@ def _create_tensor(trt_tensor: Any, producer: Any, dtype: Any = None) -> Tensor:
         given = ", ".join(
             f"{readable(each.dtype)} {_shape_text(each)}" for each in inputs if each is not None
         )
-        raise GraphError(
-            f"{producer.name}: the shapes do not fit ({given}): {network.logged_since(network._log_mark)}"
-        ) from None
+        reason = network.logged_since(network._log_mark).removeprefix(f"{producer.name}: ")
+        raise GraphError(f"{producer.name} does not work out for the inputs {given}: {reason}") from None
     return tensor
 
 
