@@ -26,11 +26,12 @@ _ALIGNMENT = 64
 class _Slot:
     """An input or output of a context: its shape, its memory, and whether the binding shows both."""
 
-    __slots__ = ("address", "allocator", "element", "is_bound", "record", "shape")
+    __slots__ = ("address", "allocator", "element", "is_bound", "item_bytes", "record", "shape")
 
     def __init__(self, record: TensorRecord, element: ElementType) -> None:
         self.record = record
         self.element = element
+        self.item_bytes = int(element.storage.itemsize)
         self.shape: Shape | None = record.shape if record.is_input and -1 not in record.shape else None
         self.address: int | None = None
         self.allocator: IOutputAllocator | None = None
@@ -59,6 +60,8 @@ class IExecutionContext:
             {name: slot.element.onnx_type for name, slot in self._slots.items()},
         )
         self._profile_index = 0
+        # No shape has changed since those of the outputs were inferred.
+        self._is_inferred = False
         # Nothing has changed since the last run, so the bindings are right as they are.
         self._is_ready = False
         self._late: list[str] = []
@@ -91,7 +94,7 @@ class IExecutionContext:
             )
         if profile_index != self._profile_index:
             self._profile_index = profile_index
-            self._is_ready = False
+            self._is_inferred = self._is_ready = False
             for slot in self._inputs.values():
                 if -1 in slot.record.shape:
                     slot.shape, slot.is_bound = None, False
@@ -124,7 +127,7 @@ class IExecutionContext:
                     f"{_range_text(low, high)}.",
                 )
         slot.shape, slot.is_bound = exact, False
-        self._is_ready = False
+        self._is_inferred = self._is_ready = False
         return True
 
     def get_tensor_shape(self, name: str) -> Dims:
@@ -135,7 +138,7 @@ class IExecutionContext:
             return Dims._invalid()
         if slot.record.is_input:
             return Dims(slot.record.shape if slot.shape is None else slot.shape)
-        if self._missing() or not self._infer("get_tensor_shape"):
+        if not self._is_inferred and (self._missing() or not self._infer("get_tensor_shape")):
             return Dims(slot.record.shape)
         return Dims(slot.shape or ())
 
@@ -190,7 +193,7 @@ class IExecutionContext:
             )
         except ValueError:
             return -1
-        return -1 if -1 in shapes[name] else volume(shapes[name]) * slot.element.storage.itemsize
+        return -1 if -1 in shapes[name] else volume(shapes[name]) * slot.item_bytes
 
     # Memory
 
@@ -203,11 +206,11 @@ class IExecutionContext:
             return True
         if not isinstance(memory, int) or memory < 0:
             return self._refuse("set_tensor_address", f"{memory!r} given for {name!r} is not an address.")
-        if memory % slot.element.storage.itemsize:
+        if memory % slot.item_bytes:
             return self._refuse(
                 "set_tensor_address",
                 f"address {memory:#x} of {name!r} is not aligned to its elements of "
-                f"{slot.element.storage.itemsize} bytes ({slot.element.name}).",
+                f"{slot.item_bytes} bytes ({slot.element.name}).",
             )
         slot.address, slot.is_bound = memory, False
         self._is_ready = False
@@ -298,6 +301,9 @@ class IExecutionContext:
             if slot.shape != found[name]:
                 slot.shape, slot.is_bound = found[name], False
                 self._is_ready = False
+        self._late = [name for name, shape in found.items() if -1 in shape]
+        # Values of shape inputs may change in place, unseen.
+        self._is_inferred = not self._shape_inputs
         return True
 
     def _values(self, method: str) -> Mapping[str, np.ndarray[Any, Any]] | None:
@@ -307,7 +313,7 @@ class IExecutionContext:
             low, _, high = self._profile.values[name]
             shape = slot.shape or ()
             if slot.address:
-                data = ctypes.string_at(slot.address, volume(shape) * slot.element.storage.itemsize)
+                data = ctypes.string_at(slot.address, volume(shape) * slot.item_bytes)
                 values[name] = np.frombuffer(data, slot.element.storage).reshape(shape)
             else:
                 values[name] = np.array(low, slot.element.storage).reshape(shape)
@@ -326,24 +332,17 @@ class IExecutionContext:
         execution = self._execution
         if execution is None:
             return self._refuse("execute_async_v3", "the context was deleted.")
-        missing = self._missing()
-        if missing:
-            return self._refuse(
-                "execute_async_v3",
-                f"shape or value of {', '.join(map(repr, missing))} is not set; set it before a run.",
-            )
-        if not self._infer("execute_async_v3"):
-            return False
-        self._late = [name for name, slot in self._outputs.items() if -1 in (slot.shape or ())]
+        if not self._is_inferred:
+            missing = self._missing()
+            if missing:
+                return self._refuse(
+                    "execute_async_v3",
+                    f"shape or value of {', '.join(map(repr, missing))} is not set; set it before a run.",
+                )
+            if not self._infer("execute_async_v3"):
+                return False
         for name, slot in self._slots.items():
-            if name in self._late:
-                if slot.allocator is None:
-                    return self._refuse(
-                        "execute_async_v3",
-                        f"the size of output {name!r} depends on data; set an output allocator for it.",
-                    )
-                execution.bind_late(name)
-            elif not self._bind(execution, name, slot, stream):
+            if not slot.is_bound and not self._bind(execution, name, slot, stream):
                 return False
         # Allocators are asked at every run, and values of shape inputs may have changed in place.
         self._is_ready = not self._shape_inputs and all(
@@ -354,15 +353,19 @@ class IExecutionContext:
     def _bind(self, execution: Execution, name: str, slot: _Slot, stream: int) -> bool:
         shape = slot.shape or ()
         address = slot.address
+        if name in self._late:
+            if slot.allocator is None:
+                return self._refuse(
+                    "execute_async_v3",
+                    f"the size of output {name!r} depends on data; set an output allocator for it.",
+                )
+            execution.bind_late(name)
+            return True
         if slot.allocator is not None:
-            address = self._allocate(
-                name, slot.allocator, shape, volume(shape) * slot.element.storage.itemsize, stream
-            )
+            address = self._allocate(name, slot.allocator, shape, volume(shape) * slot.item_bytes, stream)
             if address is None:
                 return False
-        elif slot.is_bound:
-            return True
-        if not address and volume(shape):
+        if not address and 0 not in shape:
             return self._refuse(
                 "execute_async_v3", f"the address of {name!r} is not set; use set_tensor_address()."
             )
