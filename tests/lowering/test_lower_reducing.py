@@ -64,6 +64,18 @@ def test_reduce_over_nothing(operation, identity):
     same_bits(got, np.full(3, identity, np.float32))
 
 
+@pytest.mark.parametrize("type_name, expected", [("FLOAT", np.nan), ("INT32", 0), ("INT64", 0)])
+def test_average_of_nothing(type_name, expected):
+    a = np.zeros((3, 0), NUMPY[type_name])
+    same_bits(reduce(a, type_name, "AVG", (1,), False, shape=(3, -1)), np.full(3, expected, NUMPY[type_name]))
+
+
+def test_average_over_a_length_known_at_run_time():
+    a = whole("FLOAT", (4, 2, 3))
+    got = reduce(a, "FLOAT", "AVG", (0, 1), True, shape=(-1, -1, 3))
+    same_bits(got, a.mean((0, 1), keepdims=True))
+
+
 @pytest.mark.parametrize("type_name", FLOATS)
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_softmax(type_name, axis):
@@ -142,6 +154,16 @@ def test_matrix_multiply(type_name, op0, op1, batch, constant):
         expected = expected[..., 0] if op1 == "VECTOR" else expected[..., 0, :]
     got = net.run({"a": a} if constant else {"a": a, "b": b})["y"]
     same_bits(got, expected.astype(np.float32).astype(NUMPY[type_name]))
+
+
+@pytest.mark.parametrize("batch", [3, 1, 0])
+def test_batch_of_none_against_one(batch):
+    a, b = whole("FLOAT", (batch, 2, 3, 5)), whole("FLOAT", (1, 2, 4, 5), 1)
+    net = Net()
+    operations = net.trt.MatrixOperation
+    x, z = net.input("a", "FLOAT", (-1, 2, 3, 5)), net.input("b", "FLOAT", b.shape)
+    net.mark(net.op("matrix_multiply", x, operations.NONE, z, operations.TRANSPOSE))
+    same_bits(net.run({"a": a, "b": b})["y"], a @ b.swapaxes(-1, -2))
 
 
 @pytest.mark.parametrize("tokens", [0, 1, 5])

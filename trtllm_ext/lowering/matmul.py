@@ -64,7 +64,26 @@ def _matrix_alone(weight: Value, rank: int) -> Value:
     return weight
 
 
+def _none_for_none(layer: Layer, value: Value, other: Value) -> Value:
+    """`value` with its batch dimensions of 1 cut to 0 where those of `other` turn out to be 0.
+
+    The runtime does not broadcast 1 to 0 if there is a second, longer batch dimension.
+    """
+    emitter, batch = layer.emitter, value.shape[:-2]
+    if value.ndim != other.ndim or all(length == 1 for length in batch):
+        return value
+    for axis, length in enumerate(batch):
+        if length == 1 and other.shape[axis] < 0:
+            count = unsqueeze(emitter, emitter.dim_of(other, axis), 0)
+            end = emitter.map("Min", count, emitter.ints([1]))
+            shape = (*value.shape[:axis], -1, *value.shape[axis + 1 :])
+            inputs = [value, emitter.ints([0]), end, emitter.ints([axis])]
+            value = emitter.node("Slice", inputs, FLOAT, shape)
+    return value
+
+
 def _product(layer: Layer, a: Value, b: Value, transpose_a: bool, transpose_b: bool) -> Value:
+    a, b = _none_for_none(layer, a, b), _none_for_none(layer, b, a)
     rows = a.shape[-1 if transpose_a else -2]
     columns = b.shape[-2 if transpose_b else -1]
     shape = (*broadcast_shape(a.shape[:-2], b.shape[:-2]), rows, columns)

@@ -46,16 +46,28 @@ def reduce(layer: Layer) -> Value:
         raise layer.refusal(f"the reduction {operation} is not supported on an input of this type")
     if not axes:
         raise layer.refusal("a reduction needs at least one axis")
-    if operation == "AVG" and value.onnx_type != FLOAT:
-        # The runtime's own mean of integers goes through a float.
-        count = emitter.ints(1)
-        for axis in axes:
-            count = emitter.map("Mul", count, emitter.dim_of(value, axis))
-        total = reduce_over(emitter, "ReduceSum", value, axes, keep)
-        return divide(emitter, total, emitter.cast(count, value.onnx_type))
+    if operation == "AVG":
+        return mean(emitter, value, axes, keep)
     if operation == "PROD" and value.onnx_type != FLOAT:
         return _integer_product(emitter, value, axes, keep)
     return reduce_over(emitter, _REDUCE[operation], value, axes, keep)
+
+
+def mean(emitter: Emitter, value: Value, axes: tuple[int, ...], keep: bool) -> Value:
+    """The average; over nothing it is NaN, and 0 for integers, whose average is rounded toward zero.
+
+    The runtime's own is 0 over nothing, and goes through a float for integers.
+    """
+    if value.onnx_type == FLOAT and all(value.shape[axis] > 0 for axis in axes):
+        return reduce_over(emitter, "ReduceMean", value, axes, keep)
+    total = reduce_over(emitter, "ReduceSum", value, axes, keep)
+    count = emitter.ints(1)
+    for axis in axes:
+        count = emitter.map("Mul", count, emitter.dim_of(value, axis))
+    if value.onnx_type == FLOAT:
+        return emitter.map("Div", total, emitter.cast(count, FLOAT))
+    count = emitter.map("Max", count, emitter.ints(1))
+    return divide(emitter, total, emitter.cast(count, value.onnx_type))
 
 
 def _integer_product(emitter: Emitter, value: Value, axes: tuple[int, ...], keep: bool) -> Value:
