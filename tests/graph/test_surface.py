@@ -86,3 +86,24 @@ def test_importing_the_room_is_light():
     subprocess.run(
         [sys.executable, "-c", code], check=True, env={"TRTLLM_EXT_BACKEND": "embedded", "PATH": ""}
     )
+
+
+def test_names_are_tensorrt_llms_where_it_is_in_use():
+    code = """
+import sys, types
+from trtllm_ext import backend
+backend.choice = lambda: backend.Choice("tensorrt", "tensorrt_llm", ())
+for name in ("tensorrt_llm", "tensorrt_llm.functional", "tensorrt_llm.module"):
+    sys.modules[name] = types.ModuleType(name)
+top, below = sys.modules["tensorrt_llm"], sys.modules["tensorrt_llm.module"]
+below.ModuleList = object()
+from trtllm_ext import graph
+for name in graph.__all__:
+    if name not in ("ModuleList", "functional"):
+        setattr(top, name, object())
+        assert getattr(graph, name) is getattr(top, name), name
+from trtllm_ext.graph import ModuleList, functional
+assert ModuleList is below.ModuleList and functional is sys.modules["tensorrt_llm.functional"]
+assert "trtllm_ext.graph.functional" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -80,6 +80,7 @@ def test_an_input_with_ranges(guarded):
     assert [profile.opt for profile in x.profiles] == [(4, 8), (16, 8)]
     assert [profile.max for profile in x.profiles] == [(16, 8), (64, 8)]
     assert x.profiles[0].dimension_names == ("tokens", "hidden")
+    assert x.trt_tensor.get_dimension_name(0) == "tokens" and not x.trt_tensor.get_dimension_name(1)
     assert network.get_inputs()[0] is x
     assert network.is_input(x) and x.network is network and x.get_parent() is None
 

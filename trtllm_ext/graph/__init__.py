@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from trtllm_ext.graph.parameter import Parameter
     from trtllm_ext.graph.tensor import Tensor
 
-# name -> (our module, tensorrt_llm's module); both below their own package
+# Where ours are. tensorrt_llm has them all at its top, but for ModuleList.
 _HOME = {
-    "Module": ("module", "module"),
-    "ModuleList": ("module", "module"),
-    "Network": ("network", "network"),
-    "Parameter": ("parameter", "parameter"),
-    "Tensor": ("tensor", "functional"),
-    "constant": ("functional", "functional"),
-    "default_net": ("network", "_common"),
-    "default_trtnet": ("network", "_common"),
-    "net_guard": ("network", "network"),
-    "precision": ("network", "_common"),
-    "str_dtype_to_trt": ("dtypes", "_utils"),
+    "Module": "module",
+    "ModuleList": "module",
+    "Network": "network",
+    "Parameter": "parameter",
+    "Tensor": "tensor",
+    "constant": "functional",
+    "default_net": "network",
+    "default_trtnet": "network",
+    "net_guard": "network",
+    "precision": "network",
+    "str_dtype_to_trt": "dtypes",
 }
 
 __all__ = [
@@ -54,11 +54,15 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     theirs = backend.choice().graph == "tensorrt_llm"
-    package = "tensorrt_llm" if theirs else __name__
+    value: Any
     if name == "functional":
-        value: Any = import_module(f"{package}.functional")
+        value = import_module("tensorrt_llm.functional" if theirs else f"{__name__}.functional")
+    elif theirs:
+        value = getattr(
+            import_module("tensorrt_llm.module" if name == "ModuleList" else "tensorrt_llm"), name
+        )
     else:
-        value = getattr(import_module(f"{package}.{_HOME[name][theirs]}"), name)
+        value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
     globals()[name] = value
     return value
 

@@ -72,6 +72,9 @@ class Tensor:
             sizes = tuple(int(size) for size in shape)
             self.profiles = _profiles(name, sizes, dim_range)
             trt_tensor = self._network.add_input(self, to_trt_dtype(dtype), sizes)
+            for i, dim in enumerate(dim_range or ()):
+                if sizes[i] == -1:  # inputs whose sizes have one name have one size
+                    trt_tensor.set_dimension_name(i, str(dim))
             if location is not None:
                 trt_tensor.location = location
         self.trt_tensor = trt_tensor
@@ -106,11 +109,10 @@ class Tensor:
         self.trt_tensor.shape = tensorrt().Dims(list(shape))
 
     def trt_shape(self) -> tuple[int, ...]:
-        """The shape that TensorRT infers. Raises ValueError when it cannot (its Dims then have no length)."""
+        """The shape that TensorRT infers. Raises ValueError when it cannot."""
         dims = self.trt_tensor.shape
-        if len(dims) < 0:
-            raise ValueError(f"{self.name} has no shape")
-        return tuple(int(size) for size in dims)
+        # Dims that could not be inferred have the length -1: len() raises, while iteration would just end.
+        return tuple(int(dims[i]) for i in range(len(dims)))
 
     @property
     def location(self) -> Any:
