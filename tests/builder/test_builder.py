@@ -118,7 +118,10 @@ def test_unset_parameters_are_an_error():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"precision": "float64"}, "precision='float64' is not known; it is one of float32, float16, bfloat16"),
+        (
+            {"precision": "float64"},
+            "precision='float64' is not known; it is one of float32, float16, bfloat16",
+        ),
         ({"profiling_verbosity": "loud"}, "profiling_verbosity='loud' is not known; it is one of"),
         ({"int8": True}, "int8=True needs quantised weights"),
         ({"precision_constraints": "maybe"}, "precision_constraints='maybe' is not known"),

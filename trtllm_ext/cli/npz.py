@@ -18,15 +18,14 @@ def read_npz(path: str) -> dict[str, np.ndarray[Any, Any]]:
     if not file.is_file():
         raise InputError(f"{path} does not exist or is no file; expected an .npz file of named arrays.")
     try:
-        with np.load(file, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise InputError(
-                    f"{path} holds a single array without a name; write it with numpy.savez(file, name=array)."
-                )
-            return {
-                name: np.ascontiguousarray(archive[name]).reshape(archive[name].shape)
-                for name in archive.files
-            }
+        archive = np.load(file, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise InputError(
+                f"{path} holds a single array without a name; write it with numpy.savez(file, name=array)."
+            )
+        with archive:
+            # ascontiguousarray alone would turn an array without dimensions into one with one.
+            return {name: np.asarray(archive[name], order="C") for name in archive.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as problem:
         raise InputError(
             f"{path} is not an .npz file of plain arrays "

@@ -219,7 +219,7 @@ class Session:
     def _take_inputs(self, inputs: Mapping[str, Any], check: bool) -> list[tuple[Port, Shape]]:
         """Bind the inputs' addresses; returns those whose shape is not the one the context knows."""
         changed: list[tuple[Port, Shape]] = []
-        if len(inputs) != len(self._inputs):
+        if type(inputs) is not dict or len(inputs) != len(self._inputs):
             self._check_names(inputs)
         for port in self._input_ports:
             try:
@@ -259,7 +259,13 @@ class Session:
                 value = self._memory.new(port, shape, inputs[first] if first else None)
             else:
                 last = port.last
-                if last is not None and last() is value and value.shape == shape:
+                if (
+                    last is not None
+                    and last() is value
+                    and value.shape == shape
+                    and value.dtype == port.numpy_dtype
+                    and value.flags.writeable
+                ):
                     results[port.name] = value
                     continue
                 if check:
