@@ -112,6 +112,15 @@ def test_layer_names_are_unique_and_stop_at_the_guard(guarded):
     assert [name.rsplit("_", 1)[-1] for name in names] == ["0", "1", "2"]
 
 
+def test_layer_names_leave_out_our_helpers(make_network):
+    network = make_network()
+    with net_guard(network):
+        fn.chunk(fn.layer_norm(Tensor("x", "float32", [-1, 8]), 8), 2, dim=-1)
+    named = "\n".join(layer.name for layer in network.get_layers())
+    assert "/split_L" in named and "layer_norm_L" in named
+    assert "<" not in named and "/_" not in named
+
+
 def test_layer_names_without_modules(make_network):
     network = make_network()
     with net_guard(network):

@@ -4,13 +4,20 @@ TensorRT-LLM's pattern: the module that is being called, then the functions betw
 the lines they were in. A profile, a log or an error that names a layer so points to the code that made it.
 """
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
 MAX_FRAMES = 10
+
+_GRAPH = str(Path(__file__).parent) + os.sep
+_PLUMBING = tuple(
+    str(Path(name)) for name in ("network.py", "naming.py", "layer.py", "functional/operands.py")
+)
 
 _WITH_OPERATION = ("ELEMENTWISE", "UNARY", "REDUCE")
 
@@ -67,11 +74,10 @@ def layer_label(layer: Any) -> str:
     return f"{kind}_{str(layer.op).rpartition('.')[2]}" if kind in _WITH_OPERATION else kind
 
 
-def calls(stop: CodeType | None, skip: frozenset[str]) -> list[str]:
+def calls(stop: CodeType | None) -> list[str]:
     """`function_L<line>` from the outermost call to the innermost.
 
-    stop: the function that opened the net_guard; it and what called it are left out.
-    skip: file names whose frames say nothing to a reader.
+    stop: the function that opened the net_guard; it and what called it are left out, and so are our own helpers.
     """
     found: list[str] = []
     frame: FrameType | None = sys._getframe(1)
@@ -79,7 +85,15 @@ def calls(stop: CodeType | None, skip: frozenset[str]) -> list[str]:
         code = frame.f_code
         if code is stop or code.co_name in ("forward", "<module>"):
             break
-        if code.co_filename not in skip:
+        if not _is_helper(code):
             found.append(f"{code.co_name}_L{frame.f_lineno}")
         frame = frame.f_back
     return found[::-1]
+
+
+def _is_helper(code: CodeType) -> bool:
+    if not code.co_filename.startswith(_GRAPH):
+        return False
+    name = code.co_name
+    private = name.startswith(("_", "<")) and not name.endswith("__")
+    return private or code.co_filename.removeprefix(_GRAPH) in _PLUMBING

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar, Token
-from pathlib import Path
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +18,6 @@ if TYPE_CHECKING:
 
 # A context variable, not a global: networks may be defined in several threads at once.
 _CURRENT: ContextVar["Network | None"] = ContextVar("trtllm_ext_network", default=None)
-
-_GRAPH = Path(__file__).parent
-_PLUMBING = frozenset(
-    str(_GRAPH / name) for name in ("network.py", "naming.py", "layer.py", "functional/operands.py")
-)
 
 # These layers move data or take their type from elsewhere: they have no precision to set.
 _NO_PRECISION = (
@@ -187,7 +181,7 @@ class Network:
     def place(self) -> str:
         """Where in the model we are: module path and calls, without the layer."""
         parts = [self.modules.current] if self.modules.current else []
-        return "/".join(parts + naming.calls(self._guarded_by, _PLUMBING))
+        return "/".join(parts + naming.calls(self._guarded_by))
 
     def name_layer(self, layer: Any) -> None:
         """Give a new layer and its outputs their names; a layer that has one keeps it."""
