@@ -38,9 +38,9 @@ class Net:
 
     def __init__(self, *, strongly_typed=True):
         self.trt = trt
-        logger = trt.Logger(trt.Logger.ERROR)
+        self.builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
         flag = int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-        self.network = trt.INetworkDefinition(logger, 1 << flag if strongly_typed else 0)
+        self.network = self.builder.create_network(1 << flag if strongly_typed else 0)
         self.alive = []
 
     def input(self, name, type_name, shape):
