@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import zoo
-from zoo.case import constant, made
+from zoo.case import FLOATS, constant, made
 
 from trtllm_ext.errors import BuildError
 from trtllm_ext.oracle import KINDS, OracleError, evaluate, trace
@@ -160,13 +160,22 @@ def test_the_oracle_knows_what_the_zoo_uses(trt, builder):
     assert used == set(KINDS)
 
 
+def tensors_of(network):
+    layers = [network.get_layer(i) for i in range(network.num_layers)]
+    return [layer.get_output(i) for layer in layers for i in range(layer.num_outputs)]
+
+
 @pytest.mark.parametrize("case", zoo.CASES, ids=str)
-def test_every_zoo_network_has_a_meaning(trt, builder, case):
+def test_every_tensor_of_the_zoo_is_as_declared(trt, builder, case):
+    """The network infers types and shapes by its own rules; every value has to fit them."""
     network = zoo.define(case, trt, builder)
+    declared = {tensor.name: tensor for tensor in tensors_of(network)}
     for feed in case.feeds():
-        for i in range(network.num_outputs):
-            output = network.get_output(i)
-            value = evaluate(network, trt, feed, wanted=[output.name])[output.name]
-            declared = tuple(output.shape)
-            assert len(declared) == value.ndim
-            assert all(want in (-1, have) for want, have in zip(declared, value.shape, strict=True))
+        values = evaluate(network, trt, feed, wanted=list(declared))
+        assert set(values) == set(declared)
+        for name, value in values.items():
+            shape = tuple(declared[name].shape)
+            assert len(shape) == value.ndim, name
+            assert all(want in (-1, have) for want, have in zip(shape, value.shape, strict=True)), name
+            type_name = str(declared[name].dtype).split(".")[1]
+            assert value.dtype == (np.float64 if type_name in FLOATS else zoo.NUMPY[type_name]), name

@@ -240,6 +240,82 @@ def tied_weights() -> Case:
     return Case(name="tied-weights", define=define, feeds=lambda: packed_tokens("FLOAT"), roundings=2)
 
 
+def large_linear(type_name: str, *, transposed: bool) -> Case:
+    """Weights of several KiB, kept outside the graph by engines that keep large ones apart."""
+    width, out = 96, 64
+
+    def define(network: Any, trt: Any) -> None:
+        x = network.add_input("x", dtype(trt, type_name), (-1, width))
+        shape = (out, width) if transposed else (width, out)
+        values = sample("large", "FLOAT", shape) / math.sqrt(width)
+        matrix = constant(network, trt, values, type_name)
+        ops = trt.MatrixOperation
+        h = made(network.add_matrix_multiply(x, ops.NONE, matrix, ops.TRANSPOSE if transposed else ops.NONE))
+        bias = constant(network, trt, sample("bias", type_name, (1, out)), type_name)
+        mark(network, made(network.add_elementwise(h, bias, trt.ElementWiseOperation.SUM)))
+        mark(network, made(network.add_gather(matrix, constant(network, trt, [3, 1], "INT32"), 0)), "rows")
+
+    suffix = "out-in" if transposed else "in-out"
+    return Case(
+        name=f"large-linear-{suffix}-{type_name}",
+        define=define,
+        feeds=lambda: [{"x": sample("x", type_name, (n, width))} for n in (5, 1, 0)],
+        narrowest=type_name,
+        roundings=2,
+    )
+
+
+def normalised_by_inputs(type_name: str) -> Case:
+    """Scale and bias come from outside."""
+
+    def define(network: Any, trt: Any) -> None:
+        x = network.add_input("x", dtype(trt, type_name), (-1, HIDDEN))
+        scale = network.add_input("scale", dtype(trt, type_name), (1, HIDDEN))
+        bias = network.add_input("bias", dtype(trt, type_name), (1, HIDDEN))
+        mark(network, made(network.add_normalization(x, scale, bias, 0b10)))
+
+    def feeds() -> list[Feed]:
+        fixed = {name: sample(name, type_name, (1, HIDDEN)) for name in ("scale", "bias")}
+        return [{"x": feed["x"], **fixed} for feed in packed_tokens(type_name)]
+
+    name = f"normalised-by-inputs-{type_name}"
+    return Case(name=name, define=define, feeds=feeds, narrowest=type_name, roundings=2)
+
+
+def flattened_by_arithmetic() -> Case:
+    """Shape tensors through reduce, select, comparison, minimum and concatenation."""
+
+    def define(network: Any, trt: Any) -> None:
+        ops = trt.ElementWiseOperation
+        x = network.add_input("x", trt.float32, (-1, -1, 4))
+        shape = made(network.add_shape(x))
+        volume = made(network.add_reduce(shape, trt.ReduceOperation.PROD, 0b1, True))
+        flat = network.add_shuffle(x)
+        flat.set_input(1, volume)
+        flat.zero_is_placeholder = False
+        mark(network, flat.get_output(0), "flat")
+
+        two = constant(network, trt, np.array([2, 2, 2]), "INT64")
+        capped = made(network.add_elementwise(shape, two, ops.MIN))
+        is_large = made(network.add_elementwise(shape, two, ops.GREATER))
+        size = made(network.add_select(is_large, capped, shape))
+        corner = network.add_slice(x, (0, 0, 0), (1, 1, 1), (1, 1, 1))
+        corner.set_input(2, size)
+        mark(network, corner.get_output(0), "corner")
+
+        four = constant(network, trt, np.array([4]), "INT64")
+        rows = made(network.add_elementwise(volume, four, ops.FLOOR_DIV))
+        table = network.add_shuffle(flat.get_output(0))
+        table.set_input(1, made(network.add_concatenation([rows, four])))
+        table.zero_is_placeholder = False
+        mark(network, table.get_output(0), "table")
+
+    def feeds() -> list[Feed]:
+        return [{"x": sample("x", "FLOAT", (a, b, 4))} for a, b in ((3, 5), (1, 2), (2, 0))]
+
+    return Case(name="shape-arithmetic", define=define, feeds=feeds)
+
+
 def cases() -> Iterator[Case]:
     for type_name in FLOATS:
         for kind in ("GELU_ERF", "GELU_TANH", "RELU"):
@@ -247,6 +323,10 @@ def cases() -> Iterator[Case]:
         yield gated_feed_forward(type_name)
         yield rms_norm(type_name)
         yield attention(type_name)
+        yield large_linear(type_name, transposed=True)
+        yield large_linear(type_name, transposed=False)
+        yield normalised_by_inputs(type_name)
+    yield flattened_by_arithmetic()
     yield mean_pooling()
     yield positions()
     yield chain(40)

@@ -56,7 +56,8 @@ def run(engine: Any, trt: Any, feed: Feed, context: Any = None) -> dict[str, np.
     outputs = {}
     for name in set(names) - set(inputs):
         type_name = str(engine.get_tensor_dtype(name)).split(".")[1]
-        outputs[name] = np.empty(tuple(context.get_tensor_shape(name)), NUMPY[type_name])
+        # Filled, so that an element which the engine does not write shows.
+        outputs[name] = np.full(tuple(context.get_tensor_shape(name)), 85, np.uint8).astype(NUMPY[type_name])
         address = outputs[name].ctypes.data
         _must(engine, context.set_tensor_address(name, address), f"set_tensor_address({name})")
     _must(engine, context.execute_async_v3(0), "execute_async_v3")

@@ -179,6 +179,34 @@ def wide_integers() -> Case:
     return Case(name="integers-beyond-floats", define=define, feeds=feeds)
 
 
+def constants_alone() -> Case:
+    """Layers whose operands are all constants keep the rank that leading lengths of one give them."""
+
+    def define(network: Any, trt: Any) -> None:
+        x = network.add_input("x", trt.float32, (1, 4))
+        flags = network.add_input("flags", trt.bool, (1, 4))
+        a = constant(network, trt, sample("a", "FLOAT", (1, 4)), "FLOAT")
+        b = constant(network, trt, sample("b", "FLOAT", (1, 1)), "FLOAT")
+        ops = trt.ElementWiseOperation
+        difference = made(network.add_elementwise(a, b, ops.SUB))
+        mark(network, difference, "difference")
+        mark(network, made(network.add_elementwise(b, b, ops.SUM)), "sum")
+        mark(network, made(network.add_elementwise(a, b, ops.GREATER)), "greater")
+        mark(network, made(network.add_unary(a, trt.UnaryOperation.EXP)), "exp")
+        mark(network, made(network.add_activation(a, trt.ActivationType.RELU)), "relu")
+        mark(network, made(network.add_select(flags, a, b)), "select")
+        mark(network, made(network.add_reduce(difference, trt.ReduceOperation.SUM, 0b10, True)), "reduce")
+        mark(network, made(network.add_elementwise(difference, x, ops.PROD)), "product")
+        square = constant(network, trt, sample("square", "FLOAT", (1, 4, 4)), "FLOAT")
+        none = trt.MatrixOperation.NONE
+        mark(network, made(network.add_matrix_multiply(square, none, square, none)), "matmul")
+
+    def feeds() -> list[Feed]:
+        return [{"x": sample("x", "FLOAT", (1, 4)), "flags": sample("flags", "BOOL", (1, 4))}]
+
+    return Case(name="constants-alone", define=define, feeds=feeds)
+
+
 def cases() -> Iterator[Case]:
     for type_name in NUMBERS:
         for op, domains in ARITHMETIC.items():
@@ -206,3 +234,4 @@ def cases() -> Iterator[Case]:
         for target in (*NUMBERS, "BOOL"):
             yield cast(type_name, target)
     yield wide_integers()
+    yield constants_alone()

@@ -112,6 +112,25 @@ def slice_by_input(mode: str) -> Case:
     return Case(name=f"slice-by-input-{mode}", define=define, feeds=feeds, shape_inputs=frozenset({"start"}))
 
 
+def slice_of_everything(mode: str) -> Case:
+    """The dynamic dimension is taken whole, whatever its length; the static one leaves its bounds."""
+
+    def define(network: Any, trt: Any) -> None:
+        x = network.add_input("x", trt.float32, (-1, 3))
+        layer = network.add_slice(x, (0, -2), (1, 1), (1, 1))
+        factors = constant(network, trt, np.array([1, 2]), "INT64")
+        size = network.add_elementwise(made(network.add_shape(x)), factors, trt.ElementWiseOperation.PROD)
+        layer.set_input(2, made(size))
+        layer.mode = getattr(trt.SampleMode, mode)
+        mark(network, layer.get_output(0))
+
+    return Case(
+        name=f"slice-of-everything-{mode}",
+        define=define,
+        feeds=lambda: one_input("FLOAT", (-1, 3), (3, 1, 0)),
+    )
+
+
 def expand(type_name: str) -> Case:
     """TensorRT-LLM's expand: a slice of stride 0 along dimensions of one, sized like another tensor."""
 
@@ -276,6 +295,8 @@ def cases() -> Iterator[Case]:
     yield slice_static("clamp-dynamic", (-1, 4), (-1, -1), (4, 6), (1, 1), mode="CLAMP", lengths=(3, 1))
     yield slice_static("wrap-dynamic", (-1, 4), (-1, -1), (4, 6), (1, 1), mode="WRAP", lengths=(3, 1))
     yield slice_static("reflect-dynamic", (-1, 4), (-1, -1), (4, 6), (1, 1), mode="REFLECT", lengths=(3, 2))
+    for mode in OUTSIDE:
+        yield slice_of_everything(mode)
     yield slice_from_shape("HALF", "INT32")
     yield slice_only_size_dynamic()
     for mode in ("STRICT_BOUNDS", "FILL", "CLAMP", "WRAP", "REFLECT"):
