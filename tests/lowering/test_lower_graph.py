@@ -279,6 +279,28 @@ def test_encoder_layers_fuse(tmp_path):
     )
 
 
+def test_lengths_are_followed_from_the_inputs(tmp_path):
+    """Positions cut to the length of the tokens: the residual stream keeps its shape's names, so norms fuse."""
+    net = Net()
+    tokens, kinds = net.input("tokens", "INT32", (-1, -1)), net.input("kinds", "INT32", (-1, -1))
+    for tensor in (tokens, kinds):
+        tensor.set_dimension_name(0, "batch")
+        tensor.set_dimension_name(1, "length")
+    ops = net.trt.ElementWiseOperation
+    words = net.op("gather", net.constant(random(50, HIDDEN)), tokens, 0)
+    words = net.op("elementwise", words, net.op("gather", net.constant(random(2, HIDDEN)), kinds, 0), ops.SUM)
+    length = net.op("gather", net.op("shape", tokens), net.constant(np.array([1], np.int32)), 0)
+    layer = net.network.add_slice(net.constant(random(1, 20, HIDDEN)), (0, 0, 0), (1, 1, HIDDEN), (1, 1, 1))
+    one, hidden = net.constant(np.array([1])), net.constant(np.array([HIDDEN]))
+    layer.set_input(2, net.op("concatenation", [one, length, hidden]))
+    x = net.op("elementwise", words, layer.get_output(0), ops.SUM)
+    net.mark(encoder_layer(net, x))
+    counts = optimized_ops(net.segment(), tmp_path)
+    assert counts["SkipLayerNormalization"] == 2 and counts["BiasGelu"] == 1
+    dims = net.segment().model.graph.output[0].type.tensor_type.shape.dim
+    assert [dim.dim_param or dim.dim_value for dim in dims] == ["batch", "length", HIDDEN]
+
+
 @pytest.mark.parametrize("name, expected", [("RELU", "FusedGemm"), ("GELU_ERF", "Gelu")])
 def test_feed_forward_stack_of_packed_tokens_fuses(tmp_path, name, expected):
     net = Net()

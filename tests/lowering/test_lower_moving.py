@@ -284,6 +284,13 @@ def test_slice_of_length_one_reflects_to_itself():
     same_bits(net.run({"a": a})["y"], np.repeat(a, 5, 0))
 
 
+@pytest.mark.parametrize("mode", ["STRICT_BOUNDS", "FILL", "CLAMP", "WRAP", "REFLECT"])
+def test_nothing_of_nothing(mode):
+    net, feeds = slice_net("FLOAT", mode, (0, 0), (0, 5), (1, 1), ("start", "size"))
+    feeds |= {"fill": np.float32(0)} if mode == "FILL" else {}
+    assert net.run({"a": np.empty((0, 5), np.float32), **feeds})["y"].shape == (0, 5)
+
+
 def test_filled_slice_of_nothing():
     net, _ = slice_net("FLOAT", "FILL", (-1, 0), (3, 5), (1, 1), ())
     got = net.run({"a": np.empty((0, 5), np.float32), "fill": np.float32(2)})["y"]

@@ -133,6 +133,13 @@ def test_elementwise_of_booleans(operation):
     same_bits(net.run({"a": a, "b": b})["y"], expected)
 
 
+def test_two_constants_keep_their_rank():
+    a, b = np.array([[1.0, 2.0]], np.float32), np.array([[3.0, 5.0]], np.float32)
+    net = Net()
+    net.mark(net.op("elementwise", net.constant(a), net.constant(b), net.trt.ElementWiseOperation.SUB))
+    same_bits(net.run({})["y"], a - b)
+
+
 UNARY = {
     "EXP": (np.exp, -3, 3),
     "LOG": (np.log, 0.25, 3),

@@ -53,7 +53,8 @@ def elementwise(layer: Layer) -> Value:
         raise layer.refusal(f"{operation} of two different types")
     if operation == "SUM" and (fused := with_bias(layer, a, b)) is not None:
         return fused
-    a, b = _slim(a, b), _slim(b, a)
+    a = _slim(a, b)
+    b = _slim(b, a)
     if operation in _COMPARISON and (operation == "EQUAL" or a.onnx_type != BOOL):
         return emitter.map(_COMPARISON[operation], a, b, to=BOOL)
     if operation in _LOGIC and a.onnx_type == BOOL:

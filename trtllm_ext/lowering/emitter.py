@@ -49,6 +49,8 @@ class Emitter:
         self._casts: dict[tuple[str, int], Value] = {}
         self._constants: dict[tuple[Any, ...], str] = {}
         self._stored: dict[tuple[int, int, int], Value] = {}
+        self._input_symbols: set[str] = set()
+        self._descriptions: dict[str, onnx.ValueInfoProto] = {}
         self._cast_key: dict[str, tuple[str, int]] = {}
         self._bound: set[str] = set()
 
@@ -72,10 +74,24 @@ class Emitter:
 
     def input(self, name: str, onnx_type: int, shape: tuple[int, ...], dim_names: Sequence[str]) -> Value:
         """Declare an input of the graph; `dim_names` are for the dimensions that `shape` has as -1."""
-        dims = [length if length >= 0 else dim_names[axis] for axis, length in enumerate(shape)]
-        self._inputs.append(helper.make_tensor_value_info(name, onnx_type, dims))
+        symbols = tuple(None if length >= 0 else dim_names[axis] for axis, length in enumerate(shape))
+        self._input_symbols.update(symbol for symbol in symbols if symbol is not None)
+        value = Value(name, onnx_type, shape, symbols=symbols)
+        self._inputs.append(self._described(name, value))
         self.reserve(name)
-        return Value(name, onnx_type, shape)
+        return value
+
+    def describe(self, value: Value) -> None:
+        """Tell ONNX Runtime the shape of a value that it cannot infer."""
+        if value.data is None:
+            self._descriptions[value.name] = self._described(value.name, value)
+
+    def _described(self, name: str, value: Value) -> onnx.ValueInfoProto:
+        dims = [
+            length if isinstance(length, int) or length in self._input_symbols else None
+            for length in value.lengths
+        ]
+        return helper.make_tensor_value_info(name, value.onnx_type, dims)
 
     def output(self, name: str, value: Value) -> None:
         """Declare `value` an output of the graph under the reserved `name`."""
@@ -83,8 +99,7 @@ class Emitter:
             self._nodes.append(
                 helper.make_node("Identity", [self.ref(value)], [name], name=self.unique(f"output {name}"))
             )
-        dims = [length if length >= 0 else None for length in value.shape]
-        self._outputs.append(helper.make_tensor_value_info(name, value.onnx_type, dims))
+        self._outputs.append(self._described(name, value))
 
     # Nodes
 
@@ -255,7 +270,11 @@ class Emitter:
         """The graph collected so far as a model with its weights."""
         nodes, read = self._needed()
         initializers = [tensor for tensor in self._initializers if tensor.name in read]
-        graph = helper.make_graph(nodes, name, self._inputs, self._outputs, initializers)
+        declared = {info.name for info in (*self._inputs, *self._outputs)}
+        described = [info for key, info in self._descriptions.items() if key in read and key not in declared]
+        graph = helper.make_graph(
+            nodes, name, self._inputs, self._outputs, initializers, value_info=described
+        )
         model = helper.make_model(
             graph,
             producer_name=PRODUCER,

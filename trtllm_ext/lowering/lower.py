@@ -18,11 +18,15 @@ from trtllm_ext.lowering import (  # noqa: F401
 from trtllm_ext.lowering.element_types import FLOAT, onnx_type_of
 from trtllm_ext.lowering.emitter import Emitter
 from trtllm_ext.lowering.layer import Layer
-from trtllm_ext.lowering.network_view import LayerView, NetworkView
+from trtllm_ext.lowering.network_view import NetworkView
 from trtllm_ext.lowering.registry import lowering_of
 from trtllm_ext.lowering.shape_values import elements_of
 from trtllm_ext.lowering.steps import Lowered
+from trtllm_ext.lowering.symbols import symbols_of
 from trtllm_ext.lowering.values import Value
+
+# Layers whose shape may depend on the values of a shape tensor, which ONNX Runtime does not always follow.
+_NOT_INFERRED = frozenset({"SHUFFLE", "SLICE", "FILL"})
 
 
 def lower(network: Any, trt: Any) -> Lowered:
@@ -62,15 +66,19 @@ def _lower_layer(layer: Layer) -> Value:
     if value.onnx_type == FLOAT and layer.output_type == FLOAT and layer.precision is not None:
         value = layer.emitter.cast(value, layer.precision)
     value = layer.emitter.cast(value, layer.output_type)
-    if value.data is None:
-        value = replace(value, shape=_refined(value.shape, layer.output_shape))
-        value = replace(value, elements=elements_of(layer, value))
-    return _named(layer.emitter, layer.network, layer.view, value)
+    value = _named(layer, value)
+    if value.data is not None:
+        return value
+    value = replace(value, shape=_refined(value.shape, layer.output_shape))
+    value = replace(value, elements=elements_of(layer, value), symbols=symbols_of(layer, value))
+    if layer.view.kind in _NOT_INFERRED:
+        layer.emitter.describe(value)
+    return value
 
 
-def _named(emitter: Emitter, network: NetworkView, layer: LayerView, value: Value) -> Value:
-    tensor = layer.outputs[0]
-    return emitter.rename(value, tensor.name, reserved=id(tensor) in network.output_ids)
+def _named(layer: Layer, value: Value) -> Value:
+    tensor = layer.view.outputs[0]
+    return layer.emitter.rename(value, tensor.name, reserved=id(tensor) in layer.network.output_ids)
 
 
 def _refined(shape: tuple[int, ...], network_shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ them together with ours, and with them a rounding.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from trtllm_ext.lowering.element_types import BF16, BOOL, FLOAT, HALF, INT64, UI
 from trtllm_ext.lowering.emitter import INLINE_BYTES, Emitter, broadcast_shape
 from trtllm_ext.lowering.layer import Layer
 from trtllm_ext.lowering.registry import lowers
-from trtllm_ext.lowering.values import DimOf, Element, Value
+from trtllm_ext.lowering.values import Element, Value
 
 # Types without a kernel of Where or Pad (Expand has all but bfloat16), and what carries them exactly.
 CARRIER = {HALF: FLOAT, BF16: FLOAT, BOOL: UINT8}
@@ -56,7 +57,9 @@ def transpose(emitter: Emitter, value: Value, order: Sequence[int]) -> Value:
             return value.reshaped(shape)
         if value.data.nbytes <= INLINE_BYTES:
             return emitter.keep(np.transpose(value.array(), order))
-    return emitter.node("Transpose", [value], value.onnx_type, shape, perm=list(order))
+    result = emitter.node("Transpose", [value], value.onnx_type, shape, perm=list(order))
+    symbols = tuple(value.symbols[axis] for axis in order) if value.symbols else ()
+    return replace(result, symbols=symbols)
 
 
 # Shuffle
@@ -118,7 +121,9 @@ def _target(
     """One number for ONNX's Reshape: the length, 0 to copy it from the input, or -1 to infer it."""
     if shape[axis] >= 0:
         return shape[axis]
-    copies = wanted[axis] == DimOf(value.name, axis) or (wanted[axis] == 0 and placeholder)
+    copies = (wanted[axis] == 0 and placeholder) or (
+        wanted[axis] is not None and wanted[axis:][:1] == value.lengths[axis:][:1]
+    )
     return 0 if copies and axis < value.ndim else -1
 
 

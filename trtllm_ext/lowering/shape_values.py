@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from trtllm_ext.lowering.element_types import INTEGERS
 from trtllm_ext.lowering.layer import Layer
-from trtllm_ext.lowering.values import MAX_FOLLOWED, DimOf, Element, Value
+from trtllm_ext.lowering.values import MAX_FOLLOWED, Element, Value
 
 Elements = tuple[Element, ...] | None
 
@@ -24,10 +24,7 @@ def elements_of(layer: Layer, value: Value) -> Elements:
 
 
 def _shape(layer: Layer) -> Elements:
-    source = layer.raw(0)
-    return tuple(
-        length if length >= 0 else DimOf(source.name, axis) for axis, length in enumerate(source.shape)
-    )
+    return layer.raw(0).lengths
 
 
 def _same(layer: Layer) -> Elements:

@@ -13,7 +13,7 @@ from trtllm_ext.lowering.emitter import Emitter
 from trtllm_ext.lowering.layer import Layer
 from trtllm_ext.lowering.movement import CARRIER
 from trtllm_ext.lowering.registry import lowers
-from trtllm_ext.lowering.values import DimOf, Element, Value
+from trtllm_ext.lowering.values import Element, Value
 
 _LOWEST = int(np.iinfo(np.int64).min)
 
@@ -94,8 +94,8 @@ def _is_whole(
     """Whether the slice leaves an axis as it is."""
     if start.known(position) != 0 or stride.known(position) != 1:
         return False
-    length = value.shape[axis]
-    return size.elements[position] == (length if length >= 0 else DimOf(value.name, axis))
+    length = value.lengths[axis]
+    return length is not None and size.elements[position] == length
 
 
 def _strict(
@@ -204,7 +204,8 @@ def _clamped(emitter: Emitter, indices: Value, length: Value) -> Value:
 
 
 def _wrapped(emitter: Emitter, indices: Value, length: Value) -> Value:
-    return emitter.map("Mod", indices, length)
+    # Of an empty input nothing can be taken, but the runtime checks the divisor all the same.
+    return emitter.map("Mod", indices, emitter.map("Max", length, emitter.ints(1)))
 
 
 def _reflected(emitter: Emitter, indices: Value, length: Value) -> Value:

@@ -1,8 +1,7 @@
 """A value on its way through the lowering."""
 
 from dataclasses import dataclass, replace
-from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -12,15 +11,9 @@ from trtllm_ext.lowering.element_types import onnx_type_of_numpy
 MAX_FOLLOWED = 16
 
 
-class DimOf(NamedTuple):
-    """The length of one dimension of a value, known only at run time."""
-
-    value: str
-    axis: int
-
-
-# An element of a shape tensor: a number, a dimension of a value, or unknown.
-Element = int | DimOf | None
+# A length, or an element of a shape tensor: a number, the name of a length known only at run time (equal names stand
+# for equal lengths), or unknown.
+Element = int | str | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +22,7 @@ class Value:
 
     `shape` has -1 where a length is not known. A constant has `data`, a 1-D array that borrows its owner's memory;
     it becomes an initializer in the shape in which it is used. `elements` is what is known about the elements of a
-    small 1-D or 0-d integer tensor.
+    small 1-D or 0-d integer tensor, `symbols` the names of the lengths that are not known (empty: none is named).
     """
 
     name: str
@@ -37,6 +30,7 @@ class Value:
     shape: tuple[int, ...]
     data: np.ndarray[Any, Any] | None = None
     elements: tuple[Element, ...] | None = None
+    symbols: tuple[str | None, ...] = ()
 
     @property
     def ndim(self) -> int:
@@ -49,9 +43,10 @@ class Value:
         return all(length >= 0 for length in self.shape)
 
     @property
-    def volume(self) -> int:
-        """Number of elements of a static value."""
-        return prod(self.shape)
+    def lengths(self) -> tuple[Element, ...]:
+        """The lengths: numbers, names, or None."""
+        names = self.symbols or (None,) * self.ndim
+        return tuple(length if length >= 0 else name for length, name in zip(self.shape, names, strict=True))
 
     def reshaped(self, shape: tuple[int, ...]) -> "Value":
         """The same constant in another static shape of equal volume."""
