@@ -2,6 +2,7 @@
 
 import ctypes
 from collections.abc import Mapping, Sequence
+from operator import index
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -33,7 +34,7 @@ class _Slot:
         self.element = element
         self.item_bytes = int(element.storage.itemsize)
         self.shape: Shape | None = record.shape if record.is_input and -1 not in record.shape else None
-        self.address: int | None = None
+        self.address = 0
         self.allocator: IOutputAllocator | None = None
         self.is_bound = False
 
@@ -204,15 +205,19 @@ class IExecutionContext:
             return self._unknown("set_tensor_address", name, self._slots)
         if memory == slot.address:
             return True
-        if not isinstance(memory, int) or memory < 0:
+        try:
+            address = index(memory)
+        except TypeError:
+            address = -1
+        if address < 0:
             return self._refuse("set_tensor_address", f"{memory!r} given for {name!r} is not an address.")
-        if memory % slot.item_bytes:
+        if address % slot.item_bytes:
             return self._refuse(
                 "set_tensor_address",
-                f"address {memory:#x} of {name!r} is not aligned to its elements of "
+                f"address {address:#x} of {name!r} is not aligned to its elements of "
                 f"{slot.item_bytes} bytes ({slot.element.name}).",
             )
-        slot.address, slot.is_bound = memory, False
+        slot.address, slot.is_bound = address, False
         self._is_ready = False
         return True
 
@@ -222,7 +227,7 @@ class IExecutionContext:
         if slot is None:
             self._unknown("get_tensor_address", name, self._slots)
             return 0
-        return slot.address or 0
+        return slot.address
 
     def set_output_allocator(self, name: str, output_allocator: IOutputAllocator | None) -> bool:
         """Let `output_allocator` give memory to an output at every run; None goes back to the address set."""
@@ -362,14 +367,15 @@ class IExecutionContext:
             execution.bind_late(name)
             return True
         if slot.allocator is not None:
-            address = self._allocate(name, slot.allocator, shape, volume(shape) * slot.item_bytes, stream)
-            if address is None:
+            given = self._allocate(name, slot.allocator, shape, volume(shape) * slot.item_bytes, stream)
+            if given is None:
                 return False
+            address = given
         if not address and 0 not in shape:
             return self._refuse(
                 "execute_async_v3", f"the address of {name!r} is not set; use set_tensor_address()."
             )
-        execution.bind(name, shape, address or 0)
+        execution.bind(name, shape, address)
         slot.is_bound = slot.allocator is None
         return True
 
@@ -377,7 +383,7 @@ class IExecutionContext:
         self, name: str, allocator: IOutputAllocator, shape: Shape, nbytes: int, stream: int
     ) -> int | None:
         """Memory for an output from its allocator, which is told the shape; None, with the error logged, if none."""
-        before = self._slots[name].address or 0
+        before = self._slots[name].address
         address = allocator.reallocate_output_async(name, before, max(nbytes, 1), _ALIGNMENT, stream)
         if not address:
             self._refuse(

@@ -66,7 +66,7 @@ def load_plan(buffer: Any, mode: LoadMode) -> LoadedPlan:
     view = _stable_view(buffer)
     plan = read_plan(view)
     program = _shape_program(plan)
-    _elements(plan)
+    elements = _elements(plan)
     with ThreadPoolExecutor(1, "plan-check") as pool:
         check = pool.submit(plan.check_weights, num_threads())
         try:
@@ -75,7 +75,7 @@ def load_plan(buffer: Any, mode: LoadMode) -> LoadedPlan:
             # Damage explains whatever else went wrong, so it is reported first.
             check.result()
     for step in onnx_steps(plan.header.steps):
-        _check_names(sessions[step.segment], step)
+        _check_signature(sessions[step.segment], step, elements)
     _drop_pages(buffer, view)
     return LoadedPlan(plan, sessions, program)
 
@@ -118,15 +118,22 @@ def _open_segment(plan: Plan, index: int, mode: LoadMode) -> SegmentSession:
     return open_session(bytes(plan.segment(index)), weights, mode)
 
 
-def _check_names(segment: SegmentSession, step: OnnxStep) -> None:
-    for asked, there in (
+def _check_signature(segment: SegmentSession, step: OnnxStep, elements: Mapping[str, ElementType]) -> None:
+    for names, there in (
         (step.inputs, segment.session.get_inputs()),
         (step.outputs, segment.session.get_outputs()),
     ):
-        if set(asked) != {value.name for value in there}:
+        types = {value.name: value.type for value in there}
+        if set(names) != set(types):
             raise EngineError(
                 f"segment {step.segment} of the engine has other inputs or outputs than its step says."
             )
+        for name in names:
+            if name in elements and types[name] != elements[name].onnx_name:
+                raise EngineError(
+                    f"{name!r} is {elements[name].name} in the engine's header, but {types[name]} in segment "
+                    f"{step.segment}."
+                )
 
 
 def _drop_pages(buffer: Any, view: memoryview) -> None:

@@ -12,11 +12,12 @@ from trtllm_ext.errors import BuildError, EngineError
 
 @dataclass(frozen=True)
 class ElementType:
-    """One type of elements. `onnx_type` is its number in TensorProto.DataType."""
+    """One type of elements. `onnx_type` is its number in TensorProto.DataType, `onnx_name` ONNX Runtime's name."""
 
     name: str
     dtype: DataType
     onnx_type: int
+    onnx_name: str
 
     @property
     def storage(self) -> np.dtype[Any]:
@@ -25,15 +26,15 @@ class ElementType:
 
 
 _TYPES = (
-    ElementType("float32", DataType.FLOAT, 1),
-    ElementType("uint8", DataType.UINT8, 2),
-    ElementType("int8", DataType.INT8, 3),
-    ElementType("int32", DataType.INT32, 6),
-    ElementType("int64", DataType.INT64, 7),
-    ElementType("bool", DataType.BOOL, 9),
-    ElementType("float16", DataType.HALF, 10),
-    ElementType("bfloat16", DataType.BF16, 16),
-    ElementType("fp8", DataType.FP8, 17),
+    ElementType("float32", DataType.FLOAT, 1, "tensor(float)"),
+    ElementType("uint8", DataType.UINT8, 2, "tensor(uint8)"),
+    ElementType("int8", DataType.INT8, 3, "tensor(int8)"),
+    ElementType("int32", DataType.INT32, 6, "tensor(int32)"),
+    ElementType("int64", DataType.INT64, 7, "tensor(int64)"),
+    ElementType("bool", DataType.BOOL, 9, "tensor(bool)"),
+    ElementType("float16", DataType.HALF, 10, "tensor(float16)"),
+    ElementType("bfloat16", DataType.BF16, 16, "tensor(bfloat16)"),
+    ElementType("fp8", DataType.FP8, 17, "tensor(float8e4m3fn)"),
 )
 _BY_NAME = {element.name: element for element in _TYPES}
 _BY_DTYPE = {element.dtype: element for element in _TYPES}

@@ -63,10 +63,10 @@ def step_from_json(value: Any, where: str = "steps", depth: int = 0) -> Step:
                     for index, child in enumerate(children)
                 )
             )
-    raise EngineError(
-        f"the engine has a step of kind {kind!r} at {where}; this version knows 'onnx' and 'sequence'. "
-        "Run it with the version of trtllm_ext that built it."
-    )
+        raise EngineError(
+            f"the engine has a step of kind {kind!r} at {where}; this version knows 'onnx' and 'sequence'. "
+            "Run it with the version of trtllm_ext that built it."
+        )
 
 
 def onnx_steps(step: Step) -> Iterator[OnnxStep]:

@@ -1,0 +1,294 @@
+"""Damaged, foreign and malicious engines: refused with a reason, never a crash, a hang or a wrong engine.
+
+The first half damages bytes, which checksums must find, every single byte of a plan included. The second half
+writes nonsense with right checksums, as an attacker or a broken writer would; there the header's own checks, the
+shape program's and ONNX Runtime's must hold.
+"""
+
+import copy
+import json
+import random
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from small_engines import Log, feed_forward_plan, parts_of, signed
+
+import trtllm_ext.embedded as trt
+from trtllm_ext.embedded.plan import MAGIC, read_plan
+from trtllm_ext.embedded.plan.layout import CHUNK_BYTES, PREFIX_BYTES
+from trtllm_ext.errors import EngineError
+
+BUDGET_S = 30
+
+USUAL = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+LONG = settings(max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return bytes(feed_forward_plan()[1])
+
+
+def refusal(data):
+    """Why a runtime refuses `data`; fails if it makes an engine of it."""
+    log = Log()
+    engine = trt.Runtime(log).deserialize_cuda_engine(data)
+    assert engine is None
+    assert len(log.said) == 1
+    assert log.last.startswith("deserialize_cuda_engine: ")
+    return log.last
+
+
+def is_refused(data):
+    """Whether reading finds fault with `data`, by the checks alone (no session is made, so this is fast)."""
+    try:
+        read_plan(memoryview(data)).check_weights(1)
+    except EngineError:
+        return True
+    return False
+
+
+def test_the_plan_itself_is_accepted(plan):
+    assert not is_refused(plan)
+    assert trt.Runtime(Log()).deserialize_cuda_engine(plan) is not None
+
+
+def test_every_byte_is_under_a_checksum(plan):
+    damaged = bytearray(plan)
+    for position in range(len(plan)):
+        damaged[position] ^= 1 << position % 8
+        assert is_refused(damaged), f"bit flip at byte {position} of {len(plan)} went unnoticed"
+        damaged[position] = plan[position]
+
+
+def test_every_truncation_is_refused(plan):
+    for length in [*range(200), *range(200, len(plan), 97), len(plan) - 1]:
+        assert is_refused(plan[:length]), f"{length} of {len(plan)} bytes were accepted"
+
+
+def layout_of(plan):
+    return read_plan(memoryview(plan)).layout
+
+
+def flipped(plan, position):
+    damaged = bytearray(plan)
+    damaged[position] ^= 0x10
+    return bytes(damaged)
+
+
+def test_damage_is_named(plan):
+    layout = layout_of(plan)
+    assert "the first 64 bytes" in refusal(flipped(plan, 20)) or "its first 64 bytes" in refusal(
+        flipped(plan, 20)
+    )
+    assert "checksum of its header is wrong" in refusal(flipped(plan, PREFIX_BYTES + 5))
+    assert "checksum of its segments is wrong" in refusal(flipped(plan, layout.segments_offset + 5))
+    assert "checksum of its segments is wrong" in refusal(flipped(plan, layout.weights_offset - 1))
+    weights = refusal(flipped(plan, layout.weights_offset + 5))
+    assert f"weights between bytes {layout.weights_offset} and {layout.trailer_offset}" in weights
+    assert "checksum of its trailer is wrong" in refusal(flipped(plan, layout.trailer_offset + 5))
+    assert "checksum of its trailer is wrong" in refusal(flipped(plan, len(plan) - 1))
+
+
+def test_foreign_and_incomplete_files_are_named(plan):
+    assert "0 bytes" in refusal(b"")
+    assert "not an engine of the embedded kind: it starts with b'ftrt" in refusal(b"ftrt" + bytes(1000))
+    assert "not an engine of the embedded kind" in refusal(b"\x80\x04\x95" + bytes(1000))
+    assert "truncated: 5 bytes" in refusal(MAGIC[:5])
+    assert f"truncated: {len(plan) - 1} of {len(plan)} bytes" in refusal(plan[:-1])
+    assert "3 more bytes follow" in refusal(plan + b"abc")
+    assert "plan format 2, this version of trtllm_ext reads format 1" in refusal(
+        plan[:8] + b"\2\0\0\0" + plan[12:]
+    )
+    assert "as bytes or a buffer, not as str" in refusal("engine")
+    assert "as bytes or a buffer, not as NoneType" in refusal(None)
+    assert "contiguous" in refusal(memoryview(plan)[::2])
+
+
+def test_absurd_lengths_cost_nothing(plan):
+    # Lengths of exabytes with a right checksum of the prefix: refused by the size of the file, not by allocating.
+    from trtllm_ext.embedded.plan.layout import Layout
+
+    for lengths in ((2**40, 10, 10), (10, 2**62, 10), (10, 10, 2**62), (2**28 + 1, 0, 0)):
+        header, segments, weights = lengths
+        head = Layout(header_bytes=header, segments_bytes=segments, weights_bytes=weights).pack()
+        assert "contradict" in refusal(head + plan) or "truncated" in refusal(head + plan)
+
+
+def test_damage_in_any_chunk_of_large_weights_is_found_by_any_number_of_threads():
+    weights = np.random.default_rng(0).bytes(5 * CHUNK_BYTES + 7)
+    header = json.loads(parts_of(feed_forward_plan()[1])[0])
+    header["weights"] = [{"offset": 0, "bytes": len(weights)}]
+    header["segments"] = [{"offset": 0, "bytes": 1, "weights": []}]
+    plan = bytearray(signed(json.dumps(header).encode(), b"m", weights))
+    start = layout_of(plan).weights_offset
+    for position in (0, CHUNK_BYTES, 3 * CHUNK_BYTES - 1, len(weights) - 1):
+        plan[start + position] ^= 1
+        for threads in (1, 3, 8):
+            with pytest.raises(EngineError, match="1 of 6 checksums are wrong"):
+                read_plan(memoryview(plan)).check_weights(threads)
+        plan[start + position] ^= 1
+
+
+# Any bytes at all
+
+
+def check_any_bytes(data):
+    assert is_refused(data)
+    refusal(data)
+
+
+@USUAL
+@given(st.binary(max_size=300), st.sampled_from([b"", MAGIC, MAGIC + b"\1\0\0\0\x40\0\0\0"]))
+def test_random_bytes_are_refused(tail, head):
+    check_any_bytes(head + tail)
+
+
+@pytest.mark.long
+@LONG
+@given(st.binary(max_size=3000), st.sampled_from([b"", MAGIC, MAGIC + b"\1\0\0\0\x40\0\0\0"]))
+def test_many_random_bytes_are_refused(tail, head):
+    check_any_bytes(head + tail)
+
+
+def check_splice(plan, seed):
+    """Overwrite, cut out, double or swap ranges of a plan."""
+    rng = random.Random(seed)
+    damaged = bytearray(plan)
+    for _ in range(rng.randint(1, 4)):
+        start, length = rng.randrange(len(damaged)), rng.randint(1, 64)
+        source = rng.randrange(len(damaged))
+        match rng.randrange(4):
+            case 0:
+                damaged[start : start + length] = rng.randbytes(length)
+            case 1:
+                del damaged[start : start + length]
+            case 2:
+                damaged[start:start] = damaged[source : source + length]
+            case 3:
+                damaged[start : start + length] = damaged[source : source + length]
+    if damaged != plan:
+        assert is_refused(bytes(damaged))
+
+
+@USUAL
+@given(st.integers(0, 2**32))
+def test_spliced_plans_are_refused(plan, seed):
+    check_splice(plan, seed)
+
+
+@pytest.mark.long
+@LONG
+@given(st.integers(0, 2**64))
+def test_many_spliced_plans_are_refused(plan, seed):
+    check_splice(plan, seed)
+
+
+# Nonsense with right checksums
+
+ODD_VALUES = [
+    None,
+    True,
+    0,
+    -1,
+    1,
+    7,
+    2**31,
+    2**63,
+    -(2**63),
+    10**30,
+    1.5,
+    "",
+    "x",
+    "y",
+    "w",
+    [],
+    {},
+    [[]],
+    [0] * 9,
+]
+ODD_VALUES += ["float16", "int64", "bool", "onnx", "sequence", "input", "output", "NONE"]
+
+
+def paths_in(value, path=()):
+    yield path
+    if isinstance(value, dict):
+        for key, child in value.items():
+            yield from paths_in(child, (*path, key))
+    elif isinstance(value, list):
+        for index, child in enumerate(value):
+            yield from paths_in(child, (*path, index))
+
+
+def mutated(header, rng):
+    """A copy of a header with one to three places changed."""
+    root = [copy.deepcopy(header)]
+    for _ in range(rng.randint(1, 3)):
+        *path, last = (0, *rng.choice(list(paths_in(root[0]))))
+        holder = root
+        for key in path:
+            holder = holder[key]
+        old = holder[last]
+        match rng.randrange(5):
+            case 0 if len(path) > 0:
+                del holder[last]
+            case 1 if isinstance(holder, list) and len(path) > 0:
+                holder.insert(last, copy.deepcopy(old))
+            case 2 if isinstance(old, int) and not isinstance(old, bool):
+                holder[last] = old + rng.choice([-64, -1, 1, 64])
+            case 3 if isinstance(old, dict | list):
+                holder[last] = copy.deepcopy(rng.choice(list(old) or [0]))
+            case _:
+                holder[last] = copy.deepcopy(rng.choice(ODD_VALUES))
+    return root[0]
+
+
+def check_signed_nonsense(plan, seed):
+    """Whatever a well-signed plan says, it is refused, or it is an engine that runs or refuses to run."""
+    header, segments, weights = parts_of(plan)
+    changed = mutated(json.loads(header), random.Random(seed))
+    log = Log()
+    engine = trt.Runtime(log).deserialize_cuda_engine(signed(json.dumps(changed).encode(), segments, weights))
+    if engine is None:
+        assert len(log.said) == 1
+        return
+    context = engine.create_execution_context()
+    x, y = np.ones((4, 16), np.float32), np.ones((64, 64), np.float32)
+    context.set_input_shape("x", x.shape)
+    context.set_tensor_address("x", x.ctypes.data)
+    context.set_tensor_address("y", y.ctypes.data)
+    if tuple(context.get_tensor_shape("y")) == (4, 16):
+        context.execute_async_v3(0)
+
+
+@USUAL
+@given(st.integers(0, 2**32))
+def test_well_signed_nonsense_never_crashes(plan, seed):
+    check_signed_nonsense(plan, seed)
+
+
+@pytest.mark.long
+@LONG
+@given(st.integers(0, 2**64))
+def test_much_well_signed_nonsense_never_crashes(plan, seed):
+    check_signed_nonsense(plan, seed)
+
+
+def check_segment_nonsense(plan, seed):
+    """A damaged ONNX model with right checksums: ONNX Runtime refuses it, or it is a model."""
+    rng = random.Random(seed)
+    header, segments, weights = parts_of(plan)
+    damaged = bytearray(segments)
+    for _ in range(rng.randint(1, 3)):
+        damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+    log = Log()
+    engine = trt.Runtime(log).deserialize_cuda_engine(signed(header, bytes(damaged), weights))
+    assert (engine is None) == bool(log.said)
+
+
+@settings(parent=USUAL, max_examples=60)
+@given(st.integers(0, 2**32))
+def test_well_signed_damaged_models_never_crash(plan, seed):
+    check_segment_nonsense(plan, seed)

@@ -1,0 +1,223 @@
+"""The plan file: what is written is read back, one pass, and what is inside says exactly one thing."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from small_engines import feed_forward_plan, parts_of, signed
+
+from trtllm_ext.embedded.plan import (
+    Header,
+    OnnxStep,
+    ProfileRecord,
+    SegmentRecord,
+    SegmentWeight,
+    SequenceStep,
+    TensorRecord,
+    WeightRecord,
+    read_plan,
+    write_plan,
+)
+from trtllm_ext.embedded.plan.layout import CHUNK_BYTES, PAGE_BYTES
+from trtllm_ext.errors import BuildError, EngineError
+
+BUDGET_S = 10
+
+
+def header_for(segments, weights):
+    """A header over raw segments and weights: one segment uses all weights, as uint8 vectors."""
+    records, offset = [], 0
+    for block in weights:
+        records.append(WeightRecord(offset=offset, nbytes=len(block)))
+        offset = -(-(offset + len(block)) // 64) * 64
+    tables, start = [], 0
+    for number, model in enumerate(segments):
+        used = tuple(
+            SegmentWeight(name=f"w{index}", block=index, onnx_type=2, shape=(len(block),), is_folded=False)
+            for index, block in enumerate(weights)
+        )
+        tables.append(SegmentRecord(offset=start, nbytes=len(model), weights=used if number == 0 else ()))
+        start += len(model)
+    size = ((1, 2), (4, 2), (8, 2))
+    return Header(
+        generator="test",
+        name="net",
+        is_strongly_typed=True,
+        verbosity="DETAILED",
+        tensors=(
+            TensorRecord(name="x", is_input=True, dtype="float32", shape=(-1, 2)),
+            TensorRecord(name="y", is_input=False, dtype="bfloat16", shape=(-1,)),
+        ),
+        profiles=(ProfileRecord(shapes={"x": size}, values={}),),
+        shape_program={"any": "thing"},
+        num_layers=1,
+        layers=({"Name": "übung", "LayerType": "SHAPE"},),
+        steps=SequenceStep((OnnxStep(0, ("x",), ("m",)), SequenceStep((OnnxStep(1, ("m", "x"), ("y",)),)))),
+        segments=tuple(tables),
+        weights=tuple(records),
+    )
+
+
+def written(segments, weights):
+    pieces = []
+    arrays = [np.frombuffer(block, np.uint8) for block in weights]
+    size = write_plan(
+        lambda piece: pieces.append(bytes(piece)), header_for(segments, weights), segments, arrays
+    )
+    plan = b"".join(pieces)
+    assert len(plan) == size
+    return plan, pieces
+
+
+RANDOM = np.random.default_rng(1).bytes(3 * CHUNK_BYTES)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        (1,),
+        (64, 64),
+        (63, 65, 1),
+        (CHUNK_BYTES,),
+        (CHUNK_BYTES - 1, 100),
+        (CHUNK_BYTES + 1,),
+        (5, 2 * CHUNK_BYTES),
+    ],
+)
+def test_what_is_written_is_read_back(sizes):
+    blocks = [RANDOM[size : 2 * size] if 2 * size < len(RANDOM) else RANDOM[:size] for size in sizes]
+    plan, pieces = written([b"first model", b"second"], blocks)
+    assert max(map(len, pieces)) <= max(CHUNK_BYTES, PAGE_BYTES), "weights go out piece by piece"
+    read = read_plan(memoryview(plan))
+    assert read.header == header_for([b"first model", b"second"], blocks)
+    assert [bytes(read.segment(index)) for index in range(2)] == [b"first model", b"second"]
+    assert [read.weight(index).tobytes() for index in range(len(blocks))] == blocks
+    assert read.layout.weights_offset % PAGE_BYTES == 0
+    for threads in (1, 2, 5):
+        read.check_weights(threads)
+    read.check_weights_digest()
+
+
+def test_the_trailer_holds_the_digests():
+    plan, _ = written([b"model", b"two"], [b"abc", b"defg"])
+    weights = b"abc" + bytes(61) + b"defg"
+    assert hashlib.sha256(weights).digest() in plan
+    assert read_plan(memoryview(plan)).weights_sha256 == hashlib.sha256(weights).hexdigest()
+
+
+def test_reading_copies_no_weights():
+    plan, _ = written([b"m", b"n"], [RANDOM])
+    weight = read_plan(memoryview(plan)).weight(0)
+    assert np.shares_memory(weight, np.frombuffer(plan, np.uint8))
+    assert not weight.flags.writeable
+
+
+def test_the_same_network_gives_the_same_bytes():
+    assert bytes(feed_forward_plan()[1]) == bytes(feed_forward_plan()[1])
+
+
+def test_tables_that_do_not_fit_are_not_written():
+    header = header_for([b"m", b"n"], [b"abcd"])
+    with pytest.raises(BuildError, match="table of weights"):
+        write_plan(lambda piece: None, header, [b"m", b"n"], [np.zeros(3, np.uint8)])
+    with pytest.raises(BuildError, match="table of segments"):
+        write_plan(lambda piece: None, header, [b"m", b"longer"], [np.zeros(4, np.uint8)])
+
+
+def edited(change):
+    """A plan whose header was changed by hand, with right checksums."""
+    header, segments, weights = parts_of(written([b"model", b"two"], [b"abc", b"defg"])[0])
+    fields = json.loads(header)
+    change(fields)
+    return signed(json.dumps(fields).encode(), segments, weights)
+
+
+def test_the_edit_of_nothing_is_read():
+    assert read_plan(memoryview(edited(lambda fields: None))).header.name == "net"
+
+
+def put(*path_and_value):
+    *path, last, value = path_and_value
+
+    def change(fields):
+        for key in path:
+            fields = fields[key]
+        fields[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        (lambda fields: fields.pop("tensors"), "lacks 'tensors'"),
+        (put("surplus", 1), "unknown keys at header: surplus"),
+        (put("tensors", 0, "extra", 1), r"unknown keys at header.tensors\[0\]: extra"),
+        (put("tensors", 0, "mode", "both"), '"both" at .*mode, where "input" or "output"'),
+        (put("tensors", 0, "shape", [-2]), r"-2 at .*shape, where a list of integers"),
+        (put("tensors", 0, "shape", [True]), "true at .*shape"),
+        (put("tensors", 0, "shape", [1] * 9), "at most 8"),
+        (put("tensors", 1, "name", "x"), "lists a tensor twice"),
+        (put("tensors", 0, "shape_input", True), "does not cover exactly the values"),
+        (put("tensors", {}), "an? .*dict.* at header.tensors, where a list"),
+        (put("name", 3), "3 at header.name, where a string"),
+        (put("strongly_typed", 1), "where true or false"),
+        (put("profiles", []), "no optimization profile"),
+        (put("profiles", 0, "shapes", []), "does not cover exactly its inputs"),
+        (put("profiles", 0, "shapes", 0, "min", [9, 2]), "no proper min <= opt <= max"),
+        (put("profiles", 0, "shapes", 0, "min", [1]), "no proper min <= opt <= max"),
+        (put("profiles", 0, "shapes", 0, "max", [8, 3]), "does not fit the shape"),
+        (put("steps", "kind", "loop"), "step of kind 'loop'"),
+        (put("steps", "steps", 0, "kind", "collective"), r"kind 'collective' at steps.steps\[0\]"),
+        (put("steps", "steps", 0, "segment", 7), "runs segment 7, but there are 2"),
+        (put("steps", "steps", 0, "inputs", ["ghost"]), "takes 'ghost', which nothing before it makes"),
+        (put("steps", "steps", 0, "outputs", ["x"]), "makes 'x', which is there already"),
+        (put("steps", "steps", 0, "outputs", ["z"]), "takes 'm'"),
+        (put("steps", "steps", []), "no step of the engine makes its output 'y'"),
+        (put("segments", 0, "bytes", 4), "does not start where the one before it ends"),
+        (put("segments", 1, "bytes", 4), "do not fill the space"),
+        (put("segments", 0, "weights", 0, "block", 9), "uses weights 9"),
+        (put("segments", 0, "weights", 0, "shape", [4]), "which they are not"),
+        (put("segments", 0, "weights", 0, "type", 1), "which they are not"),
+        (put("segments", 0, "weights", 0, "type", 99), "99 at .*type, where one of"),
+        (put("segments", 0, "weights", 0, "shape", [2**62, 2**62, 2**62]), "which they are not"),
+        (put("weights", 1, "offset", 65), "do not start where the ones before them end"),
+        (put("weights", 1, "bytes", 2**62), "which they are not"),
+        (put("weights", 0, "bytes", 0), "0 at .*bytes, where an integer in"),
+        (put("weights", 0, "bytes", 1.5), "1.5 at .*bytes"),
+        (put("weights", 0, "offset", 10**400), "where an integer in"),
+        (put("layers", [1]), "where objects with 'Name'"),
+        (put("plugins", [{"name": "swiglu"}]), "needs plugins .swiglu."),
+    ],
+)
+def test_a_header_that_contradicts_itself_is_refused(change, reason):
+    with pytest.raises(EngineError, match=reason):
+        read_plan(memoryview(edited(change)))
+
+
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        (b"", "not valid JSON"),
+        (b"[]", "a list at header, where an object"),
+        (b"\xff\xfe", "not valid JSON"),
+        (b'{"name":1,"name":2}', "key 'name' twice"),
+        (b'{"a":NaN}', "NaN, which is not JSON"),
+        (b'{"a":-Infinity}', "-Infinity, which is not JSON"),
+        (b'{"a":' + b"9" * 5000 + b"}", "not valid JSON"),
+        (b"[" * 200_000, "nested too deeply"),
+        (b'{"a":' * 200_000, "nested too deeply"),
+    ],
+)
+def test_json_that_is_not_plain_is_refused(text, reason):
+    with pytest.raises(EngineError, match=reason):
+        read_plan(memoryview(signed(text)))
+
+
+def test_steps_nested_too_deeply_are_refused():
+    deep = {"kind": "sequence", "steps": []}
+    for _ in range(100):
+        deep = {"kind": "sequence", "steps": [deep]}
+    with pytest.raises(EngineError, match="nested more than 32 deep"):
+        read_plan(memoryview(edited(put("steps", deep))))
