@@ -172,10 +172,9 @@ class ICudaEngine:
         return self._header.tensors[index].name
 
     def __getitem__(self, index: int) -> str:
-        name = self.get_tensor_name(index)
-        if name is None:
-            raise IndexError(f"there is no tensor {index}; the engine has {len(self._header.tensors)}.")
-        return name
+        if not 0 <= index < len(self):
+            raise IndexError(f"there is no tensor {index}; the engine has {len(self)}.")
+        return self._header.tensors[index].name
 
     def __len__(self) -> int:
         return len(self._header.tensors)
