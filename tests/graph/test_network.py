@@ -242,3 +242,14 @@ def test_type_errors_hold_in_weakly_typed_networks(make_network):
         x, y = Tensor("x", "float32", [2]), Tensor("y", "float16", [2])
         with pytest.raises(GraphError, match="different types, float32 and float16"):
             fn.add(x, y)
+
+
+def test_ranges_where_fill_layers_have_no_type_of_their_own(run, monkeypatch):
+    class FillLayerOf8:
+        """IFillLayer before it had `to_type`."""
+
+    monkeypatch.setattr(trt, "IFillLayer", FillLayerOf8)
+    x = np.zeros((3, 2), np.float32)
+    got = run(lambda x: fn.arange(1, fn.shape(x, 0), "int32"), x, shapes=[(-1, 2)], strongly_typed=False)
+    np.testing.assert_array_equal(got, np.array([1, 2], np.int32))
+    assert got.dtype == np.int32

@@ -59,17 +59,15 @@ def arange(start: Tensor | int, end: Tensor | int, dtype: Any) -> Tensor:
     from trtllm_ext.graph.functional.elementwise import sub
     from trtllm_ext.graph.functional.shaping import view
 
-    # LINSPACE knows these types only, and every value of the others is exact in float32 as far as they count.
-    fill_dtype = to if dtype_name(to) in _LINSPACE_TYPES else trt.DataType.FLOAT
+    # LINSPACE knows these types only, or float32 alone (TensorRT 8.6); that counts exactly up to 2**24.
+    typed = hasattr(trt.IFillLayer, "to_type")
+    fill_dtype = to if typed and dtype_name(to) in _LINSPACE_TYPES else trt.DataType.FLOAT
     number = cast(view(sub(end, start), [1]), index_dtype())
     first = (
         start if isinstance(start, Tensor) else constant(np.array(start, dtype=trt_dtype_to_np(fill_dtype)))
     )
-    if hasattr(trt.IFillLayer, "to_type"):
-        layer = add_layer("add_fill", trt.Dims([0]), trt.FillOperation.LINSPACE, fill_dtype)
-    else:
-        layer = add_layer("add_fill", trt.Dims([0]), trt.FillOperation.LINSPACE)
-        layer.set_output_type(0, fill_dtype)
+    with_dtype = (fill_dtype,) if typed else ()
+    layer = add_layer("add_fill", trt.Dims([0]), trt.FillOperation.LINSPACE, *with_dtype)
     layer.set_input(0, number.trt_tensor)
     layer.set_input(1, view(cast(first, fill_dtype), []).trt_tensor)
     layer.set_input(2, constant(np.ones(1, dtype=trt_dtype_to_np(fill_dtype))).trt_tensor)
