@@ -28,28 +28,30 @@ __all__ = [
     "infer",
 ]
 
-_RULES: dict[LayerType, tuple[Callable[..., list[Known]], int]] = {
-    # kind: rule, number of inputs that must be there
-    LayerType.CONSTANT: (source.constant, 0),
-    LayerType.FILL: (source.fill, 0),
-    LayerType.ELEMENTWISE: (elementwise.elementwise, 2),
-    LayerType.UNARY: (elementwise.unary, 1),
-    LayerType.ACTIVATION: (elementwise.activation, 1),
-    LayerType.SELECT: (elementwise.select, 3),
-    LayerType.CAST: (elementwise.cast, 1),
-    LayerType.IDENTITY: (elementwise.identity, 1),
-    LayerType.SHAPE: (movement.shape, 1),
-    LayerType.CONCATENATION: (movement.concatenation, 1),
-    LayerType.SHUFFLE: (movement.shuffle, 1),
-    LayerType.SLICE: (slicing.slice_, 1),
-    LayerType.GATHER: (slicing.gather, 2),
-    LayerType.REDUCE: (reduction.reduce, 1),
-    LayerType.SOFTMAX: (reduction.softmax, 1),
-    LayerType.NORMALIZATION: (reduction.normalization, 3),
-    LayerType.MATRIX_MULTIPLY: (reduction.matrix_multiply, 2),
+_MANY = 10_000_000
+_RULES: dict[LayerType, tuple[Callable[..., list[Known]], int, int]] = {
+    # kind: rule, fewest and most inputs; those beyond the fewest are optional
+    LayerType.CONSTANT: (source.constant, 0, 0),
+    LayerType.FILL: (source.fill, 0, 3),
+    LayerType.ELEMENTWISE: (elementwise.elementwise, 2, 2),
+    LayerType.UNARY: (elementwise.unary, 1, 1),
+    LayerType.ACTIVATION: (elementwise.activation, 1, 1),
+    LayerType.SELECT: (elementwise.select, 3, 3),
+    LayerType.CAST: (elementwise.cast, 1, 1),
+    LayerType.IDENTITY: (elementwise.identity, 1, 1),
+    LayerType.SHAPE: (movement.shape, 1, 1),
+    LayerType.CONCATENATION: (movement.concatenation, 1, _MANY),
+    LayerType.SHUFFLE: (movement.shuffle, 1, 2),
+    LayerType.SLICE: (slicing.slice_, 1, 6),
+    LayerType.GATHER: (slicing.gather, 2, 2),
+    LayerType.REDUCE: (reduction.reduce, 1, 1),
+    LayerType.SOFTMAX: (reduction.softmax, 1, 1),
+    LayerType.NORMALIZATION: (reduction.normalization, 3, 3),
+    LayerType.MATRIX_MULTIPLY: (reduction.matrix_multiply, 2, 2),
 }
 
-_OPTIONAL_INPUTS = frozenset({LayerType.FILL, LayerType.SHUFFLE, LayerType.SLICE})
+# The inputs of a concatenation beyond the first are not optional once they are there.
+_NO_GAPS = frozenset({LayerType.CONCATENATION})
 
 
 def infer(
@@ -62,12 +64,12 @@ def infer(
 
     Raises RuleError with what does not fit; OperandError if no change of attributes would help.
     """
-    rule, required = _RULES[kind]
-    absent = [number for number in range(required) if number >= len(inputs) or inputs[number] is None]
-    if kind not in _OPTIONAL_INPUTS:
-        absent += [number for number in range(required, len(inputs)) if inputs[number] is None]
-    if absent:
-        raise OperandError(f"input {absent[0]} is missing")
+    rule, fewest, most = _RULES[kind]
+    if len(inputs) > most:
+        raise OperandError(f"there are {len(inputs)} inputs; a {kind.name} takes {most} at most")
+    for number in range(max(fewest, len(inputs)) if kind in _NO_GAPS else fewest):
+        if number >= len(inputs) or inputs[number] is None:
+            raise OperandError(f"input {number} is missing")
     outputs = rule(attributes, inputs, strongly_typed)
     wanted = attributes.get("output_types")
     if wanted is None or strongly_typed:
