@@ -1,0 +1,172 @@
+"""SublayerStack: against the formulas, from a checkpoint, and what it refuses."""
+
+import numpy as np
+import pytest
+from sublayer_formulas import (
+    DTYPES,
+    assert_close,
+    feed_forward,
+    gated_feed_forward,
+    layer_norm,
+    residual,
+    rms_norm,
+)
+
+import trtllm_ext as tx
+from trtllm_ext.checkpoint import PLACEMENTS, ModelConfig, expected_weights, load_checkpoint
+from trtllm_ext.errors import CheckpointError, ConfigError
+from trtllm_ext.models import (
+    Encoder,
+    SublayerStack,
+    model_from_checkpoint,
+    model_from_config,
+    sublayer_stack_config,
+    write_random_checkpoint,
+)
+from trtllm_ext.parallel import Mapping
+
+BUDGET_S = 30
+
+HIDDEN, FFN, LAYERS = 16, 40, 3
+
+
+def config(**changes):
+    fields = {"hidden_size": HIDDEN, "ffn_hidden_size": FFN, "num_hidden_layers": LAYERS, **changes}
+    return sublayer_stack_config(**fields)
+
+
+def run(model, x, **limits):
+    engine = tx.build(model, tx.BuildConfig(max_num_tokens=32, **limits)).engine
+    with tx.Session.from_serialized_engine(engine) as session:
+        return session.run({"hidden_states": x})["hidden_states_out"]
+
+
+def reference(config, weights, x):
+    contract = config.contract.feed_forward
+    formula = gated_feed_forward if contract.gated else feed_forward
+
+    def norm(name, kind):
+        if kind is None:
+            return None
+        weight, bias = weights[f"{name}.weight"], weights.get(f"{name}.bias", 0.0)
+        if kind.kind == "rms_norm":
+            return lambda x: rms_norm(x, weight, kind.eps)
+        return lambda x: layer_norm(x, weight, bias, kind.eps)
+
+    for i in range(config.num_hidden_layers):
+        layer, form = f"transformer.layers.{i}.", contract.residual
+        sandwich = form.placement == "sandwich"
+        x = residual(
+            x,
+            lambda x, layer=layer: formula(x, weights, contract.activation, f"{layer}mlp."),
+            norm(layer + ("pre_feedforward_layernorm" if sandwich else "post_layernorm"), form.norm),
+            form.placement,
+            norm(f"{layer}post_feedforward_layernorm", form.post_norm),
+            form.scale,
+        )
+    final = norm("transformer.ln_f", config.contract.final_norm)
+    return x if final is None else final(x)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"norm": "layer_norm", "hidden_act": "gelu_erf"},
+        {
+            "norm": "rms_norm",
+            "gated": True,
+            "hidden_act": "silu",
+            "bias": False,
+            "final_norm": True,
+            "scale": 0.5,
+        },
+    ],
+    ids=["plain", "gated"],
+)
+def test_stack_from_a_checkpoint(tmp_path, form, placement, dtype):
+    stack = config(placement=placement, dtype=dtype, **form)
+    write_random_checkpoint(tmp_path / "c", stack, seed=1)
+    weights = {n: v.astype(np.float64) for n, v in load_checkpoint(tmp_path / "c").weights.items()}
+    x = np.random.default_rng(3).normal(size=(9, HIDDEN)).astype(DTYPES[dtype])
+    got = run(model_from_checkpoint(tmp_path / "c"), x)
+    # Each of three sublayers adds its roundings.
+    assert_close(got, reference(stack, weights, x.astype(np.float64)), dtype, factor=LAYERS)
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("gated", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_parameters_are_the_weights_that_a_checkpoint_holds(placement, gated, bias):
+    stack = config(placement=placement, gated=gated, bias=bias, final_norm=True)
+    parameters = {name: parameter.shape for name, parameter in model_from_config(stack).named_parameters()}
+    assert parameters == expected_weights(stack)
+
+
+def test_tokens_do_not_influence_each_other_and_one_is_enough(tmp_path):
+    write_random_checkpoint(tmp_path / "c", config())
+    model = model_from_checkpoint(tmp_path / "c")
+    x = np.random.default_rng(0).normal(size=(32, HIDDEN)).astype(np.float32)
+    np.testing.assert_allclose(run(model, x)[5:6], run(model, x[5:6]), atol=1e-6)
+
+
+def test_limits(tmp_path):
+    assert SublayerStack.limits == {"max_num_tokens", "opt_num_tokens"}
+    model = model_from_config(config())
+    with pytest.raises(
+        ConfigError, match=r"SublayerStack needs max_num_tokens as a positive integer, got None"
+    ):
+        model.prepare_inputs()
+    with pytest.raises(ConfigError, match=r"opt_num_tokens=9 must lie between 1 and 8"):
+        model.prepare_inputs(max_num_tokens=8, opt_num_tokens=9)
+
+
+def test_the_profile_is_one_opt_max(tmp_path):
+    write_random_checkpoint(tmp_path / "c", config())
+    engine = tx.build(
+        model_from_checkpoint(tmp_path / "c"), tx.BuildConfig(max_num_tokens=32, opt_num_tokens=4)
+    )
+    with tx.Session.from_serialized_engine(engine.engine) as session:
+        shapes = session.engine.get_tensor_profile_shape("hidden_states", 0)
+        assert [tuple(shape) for shape in shapes] == [(1, HIDDEN), (4, HIDDEN), (32, HIDDEN)]
+
+
+def test_loading_other_weights_is_refused():
+    model = model_from_config(config(num_hidden_layers=1))
+    weights = {name: np.zeros(shape, np.float32) for name, shape in expected_weights(model.config).items()}
+    weights["transformer.layers.0.mlp.fc_.bias"] = weights.pop("transformer.layers.0.mlp.fc.bias")
+    with pytest.raises(
+        CheckpointError, match=r"missing transformer.layers.0.mlp.fc.bias; not its own: .*fc_.bias"
+    ):
+        model.load(weights)
+
+
+def test_unset_parameters_are_an_error_not_random():
+    with pytest.raises(tx.errors.GraphError, match=r"transformer.layers.0.* has no value"):
+        run(model_from_config(config()), np.zeros((1, HIDDEN), np.float32))
+
+
+def test_configs_that_do_not_fit_are_refused():
+    with pytest.raises(
+        ConfigError, match=r"Encoder is built from architecture 'Encoder', this config says 'Subl"
+    ):
+        Encoder(config())
+    sharded = ModelConfig(**{**vars(config()), "mapping": Mapping(world_size=2, tp_size=2)})
+    with pytest.raises(ConfigError, match=r"split over world_size=2 ranks; this version runs on one rank"):
+        SublayerStack(sharded)
+    with pytest.raises(ConfigError, match=r"num_hidden_layers=0 must be at least 1"):
+        config(num_hidden_layers=0)
+    with pytest.raises(ConfigError, match=r"'gelu' is ambiguous"):
+        config(hidden_act="gelu")
+
+
+def test_a_checkpoint_of_two_ranks_is_written_whole_and_refused_with_the_reason(tmp_path):
+    sharded = ModelConfig(**{**vars(config()), "mapping": Mapping(world_size=2, tp_size=2)})
+    write_random_checkpoint(tmp_path / "c", sharded)
+    assert load_checkpoint(tmp_path / "c", rank=1).weights["transformer.layers.0.mlp.fc.weight"].shape == (
+        20,
+        16,
+    )
+    with pytest.raises(ConfigError, match=r"split over world_size=2 ranks"):
+        model_from_checkpoint(tmp_path / "c", rank=1)
