@@ -6,7 +6,7 @@ import threading
 import ml_dtypes
 import numpy as np
 import pytest
-from small_engines import (
+from tiny_plans import (
     Log,
     config_with,
     context_of,

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_engines import Log, feed_forward_plan, parts_of, signed
+from tiny_plans import Log, feed_forward_plan, parts_of, signed
 
 import trtllm_ext.embedded as trt
 from trtllm_ext.embedded.plan import MAGIC, read_plan

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from small_engines import feed_forward_plan, parts_of, signed
+from tiny_plans import feed_forward_plan, parts_of, signed
 
 from trtllm_ext.embedded.plan import (
     Header,

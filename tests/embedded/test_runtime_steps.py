@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
-from small_engines import Log, context_of, feed_forward_plan
+from tiny_plans import Log, context_of, feed_forward_plan
 
 import trtllm_ext.embedded as trt
 from trtllm_ext.embedded.execution import Execution

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from small_engines import FeedForward, Log, config_with, context_of, run_context, strongly_typed
+from tiny_plans import FeedForward, Log, config_with, context_of, run_context, strongly_typed
 
 import trtllm_ext.embedded as trt
 from trtllm_ext.embedded.plan import read_plan
