@@ -55,6 +55,7 @@ class Drawn:
     sketches: list[Sketch] = field(default_factory=list)
     inputs: dict[str, Sketch] = field(default_factory=dict)
     steps: list[tuple[str, Callable[[Any, Any, list[Any]], Any]]] = field(default_factory=list)
+    strongly_typed: bool = True
 
     def add(self, text: str, sketch: Sketch, build: Callable[[Any, Any, list[Any]], Any]) -> None:
         self.sketches.append(sketch)
@@ -74,10 +75,12 @@ class Drawn:
         return [{name: values_for(name, sketch, n) for name, sketch in self.inputs.items()} for n in LENGTHS]
 
     def case(self) -> Case:
-        return Case(name="random", define=self.define, feeds=self.feeds)
+        return Case(name="random", define=self.define, feeds=self.feeds, strongly_typed=self.strongly_typed)
 
     def __repr__(self) -> str:
-        return "\n".join(f"t{i} = {text}" for i, (text, _) in enumerate(self.steps))
+        return f"{'strongly' if self.strongly_typed else 'weakly'} typed\n" + "\n".join(
+            f"t{i} = {text}" for i, (text, _) in enumerate(self.steps)
+        )
 
 
 def layers_of(network: Any) -> list[Any]:
@@ -94,13 +97,14 @@ def values_for(name: str, sketch: Sketch, n: int) -> np.ndarray:
 @st.composite
 def networks(draw: Callable[..., Any], most_steps: int = 12) -> Drawn:
     """A random network of up to `most_steps` layers (a few more where a step needs constants or shapes)."""
-    drawn = Drawn()
+    drawn = Drawn(strongly_typed=draw(st.booleans()))
     for index in range(draw(st.integers(1, 2))):
         _add_input(drawn, f"x{index}", draw(st.sampled_from(FLOATS)), _dims(draw), 2.0)
     _add_input(drawn, "i", draw(st.sampled_from(["INT32", "INT64"])), _dims(draw), 4.0)
-    for _ in range(draw(st.integers(1, most_steps))):
+    for _ in range(draw(st.integers(4, most_steps))):
         source = draw(st.integers(0, len(drawn.sketches) - 1))
         kinds = [kind for kind, (fits, _) in STEPS.items() if fits(drawn.sketches[source])]
+        kinds += [kind for kind in OFTEN if kind in kinds]
         STEPS[draw(st.sampled_from(kinds))][1](draw, drawn, source)
     return drawn
 
@@ -473,6 +477,71 @@ def count_up(draw: Callable[..., Any], drawn: Drawn, source: int) -> None:
     drawn.add(f"fill like t{source}", Sketch(type_name, x.dims, float(reach)).rounded(), build)
 
 
+def relate(draw: Callable[..., Any], drawn: Drawn, source: int) -> None:
+    """x x^T / width: a product of two tensors, as attention has it."""
+    x = drawn.sketches[source]
+    (rows, _), (width, _) = x.dims[-2:]
+    magnitude, error = x.magnitude**2, 2 * x.magnitude * x.error + UNIT["FLOAT"] * x.magnitude**2
+    dims = (*x.dims[:-2], (rows, 0), (rows, 0))
+    if magnitude > MOST_MAGNITUDE:
+        return
+
+    def build(network: Any, trt: Any, tensors: list[Any]) -> Any:
+        ops = trt.MatrixOperation
+        product = made(network.add_matrix_multiply(tensors[source], ops.NONE, tensors[source], ops.TRANSPOSE))
+        # A power of two, so that the factor itself is exact in every type.
+        factor = np.full((1,) * len(dims), 2.0 ** -math.ceil(math.log2(width)))
+        scale = constant(network, trt, factor, x.type_name)
+        return made(network.add_elementwise(product, scale, trt.ElementWiseOperation.PROD))
+
+    # The product before scaling is up to `width` times as large, and so is the error of rounding it.
+    unscaled = Sketch(x.type_name, dims, magnitude * 2, error * 2).rounded()
+    if x.type_name != "HALF" or width * magnitude < 3e4:
+        sketch = Sketch(x.type_name, dims, unscaled.magnitude, unscaled.error).rounded()
+        drawn.add(f"relate(t{source})", sketch, build)
+
+
+def ratio(draw: Callable[..., Any], drawn: Drawn, source: int) -> None:
+    """a / (1 + |b|)."""
+    a = drawn.sketches[source]
+    partners = [i for i, b in enumerate(drawn.sketches) if b.type_name == a.type_name and b.dims == a.dims]
+    other = draw(st.sampled_from(partners))
+    b = drawn.sketches[other]
+    below = Sketch(b.type_name, b.dims, b.magnitude, b.error).rounded()
+    below = Sketch(b.type_name, b.dims, below.magnitude + 1, below.error).rounded()
+    # d(a / c) is at most |da| + |a| |dc| for c >= 1, and c cannot fall below 1 - its error.
+    error = (a.error + a.magnitude * below.error) / max(1 - below.error, 0.1) ** 2
+    sketch = Sketch(a.type_name, a.dims, a.magnitude, error).rounded()
+
+    def build(network: Any, trt: Any, tensors: list[Any]) -> Any:
+        ops = trt.ElementWiseOperation
+        size = made(network.add_unary(tensors[other], trt.UnaryOperation.ABS))
+        one = constant(network, trt, np.ones((1,) * len(a.dims)), a.type_name)
+        divisor = made(network.add_elementwise(one, size, ops.SUM))
+        return made(network.add_elementwise(tensors[source], divisor, ops.DIV))
+
+    if below.error < 0.5:
+        drawn.add(f"t{source} / (1 + |t{other}|)", sketch, build)
+
+
+def reverse(draw: Callable[..., Any], drawn: Drawn, source: int) -> None:
+    """The dynamic dimension back to front: a gather by indices that are counted and subtracted at run time."""
+    x = drawn.sketches[source]
+    axis = next(i for i, (_, p) in enumerate(x.dims) if p)
+
+    def build(network: Any, trt: Any, tensors: list[Any]) -> Any:
+        shape = made(network.add_shape(tensors[source]))
+        length = made(network.add_slice(shape, (axis,), (1,), (1,)))
+        fill = network.add_fill((1,), trt.FillOperation.LINSPACE, trt.int64)
+        fill.set_input(0, length)
+        fill.set_input(1, constant(network, trt, np.array(1), "INT64"))
+        fill.set_input(2, constant(network, trt, np.array([1]), "INT64"))
+        indices = made(network.add_elementwise(length, made(fill), trt.ElementWiseOperation.SUB))
+        return made(network.add_gather(tensors[source], indices, axis))
+
+    drawn.add(f"reverse(t{source}, {axis})", x, build)
+
+
 def _any(sketch: Sketch) -> bool:
     return True
 
@@ -501,5 +570,10 @@ STEPS: dict[str, tuple[Callable[[Sketch], bool], Callable[[Callable[..., Any], D
     "softmax": (_floating, softmax),
     "normalise": (lambda s: _vector_last(s) and len(s.dims) > 1, normalise),
     "multiply": (lambda s: _vector_last(s) and len(s.dims) > 1, multiply),
+    "relate": (lambda s: _floating(s) and len(s.dims) > 1 and not any(p for _, p in s.dims[-2:]), relate),
+    "ratio": (_floating, ratio),
+    "reverse": (lambda s: s.dynamic, reverse),
     "count_up": (_any, count_up),
 }
+# Drawn twice as often as the rest, since few tensors fit them.
+OFTEN = ("binary", "multiply", "normalise", "relate")

@@ -11,9 +11,9 @@ from trtllm_ext.oracle import evaluate
 BUDGET_S = 15
 
 USUAL = settings(
-    max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), print_blob=True
+    max_examples=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), print_blob=True
 )
-LONG = settings(max_examples=4000, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
+LONG = settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 
 
 @pytest.fixture(scope="module")

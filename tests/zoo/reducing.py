@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.case import FLOATS, NUMBERS, Case, Feed, constant, dtype, made, mark, sample
+from zoo.case import FLOATS, INTS, NUMBERS, Case, Feed, constant, dtype, made, mark, rng, sample
 
 
 def reduce(op: str, type_name: str, axes: int, *, keep: bool, lengths: tuple[int, ...] = (3, 1)) -> Case:
@@ -169,6 +169,24 @@ def long_sum() -> Case:
     return Case(name="long-sums-stay-wide", define=define, feeds=feeds, narrowest="BF16")
 
 
+def integer_sums_beyond_floats() -> Case:
+    """Sums that no float64 holds, and sums that wrap round."""
+
+    def define(network: Any, trt: Any) -> None:
+        for type_name in INTS:
+            x = network.add_input(f"x_{type_name}", dtype(trt, type_name), (-1, 3))
+            for op in ("SUM", "PROD", "MAX", "MIN", "AVG"):
+                reduced = made(network.add_reduce(x, getattr(trt.ReduceOperation, op), 0b10, False))
+                mark(network, reduced, f"{op}_{type_name}")
+
+    def feeds() -> list[Feed]:
+        large = rng("large").integers(-(2**59), 2**59, (4, 3)) | 1
+        wraps = np.array([[2**31 - 1, 2**31 - 1, 5], [-(2**31), -(2**31), -3], [2**30, 2**30, 7], [1, -1, 0]])
+        return [{"x_INT32": wraps.astype(np.int32), "x_INT64": large.astype(np.int64)}]
+
+    return Case(name="integer-sums-beyond-floats", define=define, feeds=feeds)
+
+
 def cases() -> Iterator[Case]:
     for type_name in NUMBERS:
         for op in ("SUM", "PROD", "MAX", "MIN", "AVG"):
@@ -206,3 +224,4 @@ def cases() -> Iterator[Case]:
             yield product_with_weights(ops, 3, type_name)
     yield product_over_nothing()
     yield long_sum()
+    yield integer_sums_beyond_floats()

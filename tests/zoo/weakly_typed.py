@@ -40,6 +40,68 @@ def half_weights() -> Case:
     )
 
 
+def mixed_types() -> Case:
+    """Every layer kind that takes several floating tensors, with types that differ: the result is float32."""
+
+    def define(network: Any, trt: Any) -> None:
+        a = network.add_input("a", trt.float16, (-1, 4))
+        b = network.add_input("b", trt.float32, (-1, 4))
+        c = network.add_input("c", trt.bfloat16, (-1, 4))
+        flags = network.add_input("flags", trt.bool, (-1, 4))
+        mark(network, made(network.add_concatenation([a, b, c])), "concatenation")
+        mark(network, made(network.add_select(flags, a, b)), "select")
+        mark(network, made(network.add_elementwise(a, c, trt.ElementWiseOperation.MAX)), "maximum")
+        scale = constant(network, trt, sample("scale", "FLOAT", (1, 4)), "FLOAT")
+        bias = constant(network, trt, sample("bias", "BF16", (1, 4)), "BF16")
+        mark(network, made(network.add_normalization(a, scale, bias, 0b10)), "normalization")
+        none, transpose = trt.MatrixOperation.NONE, trt.MatrixOperation.TRANSPOSE
+        mark(network, made(network.add_matrix_multiply(a, none, c, transpose)), "matmul")
+
+    def feeds() -> list[Feed]:
+        types = {"a": "HALF", "b": "FLOAT", "c": "BF16", "flags": "BOOL"}
+        return [{name: sample(name, t, (n, 4)) for name, t in types.items()} for n in (3, 1, 0)]
+
+    return Case(name="weak-mixed-types", define=define, feeds=feeds, strongly_typed=False, narrowest="HALF")
+
+
+def precision_alone() -> Case:
+    """Half inside, float32 out."""
+
+    def define(network: Any, trt: Any) -> None:
+        x = network.add_input("x", trt.float32, (-1, 4))
+        layer = network.add_activation(x, trt.ActivationType.TANH)
+        layer.precision = trt.float16
+        mark(network, made(layer))
+
+    return Case(
+        name="weak-precision-alone",
+        define=define,
+        feeds=lambda: [{"x": sample("x", "FLOAT", (n, 4))} for n in (3, 1)],
+        strongly_typed=False,
+        narrowest="HALF",
+        roundings=2,
+    )
+
+
+def output_type_by_tensor() -> Case:
+    """A network output whose type is set on the tensor."""
+
+    def define(network: Any, trt: Any) -> None:
+        x = network.add_input("x", trt.float32, (-1, 4))
+        out = made(network.add_activation(x, trt.ActivationType.SIGMOID))
+        mark(network, out)
+        out.dtype = trt.float16
+
+    return Case(
+        name="weak-output-type-by-tensor",
+        define=define,
+        feeds=lambda: [{"x": sample("x", "FLOAT", (n, 4))} for n in (3, 1)],
+        strongly_typed=False,
+        narrowest="HALF",
+        roundings=2,
+    )
+
+
 def layer_precision() -> Case:
     """A layer told to compute and give out half in a float32 network."""
 
@@ -87,7 +149,10 @@ def cases() -> Iterator[Case]:
     yield mixed_sum("HALF", "FLOAT")
     yield mixed_sum("HALF", "HALF")
     yield half_weights()
+    yield mixed_types()
     yield layer_precision()
+    yield precision_alone()
+    yield output_type_by_tensor()
     for source in ("FLOAT", "HALF", "INT32", "BOOL"):
         for target in ("FLOAT", "HALF", "INT32", "BOOL"):
             yield converting_identity(source, target)
