@@ -67,7 +67,7 @@ def load_checkpoint(path: str | os.PathLike[str], *, rank: int = 0, allow_nan: b
 
     Every weight that the config calls for must be there with its shape and type, and nothing else; data must
     match its checksum where the file has any; NaN and infinity are refused unless allow_nan.
-    Cost: one pass over the weights by two threads; afterwards no page of the file stays resident.
+    Cost: one pass over the weights by two threads; no page of a weight stays resident after it.
     Raises CheckpointError listing what does not fit.
     """
     config = load_config(path, rank=rank)
@@ -80,11 +80,12 @@ def load_checkpoint(path: str | os.PathLike[str], *, rank: int = 0, allow_nan: b
 
     def check(item: tuple[int, str]) -> str | None:
         index, name = item
-        return _check_data(name, file[name], None if expected is None else expected[index], allow_nan)
+        problem = _check_data(name, file[name], None if expected is None else expected[index], allow_nan)
+        file.release_pages(name)
+        return problem
 
     with ThreadPoolExecutor(max_workers=2) as pool:
         problems = [problem for problem in pool.map(check, enumerate(file)) if problem]
-    file.release_pages()
     if problems:
         raise CheckpointError(f"{file.path}: " + "; ".join(problems[:10]) + _more(problems))
     return Checkpoint(config, {name: file[name] for name in expected_weights(config)})

@@ -125,6 +125,10 @@ class SafetensorsFile(Mapping[str, npt.NDArray]):
     def __len__(self) -> int:
         return len(self._places)
 
-    def release_pages(self) -> None:
-        """Let the system take back the file's pages in this process; they are read again when next touched."""
-        self._map.madvise(mmap.MADV_DONTNEED)
+    def release_pages(self, name: str) -> None:
+        """Let the system take back the pages of one tensor in this process; they are read again when touched."""
+        dtype, shape, offset = self._places[name]
+        begin = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
+        length = offset + math.prod(shape) * dtype.itemsize - begin
+        if length > 0:
+            self._map.madvise(mmap.MADV_DONTNEED, begin, length)

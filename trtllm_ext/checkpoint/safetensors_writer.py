@@ -15,7 +15,8 @@ import numpy.typing as npt
 from trtllm_ext.checkpoint.dtypes import WEIGHT_DTYPES
 from trtllm_ext.errors import CheckpointError
 
-CHUNK_BYTES = 16 << 20
+# Large enough for full speed of disks and checksums, small enough for caches and for memory not to show it.
+CHUNK_BYTES = 4 << 20
 CHECKSUMS = "crc32"  # the metadata key: one crc32 a tensor in hexadecimal, in the order of the data
 
 _CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}

@@ -20,7 +20,7 @@ def write_random_checkpoint(path: str | os.PathLike[str], config: ModelConfig, *
 
     Matrices are normal with standard deviation 1 / sqrt(in_features), so that activations neither grow nor
     vanish; norm weights lie around 1; biases are small. The same config and seed give the same bytes.
-    Memory: one chunk of 16 MiB at a time, whatever the size. Raises CheckpointError as `write_checkpoint` does.
+    Memory: one chunk of 4 MiB at a time, whatever the size. Raises CheckpointError as `write_checkpoint` does.
     """
 
     def source(name: str, shape: tuple[int, ...]) -> Iterator[npt.NDArray]:

@@ -38,7 +38,7 @@ def convert(
 
     dtype: 'float32', 'float16', 'bfloat16', or 'auto' for the type of the source's weights.
     allow_nan: accept NaN and infinity in weights.
-    Cost: one pass over the weights, 16 MiB at a time. Every weight of the source is used, or dropped for a
+    Cost: one pass over the weights, 4 MiB at a time. Every weight of the source is used, or dropped for a
     reason in the report, or the source is refused.
     Raises CheckpointError for a source that cannot be converted exactly, and when output_dir cannot be written;
     nothing is left behind then. Raises ConfigError for an unknown dtype.
