@@ -20,9 +20,9 @@ def main() -> None:
 
 
 def checkpoint(arguments: argparse.Namespace) -> dict:
-    from trtllm_ext.models import SublayerStackConfig, write_random_checkpoint
+    from trtllm_ext.models import sublayer_stack_config, write_random_checkpoint
 
-    config = SublayerStackConfig.plain(
+    config = sublayer_stack_config(
         hidden_size=arguments.hidden, ffn_hidden_size=arguments.ffn, num_hidden_layers=arguments.layers
     )
     write_random_checkpoint(arguments.folder / "checkpoint", config, seed=0)
