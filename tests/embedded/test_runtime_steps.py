@@ -1,5 +1,8 @@
 """Steps of a plan one after another: values handed on, kept as long as needed, and sizes that only a run shows."""
 
+import ctypes
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
@@ -7,8 +10,9 @@ from tiny_plans import Log, context_of, feed_forward_plan
 
 import trtllm_ext.embedded as trt
 from trtllm_ext.embedded.execution import Execution
-from trtllm_ext.embedded.plan import OnnxStep
+from trtllm_ext.embedded.plan import OnnxStep, ProfileRecord, TensorRecord
 from trtllm_ext.embedded.sessions import SharedWeight, open_session
+from trtllm_ext.embedded.tensor_types import element_type_named
 from trtllm_ext.errors import EngineError
 
 BUDGET_S = 10
@@ -99,10 +103,52 @@ def test_an_output_whose_size_the_run_shows():
             assert nbytes == 8 * len(want)
             got = np.zeros(len(want), np.int64)
             if nbytes:
-                import ctypes
-
                 ctypes.memmove(got.ctypes.data, address, nbytes)
             np.testing.assert_array_equal(got, sign * want)
+
+
+def test_a_context_delivers_what_depends_on_data_to_the_allocator():
+    session = session_of(
+        [helper.make_node("NonZero", ["x"], ["i"])], {"x": vector("n")}, {"i": (INT64, [1, "k"])}
+    )
+    size = ((1,), (4,), (8,))
+    header = SimpleNamespace(profiles=[ProfileRecord(shapes={"x": size}, values={})])
+    loaded = SimpleNamespace(
+        plan=SimpleNamespace(header=header),
+        tensors={
+            "x": TensorRecord(name="x", is_input=True, dtype="float32", shape=(-1,)),
+            "i": TensorRecord(name="i", is_input=False, dtype="int64", shape=(1, -1)),
+        },
+        elements={"x": element_type_named("float32"), "i": element_type_named("int64")},
+        steps=[OnnxStep(0, ("x",), ("i",))],
+        sessions=[session],
+        output_shapes=lambda shapes, values: {"i": (1, -1)},
+    )
+    log, room = Log(), np.zeros(8, np.int64)
+    context = trt.IExecutionContext(SimpleNamespace(_loaded=loaded), loaded, log)
+
+    class Allocator(trt.IOutputAllocator):
+        told = None
+
+        def reallocate_output(self, tensor_name, memory, size, alignment):
+            return room.ctypes.data
+
+        def notify_shape(self, tensor_name, shape):
+            self.told = tuple(shape)
+
+    x = np.float32([0, 3, 0, 4, 5])
+    context.set_input_shape("x", x.shape)
+    context.set_tensor_address("x", x.ctypes.data)
+    assert not context.execute_async_v3(0)
+    assert "the size of output 'i' depends on data; set an output allocator for it" in log.last
+    allocator = Allocator()
+    context.set_output_allocator("i", allocator)
+    for array, want in ((x, [1, 3, 4]), (np.float32([0, 0]), []), (np.float32([7, 0]), [0])):
+        context.set_input_shape("x", array.shape)
+        context.set_tensor_address("x", array.ctypes.data)
+        assert context.execute_async_v3(0)
+        assert allocator.told == (1, len(want))
+        assert room[: len(want)].tolist() == want
 
 
 def test_a_run_that_fails_is_an_error_in_the_log_and_the_next_one_may_succeed():

@@ -5,16 +5,13 @@ from collections.abc import Mapping, Sequence
 from operator import index
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from trtllm_ext.embedded.enums import ProfilingVerbosity
 from trtllm_ext.embedded.execution import Execution
 from trtllm_ext.embedded.loading import LoadedPlan, Shape
 from trtllm_ext.embedded.logger import ILogger
 from trtllm_ext.embedded.output_allocator import IOutputAllocator
-from trtllm_ext.embedded.plan import ProfileRecord, TensorRecord
 from trtllm_ext.embedded.sessions import brief
-from trtllm_ext.embedded.tensor_types import ElementType
+from trtllm_ext.embedded.shape_state import Refusal, ShapeState, Slot
 from trtllm_ext.embedded.types import Dims, volume
 
 if TYPE_CHECKING:
@@ -22,21 +19,6 @@ if TYPE_CHECKING:
 
 # What an output allocator is asked for.
 _ALIGNMENT = 64
-
-
-class _Slot:
-    """An input or output of a context: its shape, its memory, and whether the binding shows both."""
-
-    __slots__ = ("address", "allocator", "element", "is_bound", "item_bytes", "record", "shape")
-
-    def __init__(self, record: TensorRecord, element: ElementType) -> None:
-        self.record = record
-        self.element = element
-        self.item_bytes = int(element.storage.itemsize)
-        self.shape: Shape | None = record.shape if record.is_input and -1 not in record.shape else None
-        self.address = 0
-        self.allocator: IOutputAllocator | None = None
-        self.is_bound = False
 
 
 class IExecutionContext:
@@ -49,23 +31,17 @@ class IExecutionContext:
 
     def __init__(self, engine: "ICudaEngine", loaded: LoadedPlan, logger: ILogger) -> None:
         self._engine = engine
-        self._loaded = loaded
         self._logger = logger
-        self._slots = {name: _Slot(record, loaded.elements[name]) for name, record in loaded.tensors.items()}
-        self._inputs = {name: slot for name, slot in self._slots.items() if slot.record.is_input}
-        self._outputs = {name: slot for name, slot in self._slots.items() if not slot.record.is_input}
-        self._shape_inputs = {name: slot for name, slot in self._inputs.items() if slot.record.is_shape_input}
+        self._slots = {name: Slot(record, loaded.elements[name]) for name, record in loaded.tensors.items()}
+        self._shapes = ShapeState(loaded, self._slots)
         self._execution: Execution | None = Execution(
             loaded.steps,
             loaded.sessions,
             {name: slot.element.onnx_type for name, slot in self._slots.items()},
         )
-        self._profile_index = 0
-        # No shape has changed since those of the outputs were inferred.
-        self._is_inferred = False
         # Nothing has changed since the last run, so the bindings are right as they are.
         self._is_ready = False
-        self._late: list[str] = []
+        self._input_consumed_event = 0
         self.name = ""
         self.debug_sync = False
         self.nvtx_verbosity = ProfilingVerbosity.LAYER_NAMES_ONLY
@@ -80,55 +56,31 @@ class IExecutionContext:
         """The engine that this context runs."""
         return self._engine
 
+    # Shapes
+
     @property
     def active_optimization_profile(self) -> int:
         """Index of the profile in use."""
-        return self._profile_index
+        return self._shapes.profile_index
 
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
         """Use another profile; shapes of dynamic inputs must be set again if it is a different one."""
-        profiles = self._loaded.plan.header.profiles
-        if not 0 <= profile_index < len(profiles):
-            return self._refuse(
-                "set_optimization_profile_async",
-                f"there is no profile {profile_index}; the engine has profiles 0 .. {len(profiles) - 1}.",
-            )
-        if profile_index != self._profile_index:
-            self._profile_index = profile_index
-            self._is_inferred = self._is_ready = False
-            for slot in self._inputs.values():
-                if -1 in slot.record.shape:
-                    slot.shape, slot.is_bound = None, False
+        try:
+            if self._shapes.select_profile(profile_index):
+                self._is_ready = False
+        except Refusal as refusal:
+            return self._refuse("set_optimization_profile_async", refusal)
         return True
-
-    # Shapes
 
     def set_input_shape(self, name: str, shape: Sequence[int] | Dims) -> bool:
         """Set the shape of an input; refused outside the range of the active profile."""
-        slot = self._inputs.get(name)
-        if slot is None:
-            return self._unknown("set_input_shape", name, self._inputs)
+        if name not in self._shapes.inputs:
+            return self._unknown("set_input_shape", name, self._shapes.inputs)
         try:
-            exact = tuple([length.__index__() for length in shape])
-        except (AttributeError, TypeError, ValueError):
-            return self._refuse("set_input_shape", f"{shape!r} given for {name!r} is not a shape.")
-        if exact == slot.shape:
-            return True
-        low, _, high = self._profile.shapes[name]
-        if len(exact) != len(low):
-            return self._refuse(
-                "set_input_shape",
-                f"shape {exact} of {name!r} has {len(exact)} dimensions; {slot.record.shape} needs {len(low)}.",
-            )
-        for length, least, most in zip(exact, low, high, strict=True):
-            if not least <= length <= most:
-                return self._refuse(
-                    "set_input_shape",
-                    f"shape {exact} of {name!r} is outside of what profile {self._profile_index} allows: "
-                    f"{_range_text(low, high)}.",
-                )
-        slot.shape, slot.is_bound = exact, False
-        self._is_inferred = self._is_ready = False
+            if self._shapes.set_shape(name, shape):
+                self._is_ready = False
+        except Refusal as refusal:
+            return self._refuse("set_input_shape", refusal)
         return True
 
     def get_tensor_shape(self, name: str) -> Dims:
@@ -137,17 +89,16 @@ class IExecutionContext:
         if slot is None:
             self._unknown("get_tensor_shape", name, self._slots)
             return Dims._invalid()
-        if slot.record.is_input:
-            return Dims(slot.record.shape if slot.shape is None else slot.shape)
-        if not self._is_inferred and (self._missing() or not self._infer("get_tensor_shape")):
+        if not slot.record.is_input and (self._shapes.missing() or not self._infer("get_tensor_shape")):
             return Dims(slot.record.shape)
-        return Dims(slot.shape or ())
+        return Dims(slot.record.shape if slot.shape is None else slot.shape)
 
     def get_tensor_strides(self, name: str) -> Dims:
         """Strides in elements of a dense tensor of the current shape; -1 where they cannot be known yet."""
+        if name not in self._slots:
+            self._unknown("get_tensor_strides", name, self._slots)
+            return Dims._invalid()
         shape = self.get_tensor_shape(name)
-        if shape == Dims._invalid():
-            return shape
         strides = [1] * len(shape)
         for axis in range(len(shape) - 2, -1, -1):
             length, stride = shape[axis + 1], strides[axis + 1]
@@ -159,7 +110,7 @@ class IExecutionContext:
 
         Raises RuntimeError if shapes are set but do not fit each other.
         """
-        missing = self._missing()
+        missing = self._shapes.missing()
         if not missing and not self._infer("infer_shapes"):
             raise RuntimeError(
                 "infer_shapes: the shapes of the inputs do not fit each other; the log has the reason."
@@ -169,32 +120,21 @@ class IExecutionContext:
     @property
     def all_binding_shapes_specified(self) -> bool:
         """Whether the shape of every input is set."""
-        return all(slot.shape is not None for slot in self._inputs.values())
+        return all(slot.shape is not None for slot in self._shapes.inputs.values())
 
     @property
     def all_shape_inputs_specified(self) -> bool:
         """Whether the value of every shape input can be read."""
-        return all(slot.address for slot in self._shape_inputs.values())
+        return all(slot.address for slot in self._shapes.shape_inputs.values())
 
     def get_max_output_size(self, name: str) -> int:
         """Bytes of an output at the largest shapes of the active profile; -1 if it cannot be told."""
-        slot = self._outputs.get(name)
+        slot = self._shapes.outputs.get(name)
         if slot is None:
-            self._unknown("get_max_output_size", name, self._outputs)
+            self._unknown("get_max_output_size", name, self._shapes.outputs)
             return -1
-        values = {
-            shape_input: np.array(self._profile.values[shape_input][2], owner.element.storage).reshape(
-                owner.record.shape
-            )
-            for shape_input, owner in self._shape_inputs.items()
-        }
-        try:
-            shapes = self._loaded.output_shapes(
-                {key: self._profile.shapes[key][2] for key in self._inputs}, values
-            )
-        except ValueError:
-            return -1
-        return -1 if -1 in shapes[name] else volume(shapes[name]) * slot.item_bytes
+        shape = self._shapes.largest(name)
+        return -1 if shape is None or -1 in shape else volume(shape) * slot.item_bytes
 
     # Memory
 
@@ -214,8 +154,8 @@ class IExecutionContext:
         if address % slot.item_bytes:
             return self._refuse(
                 "set_tensor_address",
-                f"address {address:#x} of {name!r} is not aligned to its elements of "
-                f"{slot.item_bytes} bytes ({slot.element.name}).",
+                f"address {address:#x} of {name!r} is not aligned to its elements of {slot.item_bytes} bytes "
+                f"({slot.element.name}).",
             )
         slot.address, slot.is_bound = address, False
         self._is_ready = False
@@ -231,18 +171,18 @@ class IExecutionContext:
 
     def set_output_allocator(self, name: str, output_allocator: IOutputAllocator | None) -> bool:
         """Let `output_allocator` give memory to an output at every run; None goes back to the address set."""
-        slot = self._outputs.get(name)
+        slot = self._shapes.outputs.get(name)
         if slot is None:
-            return self._unknown("set_output_allocator", name, self._outputs)
+            return self._unknown("set_output_allocator", name, self._shapes.outputs)
         slot.allocator, slot.is_bound = output_allocator, False
         self._is_ready = False
         return True
 
     def get_output_allocator(self, name: str) -> IOutputAllocator | None:
         """The allocator set for an output, or None."""
-        slot = self._outputs.get(name)
+        slot = self._shapes.outputs.get(name)
         if slot is None:
-            self._unknown("get_output_allocator", name, self._outputs)
+            self._unknown("get_output_allocator", name, self._shapes.outputs)
             return None
         return slot.allocator
 
@@ -250,15 +190,21 @@ class IExecutionContext:
 
     def execute_async_v3(self, stream_handle: int) -> bool:
         """Run the engine; it has finished when the call returns, whatever the stream."""
-        if not self._is_ready and not self._prepare(stream_handle):
-            return False
-        if self._engine._loaded is None or self._execution is None:
+        execution = self._execution
+        if execution is None or self._engine._loaded is None:
             return self._refuse("execute_async_v3", "the engine or the context was deleted.")
         try:
-            self._execution.run()
-        except Exception as error:  # ONNX Runtime's exceptions have no common base
-            return self._refuse("execute_async_v3", f"the run failed: {brief(error)}")
-        return not self._late or self._deliver(stream_handle)
+            if not self._is_ready:
+                self._prepare(execution, stream_handle)
+            try:
+                execution.run()
+            except Exception as error:  # ONNX Runtime's exceptions have no common base
+                raise Refusal(f"the run failed: {brief(error)}") from error
+            if self._shapes.late:
+                self._deliver(execution, stream_handle)
+        except Refusal as refusal:
+            return self._refuse("execute_async_v3", refusal)
+        return True
 
     def execute_v2(self, bindings: Sequence[int]) -> bool:
         """Run the engine with the addresses of all inputs and outputs, in the order of the engine."""
@@ -277,136 +223,56 @@ class IExecutionContext:
         self._input_consumed_event = event
         return True
 
+    def get_input_consumed_event(self) -> int:
+        """The event kept, 0 if none is."""
+        return self._input_consumed_event
+
     # Inside
 
-    @property
-    def _profile(self) -> ProfileRecord:
-        return self._loaded.plan.header.profiles[self._profile_index]
-
-    def _missing(self) -> list[str]:
-        """Inputs without which shapes cannot be inferred."""
-        missing = [name for name, slot in self._inputs.items() if slot.shape is None]
-        for name, slot in self._shape_inputs.items():
-            low, _, high = self._profile.values[name]
-            if not slot.address and low != high and name not in missing:
-                missing.append(name)
-        return missing
-
     def _infer(self, method: str) -> bool:
-        """Bring the shapes of outputs up to date; nothing may be missing."""
-        shapes = {name: slot.shape for name, slot in self._inputs.items() if slot.shape is not None}
-        values = self._values(method)
-        if values is None:
-            return False
         try:
-            found = self._loaded.output_shapes(shapes, values)
-        except ValueError as error:
-            return self._refuse(method, f"the shapes of the inputs do not fit each other: {error}")
-        for name, slot in self._outputs.items():
-            if slot.shape != found[name]:
-                slot.shape, slot.is_bound = found[name], False
+            if self._shapes.infer():
                 self._is_ready = False
-        self._late = [name for name, shape in found.items() if -1 in shape]
-        # Values of shape inputs may change in place, unseen.
-        self._is_inferred = not self._shape_inputs
+        except Refusal as refusal:
+            return self._refuse(method, refusal)
         return True
 
-    def _values(self, method: str) -> Mapping[str, np.ndarray[Any, Any]] | None:
-        """Values of the shape inputs, from memory, or from a profile that leaves no choice; None if refused."""
-        values = {}
-        for name, slot in self._shape_inputs.items():
-            low, _, high = self._profile.values[name]
-            shape = slot.shape or ()
-            if slot.address:
-                data = ctypes.string_at(slot.address, volume(shape) * slot.item_bytes)
-                values[name] = np.frombuffer(data, slot.element.storage).reshape(shape)
-            else:
-                values[name] = np.array(low, slot.element.storage).reshape(shape)
-            given = tuple(values[name].reshape(-1).tolist())
-            if not all(a <= b <= c for a, b, c in zip(low, given, high, strict=True)):
-                self._refuse(
-                    method,
-                    f"value {given} of {name!r} is outside of what profile {self._profile_index} allows: "
-                    f"{_range_text(low, high)}.",
-                )
-                return None
-        return values
-
-    def _prepare(self, stream: int) -> bool:
+    def _prepare(self, execution: Execution, stream: int) -> None:
         """Make the bindings right for a run."""
-        execution = self._execution
-        if execution is None:
-            return self._refuse("execute_async_v3", "the context was deleted.")
-        if not self._is_inferred:
-            missing = self._missing()
-            if missing:
-                return self._refuse(
-                    "execute_async_v3",
-                    f"shape or value of {', '.join(map(repr, missing))} is not set; set it before a run.",
-                )
-            if not self._infer("execute_async_v3"):
-                return False
-        for name, slot in self._slots.items():
-            if not slot.is_bound and not self._bind(execution, name, slot, stream):
-                return False
-        # Allocators are asked at every run, and values of shape inputs may have changed in place.
-        self._is_ready = not self._shape_inputs and all(
-            slot.allocator is None for slot in self._outputs.values()
-        )
-        return True
-
-    def _bind(self, execution: Execution, name: str, slot: _Slot, stream: int) -> bool:
-        shape = slot.shape or ()
-        address = slot.address
-        if name in self._late:
-            if slot.allocator is None:
-                return self._refuse(
-                    "execute_async_v3",
-                    f"the size of output {name!r} depends on data; set an output allocator for it.",
-                )
-            execution.bind_late(name)
-            return True
-        if slot.allocator is not None:
-            given = self._allocate(name, slot.allocator, shape, volume(shape) * slot.item_bytes, stream)
-            if given is None:
-                return False
-            address = given
-        if not address and 0 not in shape:
-            return self._refuse(
-                "execute_async_v3", f"the address of {name!r} is not set; use set_tensor_address()."
+        shapes = self._shapes
+        missing = shapes.missing()
+        if missing:
+            raise Refusal(
+                f"shape or value of {', '.join(map(repr, missing))} is not set; set it before a run."
             )
+        shapes.infer()
+        for name, slot in self._slots.items():
+            if not slot.is_bound:
+                self._bind(execution, name, slot, stream)
+        # Allocators are asked at every run, and values of shape inputs may have changed in place.
+        self._is_ready = shapes.is_inferred and all(slot.is_bound for slot in shapes.outputs.values())
+
+    def _bind(self, execution: Execution, name: str, slot: Slot, stream: int) -> None:
+        shape, address = slot.shape or (), slot.address
+        if name in self._shapes.late:
+            if slot.allocator is None:
+                raise Refusal(f"the size of output {name!r} depends on data; set an output allocator for it.")
+            execution.bind_late(name)
+            return
+        if slot.allocator is not None:
+            address = _allocate(name, slot, shape, volume(shape) * slot.item_bytes, stream)
+        if not address and 0 not in shape:
+            raise Refusal(f"the address of {name!r} is not set; use set_tensor_address().")
         execution.bind(name, shape, address)
         slot.is_bound = slot.allocator is None
-        return True
 
-    def _allocate(
-        self, name: str, allocator: IOutputAllocator, shape: Shape, nbytes: int, stream: int
-    ) -> int | None:
-        """Memory for an output from its allocator, which is told the shape; None, with the error logged, if none."""
-        before = self._slots[name].address
-        address = allocator.reallocate_output_async(name, before, max(nbytes, 1), _ALIGNMENT, stream)
-        if not address:
-            self._refuse(
-                "execute_async_v3", f"the output allocator of {name!r} gave no memory for {nbytes} bytes."
-            )
-            return None
-        allocator.notify_shape(name, Dims(shape))
-        return address
-
-    def _deliver(self, stream: int) -> bool:
+    def _deliver(self, execution: Execution, stream: int) -> None:
         """Copy outputs of data-dependent shape to where their allocators want them."""
-        for name in self._late:
-            slot = self._slots[name]
-            if slot.allocator is None or self._execution is None:
-                return False
-            shape, source, nbytes = self._execution.late_output(name)
-            address = self._allocate(name, slot.allocator, shape, nbytes, stream)
-            if address is None:
-                return False
-            ctypes.memmove(address, source, nbytes)
-        return True
+        for name in self._shapes.late:
+            shape, source, nbytes = execution.late_output(name)
+            ctypes.memmove(_allocate(name, self._slots[name], shape, nbytes, stream), source, nbytes)
 
-    def _refuse(self, method: str, reason: str) -> Literal[False]:
+    def _refuse(self, method: str, reason: str | Refusal) -> Literal[False]:
         self._logger.log(ILogger.ERROR, f"{method}: {reason}")
         return False
 
@@ -416,9 +282,15 @@ class IExecutionContext:
         )
 
 
-def _range_text(low: Shape, high: Shape) -> str:
-    """`(1 .. 8, 64)`."""
-    parts = [
-        str(least) if least == most else f"{least} .. {most}" for least, most in zip(low, high, strict=True)
-    ]
-    return f"({', '.join(parts)})"
+def _allocate(name: str, slot: Slot, shape: Shape, nbytes: int, stream: int) -> int:
+    """Memory for an output from its allocator, which is told the shape."""
+    allocator = slot.allocator
+    address = (
+        allocator.reallocate_output_async(name, slot.address, max(nbytes, 1), _ALIGNMENT, stream)
+        if allocator
+        else 0
+    )
+    if allocator is None or not address:
+        raise Refusal(f"the output allocator of {name!r} gave no memory for {nbytes} bytes.")
+    allocator.notify_shape(name, Dims(shape))
+    return address
