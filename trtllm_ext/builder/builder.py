@@ -42,9 +42,12 @@ class Builder:
     def __init__(self) -> None:
         self._trt = backend.tensorrt()
         self.logger = recording_logger(self._trt)
-        self.trt_builder = self._trt.Builder(self.logger)
-        if self.trt_builder is None:
-            raise BuildError(f"TensorRT made no builder: {self.logger.errors_since(0)}")
+        try:
+            self.trt_builder = self._trt.Builder(self.logger)
+        except (TypeError, RuntimeError) as problem:  # what a failing C++ factory becomes
+            raise BuildError(
+                f"TensorRT's builder does not start: {self.logger.errors_since(0) or problem}"
+            ) from problem
         self.strongly_typed = hasattr(self._trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
 
     def create_network(self) -> graph.Network:

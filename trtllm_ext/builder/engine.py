@@ -15,8 +15,8 @@ from trtllm_ext.runtime.atomic import replaced_directory
 from trtllm_ext.runtime.device import compute_capability
 from trtllm_ext.runtime.dtypes import readable
 from trtllm_ext.runtime.engine_dir import CONFIG_NAME, EngineDir, belongs_to_engine_dir
-from trtllm_ext.runtime.envelope import Envelope, TensorSummary, contract_digest, engine_name, envelope_name
-from trtllm_ext.runtime.json_files import parse_json_object, to_json
+from trtllm_ext.runtime.envelope import Envelope, TensorSummary, engine_name, envelope_name
+from trtllm_ext.runtime.json_files import canonical_digest, parse_json_object, to_json
 from trtllm_ext.version import __version__
 
 
@@ -120,12 +120,16 @@ def write_descriptions(
 ) -> None:
     """Write rank `rank`'s envelope, and config.json, for the engine that `writer` has written."""
     trt = backend.tensorrt()
+    text = to_json(config.to_dict())
+    stored = json.loads(text)  # as readers will have it: tuples are lists there
+    (directory / CONFIG_NAME).write_text(text, encoding="utf-8")
     Envelope(
         engine_kind=backend.choice().engine,
         engine_version=str(getattr(trt, "__version__", __version__)),
         compute_capability=compute_capability(),
         build_id=config.build_id,
-        contract_sha256=contract_digest(config.pretrained_config.get("contract")),
+        contract_sha256=canonical_digest(config.pretrained_config.get("contract")),
+        config_sha256=canonical_digest(stored),
         rank=rank,
         world_size=config.world_size,
         engine_bytes=writer.num_bytes,
@@ -135,9 +139,6 @@ def write_descriptions(
         inputs=inputs,
         outputs=outputs,
     ).write(directory / envelope_name(rank))
-    text = to_json(config.to_dict())
-    json.loads(text)  # what cannot be read back must not be written
-    (directory / CONFIG_NAME).write_text(text, encoding="utf-8")
 
 
 def summarize(network: Any) -> tuple[tuple[TensorSummary, ...], tuple[TensorSummary, ...]]:

@@ -17,13 +17,12 @@ from trtllm_ext.errors import EngineError
 from trtllm_ext.runtime.device import compute_capability
 from trtllm_ext.runtime.envelope import (
     Envelope,
-    contract_digest,
     crc32_of,
     ends_digest,
     engine_name,
     envelope_name,
 )
-from trtllm_ext.runtime.json_files import read_json_object
+from trtllm_ext.runtime.json_files import canonical_digest, read_json_object
 
 CONFIG_NAME = "config.json"
 _OWN_FILES = re.compile(r"config\.json|rank\d+\.(engine|envelope\.json)|tokenizer\.json")
@@ -86,12 +85,16 @@ class EngineDir:
                 f"{directory} mixes two builds: {CONFIG_NAME} has build id {config['build_id']}, "
                 f"{envelope_path.name} has {envelope.build_id}. Build again."
             )
-        digest = contract_digest(config["pretrained_config"].get("contract"))
+        digest = canonical_digest(config["pretrained_config"].get("contract"))
         if digest != envelope.contract_sha256:
             raise EngineError(
-                f"the contract in {config_path} is not the one that {engine_name(rank)} was built for "
-                f"(sha256 {digest[:12]}..., built for {envelope.contract_sha256[:12]}...); the file was "
-                f"edited. Build again."
+                f"the contract in {config_path} is not the one that {engine_name(rank)} was built for (sha256 "
+                f"{digest[:12]}..., built for {envelope.contract_sha256[:12]}...); the file was edited. Build again."
+            )
+        if canonical_digest(config) != envelope.config_sha256:
+            raise EngineError(
+                f"{config_path} is not the file that the build wrote: it is damaged or was edited. Copy it again or "
+                f"build again."
             )
         return cls(directory, rank, config, envelope)
 

@@ -5,7 +5,6 @@ device, a swapped or a truncated file is met by a sentence and never by a crash 
 """
 
 import hashlib
-import json
 import re
 import zlib
 from dataclasses import asdict, dataclass, fields
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from trtllm_ext.errors import EngineError
-from trtllm_ext.runtime.json_files import read_json_object, to_json
+from trtllm_ext.runtime.json_files import canonical_digest, read_json_object, to_json
 
 FORMAT = "trtllm_ext-envelope"
 FORMAT_VERSION = 1
@@ -55,7 +54,7 @@ class Envelope:
     engine_version: version of the library that built it.
     compute_capability: "cpu", or such as "9.0".
     build_id: the same for all files of one build.
-    contract_sha256: digest of the model's exact maths, see `contract_digest`.
+    contract_sha256, config_sha256: digests of the model's exact maths and of the whole config.json.
     engine_bytes, engine_crc32: size and CRC-32 of the whole file.
     engine_ends_sha256: digest of its first and last 64 KiB, cheap enough to be checked at every load.
     """
@@ -65,6 +64,7 @@ class Envelope:
     compute_capability: str
     build_id: str
     contract_sha256: str
+    config_sha256: str
     rank: int
     world_size: int
     engine_bytes: int
@@ -75,8 +75,9 @@ class Envelope:
     outputs: tuple[TensorSummary, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form, format and version first."""
-        return {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
+        """The JSON form: format and version first, last a digest of all of it."""
+        values = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(self)}
+        return {**values, "sha256": canonical_digest(values)}
 
     def write(self, path: Path) -> None:
         """Write the JSON form to `path`."""
@@ -100,13 +101,17 @@ class Envelope:
                 f"{name} has format version {version!r}; this trtllm_ext reads version {FORMAT_VERSION}. "
                 f"Build the engine again with the version of trtllm_ext that runs it."
             )
-        return _parse(cls, value, name)
-
-
-def contract_digest(contract: Any) -> str:
-    """sha256 of a contract (anything JSON can hold) in its canonical form: sorted keys, no spaces."""
-    text = json.dumps(contract, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+        rest = {key: item for key, item in value.items() if key != "sha256"}
+        try:
+            digest = canonical_digest(rest)
+        except (ValueError, RecursionError) as problem:
+            raise EngineError(f"{name} holds what no envelope does: {problem}.") from problem
+        if value.get("sha256") != digest:
+            raise EngineError(
+                f"{name} does not match its own sha256: it is damaged or was edited. Copy it again or build the engine "
+                f"again."
+            )
+        return _parse(cls, rest, name)
 
 
 def ends_digest(file: BinaryIO, size: int) -> str:
@@ -143,7 +148,7 @@ def _parse(cls: type[Envelope], value: dict[str, Any], name: str) -> Envelope:
     for key in ("engine_version", "compute_capability", "built_by"):
         if not isinstance(value[key], str) or not value[key]:
             raise fail(key, "a non-empty text")
-    for key in ("contract_sha256", "engine_ends_sha256"):
+    for key in ("contract_sha256", "config_sha256", "engine_ends_sha256"):
         if not isinstance(value[key], str) or not re.fullmatch("[0-9a-f]{64}", value[key]):
             raise fail(key, "64 hexadecimal digits")
     if not isinstance(value["build_id"], str) or not re.fullmatch("[0-9a-f]{32}", value["build_id"]):

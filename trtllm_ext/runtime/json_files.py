@@ -1,5 +1,6 @@
 """JSON objects read strictly: duplicate keys, NaN and anything but an object are refused."""
 
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -27,12 +28,20 @@ def read_json_object(path: Path, error: type[TrtllmExtError]) -> dict[str, Any]:
 def parse_json_object(text: str, name: str, error: type[TrtllmExtError]) -> dict[str, Any]:
     """The object in `text`; `name` says where the text came from."""
     try:
-        value = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        value = json.loads(
+            text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite
+        )
     except (ValueError, RecursionError) as problem:
         raise error(f"{name} is not valid JSON: {problem}.") from problem
     if not isinstance(value, dict):
         raise error(f"{name} holds a JSON {type(value).__name__}, expected an object of names and values.")
     return value
+
+
+def canonical_digest(value: Any) -> str:
+    """sha256 of anything that JSON can hold in its canonical form: sorted keys, no spaces."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def to_json(value: dict[str, Any]) -> str:
@@ -46,9 +55,14 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         twice = sorted({name for name in names if names.count(name) > 1})
         raise ValueError(f"the key {twice[0]!r} appears twice")
-    if any(isinstance(value, float) and math.isinf(value) for value in result.values()):
-        raise ValueError("a number is too large")
     return result
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"the number {text[:20]} is too large")
+    return value
 
 
 def _no_constant(name: str) -> float:

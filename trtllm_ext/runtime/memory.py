@@ -28,6 +28,10 @@ class Memory(Protocol):
         """Bring results to where the caller looks for them."""
         ...
 
+    def forget(self) -> None:
+        """Drop what is left of a run that failed."""
+        ...
+
     def close(self) -> None:
         """Free what was allocated."""
         ...
@@ -52,6 +56,9 @@ class HostMemory:
         return np.empty(shape, port.numpy_dtype)
 
     def finish(self, outputs: dict[str, Any], stream: int) -> None:
+        return
+
+    def forget(self) -> None:
         return
 
     def close(self) -> None:
@@ -97,6 +104,9 @@ class DeviceMemory:
             self._copies.cuda.synchronize(stream)
         for array, pointer in pending:
             self._copies.cuda.download(array, pointer)
+
+    def forget(self) -> None:
+        self._pending.clear()
 
     def close(self) -> None:
         self._copies.close()
