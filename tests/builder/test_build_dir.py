@@ -16,13 +16,13 @@ from trtllm_ext.errors import BuildError, CheckpointError, ConfigError, EngineEr
 from trtllm_ext.models import model_from_checkpoint, sublayer_stack_config, write_random_checkpoint
 
 BUDGET_S = 30
-HIDDEN = 16
+HIDDEN = 64
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     path = tmp_path_factory.mktemp("checkpoint")
-    config = sublayer_stack_config(hidden_size=HIDDEN, ffn_hidden_size=32, num_hidden_layers=2)
+    config = sublayer_stack_config(hidden_size=HIDDEN, ffn_hidden_size=256, num_hidden_layers=2)
     write_random_checkpoint(path, config)
     return path
 
@@ -227,7 +227,7 @@ def test_a_killed_build_leaves_the_earlier_engine(checkpoint, tmp_path):
 def test_nan_in_weights(tmp_path):
     import struct
 
-    config = sublayer_stack_config(hidden_size=HIDDEN, ffn_hidden_size=32, num_hidden_layers=1)
+    config = sublayer_stack_config(hidden_size=HIDDEN, ffn_hidden_size=256, num_hidden_layers=1)
 
     def source(name, shape):
         values = np.ones(shape, np.float32)
@@ -257,7 +257,7 @@ def test_damage_inside_the_engine(engine_dir, tmp_path):
     shutil.copytree(engine_dir, tmp_path / "engine")
     file = tmp_path / "engine" / "rank0.engine"
     data = bytearray(file.read_bytes())
-    assert len(data) > 2 * 65536 or pytest.skip("the engine is too small to be damaged between its ends")
+    assert len(data) > 2 * 65536  # beyond what the ends of the file cover
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
     with pytest.raises(EngineError, match=r"rank0\.engine is not an engine that can be loaded here: "):
