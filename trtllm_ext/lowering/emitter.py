@@ -51,6 +51,7 @@ class Emitter:
         self._stored: dict[tuple[int, int, int], Value] = {}
         self._input_symbols: set[str] = set()
         self._descriptions: dict[str, onnx.ValueInfoProto] = {}
+        self._transposed: dict[str, tuple[Value, tuple[int, ...]]] = {}
         self._cast_key: dict[str, tuple[str, int]] = {}
         self._bound: set[str] = set()
 
@@ -154,6 +155,8 @@ class Emitter:
         self._producer[name] = self._producer.pop(value.name)
         self._bound.add(name)
         renamed = replace(value, name=name)
+        if value.name in self._transposed:
+            self._transposed[name] = self._transposed.pop(value.name)
         cast_key = self._cast_key.pop(value.name, None)
         if cast_key is not None:
             self._casts[cast_key] = renamed
@@ -169,10 +172,27 @@ class Emitter:
         key = (self.ref(value), onnx_type)
         if key not in self._casts:
             elements = value.elements if onnx_type == INT64 else None
-            cast = self.node("Cast", [value], onnx_type, value.shape, to=onnx_type)
+            cast = self._new_cast(value, onnx_type)
             self._casts[key] = replace(cast, elements=elements)
             self._cast_key[cast.name] = key
         return self._casts[key]
+
+    def _new_cast(self, value: Value, onnx_type: int) -> Value:
+        source, order = self._transposed.get(value.name, (None, ()))
+        if source is not None and onnx_type == FLOAT:
+            # The other way round: where a product reads a cast of a transpose, ONNX Runtime's fusion of the two
+            # uses memory that it has freed (seen with 1.31).
+            return self.transpose(self.cast(source, onnx_type), order)
+        return self.node("Cast", [value], onnx_type, value.shape, to=onnx_type)
+
+    def transpose(self, value: Value, order: tuple[int, ...]) -> Value:
+        """A Transpose node: output axis i is input axis order[i]."""
+        shape = tuple(value.shape[axis] for axis in order)
+        result = self.node("Transpose", [value], value.onnx_type, shape, perm=list(order))
+        symbols = tuple(value.symbols[axis] for axis in order) if value.symbols else ()
+        result = replace(result, symbols=symbols)
+        self._transposed[result.name] = (value, order)
+        return result
 
     def widened(self, value: Value) -> Value:
         """Narrow floats as float32, exactly; anything else as it is."""

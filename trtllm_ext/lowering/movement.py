@@ -6,7 +6,6 @@ them together with ours, and with them a rounding.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -50,16 +49,14 @@ def transpose(emitter: Emitter, value: Value, order: Sequence[int]) -> Value:
     order = tuple(order)
     if order == tuple(range(value.ndim)):
         return value
-    shape = tuple(value.shape[axis] for axis in order)
     if value.data is not None:
+        shape = tuple(value.shape[axis] for axis in order)
         long = [axis for axis in order if value.shape[axis] != 1]
         if long == sorted(long):
             return value.reshaped(shape)
         if value.data.nbytes <= INLINE_BYTES:
             return emitter.keep(np.transpose(value.array(), order))
-    result = emitter.node("Transpose", [value], value.onnx_type, shape, perm=list(order))
-    symbols = tuple(value.symbols[axis] for axis in order) if value.symbols else ()
-    return replace(result, symbols=symbols)
+    return emitter.transpose(value, order)
 
 
 # Shuffle
