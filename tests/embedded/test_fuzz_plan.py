@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny_plans import Log, feed_forward_plan, parts_of, signed
+from tiny_plans import Log, config_with, feed_forward_plan, parts_of, signed, strongly_typed
 
 import trtllm_ext.embedded as trt
 from trtllm_ext.embedded.plan import MAGIC, read_plan
@@ -66,6 +66,24 @@ def test_every_byte_is_under_a_checksum(plan):
 def test_every_truncation_is_refused(plan):
     for length in [*range(200), *range(200, len(plan), 97), len(plan) - 1]:
         assert is_refused(plan[:length]), f"{length} of {len(plan)} bytes were accepted"
+
+
+@pytest.fixture(scope="module")
+def shape_plan():
+    """An engine with a shape input and two profiles."""
+    builder = trt.Builder(Log())
+    network = strongly_typed(builder)
+    x, to = network.add_input("x", trt.float32, (-1, 4)), network.add_input("to", trt.int32, (2,))
+    shuffle = network.add_shuffle(x)
+    shuffle.set_input(1, to)
+    network.mark_output(shuffle.get_output(0))
+    network.get_output(0).name = "y"
+    config = config_with(builder, {"x": ((1, 4), (3, 4), (5, 4))}, {"to": ((1, 1), (2, 6), (20, 20))})
+    second = builder.create_optimization_profile()
+    second.set_shape("x", (6, 4), (6, 4), (6, 4))
+    second.set_shape_input("to", (24, 1), (24, 1), (24, 1))
+    config.add_optimization_profile(second)
+    return bytes(builder.build_serialized_network(network, config))
 
 
 def layout_of(plan):
@@ -254,26 +272,43 @@ def check_signed_nonsense(plan, seed):
     if engine is None:
         assert len(log.said) == 1
         return
+    exercise(engine)
+
+
+def exercise(engine):
+    """Run an engine at the optimum of its first profile, if that is small enough."""
     context = engine.create_execution_context()
-    x, y = np.ones((4, 16), np.float32), np.ones((64, 64), np.float32)
-    context.set_input_shape("x", x.shape)
-    context.set_tensor_address("x", x.ctypes.data)
-    context.set_tensor_address("y", y.ctypes.data)
-    if tuple(context.get_tensor_shape("y")) == (4, 16):
-        context.execute_async_v3(0)
+    kept = {}
+    for name in engine:
+        if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
+            shape = tuple(engine.get_tensor_profile_shape(name, 0)[1])
+            context.set_input_shape(name, shape)
+        else:
+            shape = tuple(context.get_tensor_shape(name))
+        size = np.prod([max(length, 0) for length in shape], dtype=object)
+        if size > 1 << 20:
+            return
+        kept[name] = np.zeros(int(size) + 1, np.int64)
+        if engine.is_shape_inference_io(name):
+            low = engine.get_tensor_profile_values(name, 0)[1]
+            kept[name] = np.array([*low, 0], trt.nptype(engine.get_tensor_dtype(name)))
+        context.set_tensor_address(name, kept[name].ctypes.data)
+    context.execute_async_v3(0)
 
 
 @USUAL
 @given(st.integers(0, 2**32))
-def test_well_signed_nonsense_never_crashes(plan, seed):
+def test_well_signed_nonsense_never_crashes(plan, shape_plan, seed):
     check_signed_nonsense(plan, seed)
+    check_signed_nonsense(shape_plan, seed)
 
 
 @pytest.mark.long
 @LONG
 @given(st.integers(0, 2**64))
-def test_much_well_signed_nonsense_never_crashes(plan, seed):
+def test_much_well_signed_nonsense_never_crashes(plan, shape_plan, seed):
     check_signed_nonsense(plan, seed)
+    check_signed_nonsense(shape_plan, seed)
 
 
 def check_segment_nonsense(plan, seed):

@@ -9,6 +9,7 @@ import numpy as np
 from trtllm_ext.embedded.config import IBuilderConfig
 from trtllm_ext.embedded.enums import LayerType, ProfilingVerbosity
 from trtllm_ext.embedded.layers import ILayer
+from trtllm_ext.embedded.loading import optimum_shapes
 from trtllm_ext.embedded.network import INetworkDefinition
 from trtllm_ext.embedded.plan import (
     Header,
@@ -78,13 +79,14 @@ def assemble(network: INetworkDefinition, config: IBuilderConfig) -> Parts:
         for number, tensor in enumerate([*inputs, *outputs])
         if tensor is not None
     )
+    profiles = _profiles(config, records_of_tensors, program)
     header = Header(
         generator=f"trtllm_ext {__version__}",
         name=network.name,
         is_strongly_typed=network._graph.strongly_typed,
         verbosity=config.profiling_verbosity.name,
         tensors=records_of_tensors,
-        profiles=_profiles(config, records_of_tensors),
+        profiles=profiles,
         shape_program=program.to_json(),
         num_layers=network.num_layers,
         layers=_layer_descriptions(network, config.profiling_verbosity),
@@ -110,8 +112,18 @@ def _check_outputs(network: INetworkDefinition, outputs: Sequence[ITensor | None
         )
 
 
-def _profiles(config: IBuilderConfig, tensors: Sequence[TensorRecord]) -> tuple[ProfileRecord, ...]:
-    return profile_records(config._profiles, [tensor for tensor in tensors if tensor.is_input])
+def _profiles(
+    config: IBuilderConfig, tensors: Sequence[TensorRecord], program: ShapeProgram
+) -> tuple[ProfileRecord, ...]:
+    profiles = profile_records(config._profiles, [tensor for tensor in tensors if tensor.is_input])
+    for index, profile in enumerate(profiles):
+        try:
+            optimum_shapes(program.run, tensors, profile)
+        except ValueError as error:
+            raise BuildError(
+                f"shapes do not fit each other at the optimum of profile {index}: {error}"
+            ) from None
+    return profiles
 
 
 def _tensor_record(tensor: ITensor, is_input: bool, is_shape_input: bool) -> TensorRecord:

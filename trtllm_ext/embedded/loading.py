@@ -1,13 +1,13 @@
 """From the bytes of a plan to what can be run: checks, sessions, shape inference."""
 
 import mmap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from trtllm_ext.embedded.plan import OnnxStep, Plan, TensorRecord, read_plan
+from trtllm_ext.embedded.plan import OnnxStep, Plan, ProfileRecord, TensorRecord, read_plan
 from trtllm_ext.embedded.plan.steps import onnx_steps
 from trtllm_ext.embedded.rules.program import ShapeProgram
 from trtllm_ext.embedded.sessions import LoadMode, SegmentSession, SharedWeight, open_session
@@ -32,7 +32,6 @@ class LoadedPlan:
         self.tensors: Mapping[str, TensorRecord] = {tensor.name: tensor for tensor in header.tensors}
         self.elements: Mapping[str, ElementType] = _elements(plan)
         self._program = program
-        self._outputs = [tensor.name for tensor in header.tensors if not tensor.is_input]
         self._remembered: dict[Any, dict[str, Shape]] = {}
 
     def output_shapes(
@@ -46,8 +45,7 @@ class LoadedPlan:
         key = (tuple(shapes.items()), tuple((name, value.tobytes()) for name, value in values.items()))
         found = self._remembered.get(key)
         if found is None:
-            computed = self._program.run(dict(shapes), dict(values))
-            found = {name: tuple(int(length) for length in computed[name]) for name in self._outputs}
+            found = self._program.run(shapes, values)
             if len(self._remembered) >= _MAX_REMEMBERED:
                 self._remembered.clear()
             self._remembered[key] = found
@@ -77,7 +75,9 @@ def load_plan(buffer: Any, mode: LoadMode) -> LoadedPlan:
     for step in onnx_steps(plan.header.steps):
         _check_signature(sessions[step.segment], step, elements)
     _drop_pages(buffer, view)
-    return LoadedPlan(plan, sessions, program)
+    loaded = LoadedPlan(plan, sessions, program)
+    _check_shapes(loaded)
+    return loaded
 
 
 def _stable_view(buffer: Any) -> memoryview:
@@ -104,6 +104,43 @@ def _shape_program(plan: Plan) -> ShapeProgram:
     if set(program.shape_inputs) != shape_inputs:
         raise EngineError("the engine's shape program needs the values of other inputs than its header says.")
     return program
+
+
+def _check_shapes(loaded: LoadedPlan) -> None:
+    """Infer the shapes at the optimum of every profile: they exist, and are such as the header says."""
+    header = loaded.plan.header
+    for index, profile in enumerate(header.profiles):
+        try:
+            found = optimum_shapes(loaded.output_shapes, header.tensors, profile)
+        except (ValueError, OverflowError) as error:
+            raise EngineError(f"the engine's shape program fails for profile {index}: {error}") from None
+        declared = {tensor.name: tensor.shape for tensor in header.tensors if not tensor.is_input}
+        fits = set(found) == set(declared) and all(
+            len(found[name]) == len(shape)
+            and all(length in (-1, exact) for length, exact in zip(shape, found[name], strict=True))
+            for name, shape in declared.items()
+        )
+        if not fits:
+            raise EngineError(
+                f"the engine's shape program gives {dict(found)} for profile {index}, its header {declared}."
+            )
+
+
+def optimum_shapes(
+    infer: Callable[[Mapping[str, Shape], Mapping[str, np.ndarray[Any, Any]]], Mapping[str, Shape]],
+    tensors: Sequence[TensorRecord],
+    profile: ProfileRecord,
+) -> Mapping[str, Shape]:
+    """What `infer` says of the outputs at the optimum of a profile. Raises what it raises."""
+    values = {
+        tensor.name: np.array(
+            profile.values[tensor.name][1], element_type_named(tensor.dtype).storage
+        ).reshape(tensor.shape)
+        for tensor in tensors
+        if tensor.is_shape_input
+    }
+    shapes = {tensor.name: profile.shapes[tensor.name][1] for tensor in tensors if tensor.is_input}
+    return infer(shapes, values)
 
 
 def _elements(plan: Plan) -> Mapping[str, ElementType]:

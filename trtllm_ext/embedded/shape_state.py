@@ -129,10 +129,12 @@ class ShapeState:
     def largest(self, name: str) -> Shape | None:
         """The shape of an output at the largest inputs of the active profile; None if those do not fit together."""
         shapes = {key: self.profile.shapes[key][2] for key in self.inputs}
-        values = {key: _array(self.profile.values[key][2], slot) for key, slot in self.shape_inputs.items()}
         try:
+            values = {
+                key: _array(self.profile.values[key][2], slot) for key, slot in self.shape_inputs.items()
+            }
             return self._loaded.output_shapes(shapes, values)[name]
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
 
     def _value(self, name: str, slot: Slot) -> np.ndarray[Any, Any]:
