@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import zlib
 
@@ -229,6 +230,30 @@ def test_a_full_disk_leaves_nothing(tmp_path):
     with pytest.raises(CheckpointError, match=r"the disk is full"):
         write_checkpoint(tmp_path / "c", small(), _full_disk)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_may_not_grow_leaves_nothing(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
+    try:
+        with pytest.raises(
+            CheckpointError, match=r"the disk is full, or a quota or file size limit is reached"
+        ):
+            write_random_checkpoint(tmp_path / "c", small(hidden_size=64))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_whose_data_is_not_aligned_is_read_all_the_same(checkpoint):
+    file = checkpoint / "rank0.safetensors"
+    data = file.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    expected = {name: values.tobytes() for name, values in load_checkpoint(checkpoint).weights.items()}
+    file.write_bytes((length + 1).to_bytes(8, "little") + data[8 : 8 + length] + b" " + data[8 + length :])
+    weights = load_checkpoint(checkpoint).weights
+    assert {name: values.tobytes() for name, values in weights.items()} == expected
+    assert all(values.flags.aligned and not values.flags.writeable for values in weights.values())
 
 
 def test_a_failed_write_leaves_the_older_checkpoint(checkpoint):

@@ -5,7 +5,7 @@ import struct
 
 import numpy as np
 import pytest
-from conftest import MODULES, bert_weights
+from bert_source import MODULES, bert_weights
 
 from trtllm_ext.checkpoint import convert
 from trtllm_ext.errors import CheckpointError, ConfigError

@@ -5,7 +5,7 @@ import json
 import ml_dtypes
 import numpy as np
 import pytest
-from conftest import bert_weights
+from bert_source import MODULES, bert_weights
 from safetensors.numpy import save_file
 
 from trtllm_ext.checkpoint import PoolingContract, convert, load_checkpoint
@@ -150,8 +150,6 @@ def test_pooling_without_sentence_transformers(bert_folder, tmp_path):
 
 
 def test_cls_pooling_and_no_normalize(bert_folder, tmp_path):
-    from conftest import MODULES
-
     pooling = {"pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True, "include_prompt": True}
     report = convert(bert_folder(pooling=pooling, modules=MODULES[:2]), tmp_path / "c")
     assert report.config.contract.pooling == PoolingContract(kind="cls", normalize=False)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sublayer_formulas import (
     DTYPES,
+    TOLERANCE,
     assert_close,
     feed_forward,
     layer_norm,
@@ -92,10 +93,7 @@ def test_residual(placement, kind, dtype):
     reference = residual(x.astype(np.float64), sublayer, apply("norm"), placement, apply("post_norm"), 0.5)
     assert_close(run_module(block, {"x": x}, dtype), reference, dtype)
     plain = residual(x.astype(np.float64), sublayer, apply("norm"), "none", scale=0.5)
-    assert np.abs(reference - plain).max() > 10 * TOLERABLE * np.abs(reference).max()
-
-
-TOLERABLE = 4e-3
+    assert np.abs(reference - plain).max() > 10 * TOLERANCE[dtype] * np.abs(reference).max()
 
 
 @pytest.mark.parametrize("scale", [None, 1.0, 0.25, -2.0])

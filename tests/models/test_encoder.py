@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+from collections import Counter
 
 import numpy as np
+import onnx
+import onnxruntime as ort
 import pytest
 from sublayer_formulas import (
     DTYPES,
@@ -16,8 +19,10 @@ from sublayer_formulas import (
 )
 
 import trtllm_ext as tx
+from trtllm_ext import backend
 from trtllm_ext.checkpoint import PoolingContract, convert, expected_weights, load_checkpoint
 from trtllm_ext.errors import ConfigError
+from trtllm_ext.lowering import lower
 from trtllm_ext.models import Encoder, model_from_checkpoint, model_from_config, write_random_checkpoint
 
 BUDGET_S = 45
@@ -285,6 +290,33 @@ def test_the_contract_is_all_that_a_model_is_built_from(random_checkpoint, tmp_p
     a = session_of(random_checkpoint()).run(inputs)["sentence_embedding"].copy()
     b = session_of(tmp_path / "c").run(inputs)["sentence_embedding"]
     assert np.abs(a - b).max() > 1e-3
+
+
+def test_every_layer_runs_as_the_fused_operators_that_the_runtime_has(random_checkpoint, tmp_path):
+    """Per layer: both residual adds in their norms, the bias in GELU; no shape arithmetic but the positions'."""
+    session_of(random_checkpoint()).close()  # from here on the process has the shared thread pool
+    model = model_from_checkpoint(random_checkpoint())
+    network = tx.Builder().create_network()
+    with tx.net_guard(network):
+        model(**model.prepare_inputs(max_batch_size=4, max_input_len=20))
+    (segment,) = lower(network.trt_network, backend.tensorrt()).steps
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.use_per_session_threads = False
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    names = [weight.name for weight in segment.weights]
+    values = [
+        ort.OrtValue.ortvalue_from_numpy(weight.data.view(np.float32).reshape(weight.shape))
+        for weight in segment.weights
+    ]
+    options.add_external_initializers(names, values)
+    ort.InferenceSession(segment.model.SerializeToString(), options)
+    counts = Counter(node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node)
+    assert counts["SkipLayerNormalization"] == 2 * LAYERS
+    assert counts["BiasGelu"] == counts["Split"] == counts["Softmax"] == LAYERS
+    assert counts["LayerNormalization"] == counts["Shape"] == counts["Slice"] == 1
+    # The softmax's scale is part of the product before it.
+    assert counts["Mul"] <= 1
 
 
 def test_the_trained_model(minilm_dir, tmp_path):
