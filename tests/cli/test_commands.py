@@ -196,8 +196,9 @@ def test_inspect(engine, capsys):
     told = capsys.readouterr().out
     assert "embedded engine" in told
     assert "(1, 16) .. (8, 16) .. (8, 16)" in told or "(1, 16)" in told
-    assert "activation: relu" in told
+    assert 'activation: "relu"' in told
     assert " layers: " in told
+    assert " MATRIX_MULTIPLY" in told
     assert "--layers lists them" in told
     assert cli.main(["inspect", str(engine), "--layers"]) == 0
     assert "--layers lists them" not in capsys.readouterr().out
@@ -227,7 +228,7 @@ def test_inspect_what_cannot_be_loaded(engine, tmp_path, capsys):
     file.write_bytes(file.read_bytes()[:-1])
     assert cli.main(["inspect", str(tmp_path / "engine")]) == 0
     told = capsys.readouterr().out
-    assert "activation: relu" in told
+    assert 'activation: "relu"' in told
     assert "The engine itself cannot be loaded here: " in told
     assert "it is truncated" in told
 

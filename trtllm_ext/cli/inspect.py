@@ -6,6 +6,7 @@ it cannot be loaded here.
 
 import argparse
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,9 +95,9 @@ def _print(report: dict[str, Any], *, every_layer: bool) -> None:
     print(report["engine"])
     if envelope := report.get("envelope"):
         print(
-            f"{envelope['engine_kind']} engine ({envelope['engine_version']}) for {envelope['compute_capability']}, "
-            f"rank {envelope['rank']} of {envelope['world_size']}, {human_bytes(envelope['engine_bytes'])}, build "
-            f"{envelope['build_id'][:12]}, by {envelope['built_by']}"
+            f"{envelope['engine_kind']} engine (TensorRT API {envelope['engine_version']}) for "
+            f"{envelope['compute_capability']}, rank {envelope['rank']} of {envelope['world_size']}, "
+            f"{human_bytes(envelope['engine_bytes'])}, build {envelope['build_id'][:12]}, by {envelope['built_by']}"
         )
     if model := report.get("model"):
         sizes = ", ".join(
@@ -124,7 +125,7 @@ def _print(report: dict[str, Any], *, every_layer: bool) -> None:
 
 
 def _print_layers(layers: list[dict[str, Any]], every_layer: bool) -> None:
-    kinds = Counter(str(layer.get("type", "layer")) for layer in layers)
+    kinds = Counter(_kind(layer) for layer in layers)
     listed = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
     print(f"{len(layers)} layers: {listed}" if layers else "no layers are recorded in this engine")
     shown = layers if every_layer else layers[:_FEW_LAYERS]
@@ -132,6 +133,12 @@ def _print_layers(layers: list[dict[str, Any]], every_layer: bool) -> None:
         print(f"  {layer.get('name')}")
     if len(shown) < len(layers):
         print(f"  ... {len(layers) - len(shown)} more (--layers lists them)")
+
+
+def _kind(layer: dict[str, Any]) -> str:
+    """The layer's type; without detailed verbosity its name ends in it, as in .../ELEMENTWISE_SUM_3."""
+    named = re.search(r"(?:^|/)([A-Z][A-Z0-9_]*)_\d+$", str(layer.get("name")))
+    return str(layer.get("type") or (named[1] if named else "unnamed kind"))
 
 
 def _profiles(tensor: dict[str, Any]) -> str:
@@ -148,5 +155,5 @@ def _tree(value: Any, depth: int) -> list[str]:
         if isinstance(item, dict):
             lines += ["  " * depth + str(key), *_tree(item, depth + 1)]
         else:
-            lines.append("  " * depth + f"{key}: {item}")
+            lines.append("  " * depth + f"{key}: {json.dumps(item)}")
     return lines
