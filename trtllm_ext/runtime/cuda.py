@@ -7,8 +7,6 @@ the primary context of the device, the one that TensorRT and torch use too.
 import ctypes
 from typing import Any
 
-import numpy as np
-
 from trtllm_ext.errors import BackendError
 
 
@@ -47,13 +45,19 @@ class Cuda:
         """Give memory of `allocate` back."""
         self._call("cuMemFree_v2", ctypes.c_uint64(pointer))
 
-    def upload(self, pointer: int, array: np.ndarray[Any, Any]) -> None:
-        """Copy a contiguous array to the device; done on return."""
-        self._call("cuMemcpyHtoD_v2", ctypes.c_uint64(pointer), _host(array), ctypes.c_size_t(array.nbytes))
+    def upload(self, pointer: int, address: int, nbytes: int) -> None:
+        """Copy host memory at `address` to the device; done on return."""
+        self._call(
+            "cuMemcpyHtoD_v2", ctypes.c_uint64(pointer), ctypes.c_void_p(address), ctypes.c_size_t(nbytes)
+        )
+        # The call may return while the last piece is still on its way, and other streams would not wait for it.
+        self.synchronize(0)
 
-    def download(self, array: np.ndarray[Any, Any], pointer: int) -> None:
-        """Fill a contiguous array from the device; done on return."""
-        self._call("cuMemcpyDtoH_v2", _host(array), ctypes.c_uint64(pointer), ctypes.c_size_t(array.nbytes))
+    def download(self, address: int, pointer: int, nbytes: int) -> None:
+        """Copy device memory to the host's at `address`; done on return."""
+        self._call(
+            "cuMemcpyDtoH_v2", ctypes.c_void_p(address), ctypes.c_uint64(pointer), ctypes.c_size_t(nbytes)
+        )
 
     def synchronize(self, stream: int) -> None:
         """Wait for all work of a stream (0 is the default stream)."""
@@ -83,7 +87,3 @@ class DeviceCopies:
         for pointer, _ in self._buffers.values():
             self.cuda.free(pointer)
         self._buffers.clear()
-
-
-def _host(array: np.ndarray[Any, Any]) -> ctypes.c_void_p:
-    return ctypes.c_void_p(array.ctypes.data)

@@ -84,13 +84,13 @@ class DeviceMemory:
             return address_of(value)
         if not is_on_host(value) and value.numel():
             return address_of(value)
-        # TensorRT refuses null pointers, which empty tensors have.
-        array = value if isinstance(value, np.ndarray) else value.detach().cpu().numpy()
-        pointer = self._copies.room(port.name, array.nbytes)
-        if port.is_input and array.nbytes:
-            self._copies.cuda.upload(pointer, array)
-        elif not port.is_input and array.nbytes:
-            self._pending.append((array, pointer))
+        # Empty tensors on the device get memory too: their pointers are null, which TensorRT refuses.
+        nbytes = int(value.nbytes)
+        pointer = self._copies.room(port.name, nbytes)
+        if nbytes and port.is_input:
+            self._copies.cuda.upload(pointer, address_of(value), nbytes)
+        elif nbytes:
+            self._pending.append((value, pointer))
         return pointer
 
     def new(self, port: Port, shape: Shape, like: Any) -> Any:
@@ -102,8 +102,8 @@ class DeviceMemory:
         pending, self._pending = self._pending, []
         if pending:
             self._copies.cuda.synchronize(stream)
-        for array, pointer in pending:
-            self._copies.cuda.download(array, pointer)
+        for value, pointer in pending:
+            self._copies.cuda.download(address_of(value), pointer, int(value.nbytes))
 
     def forget(self) -> None:
         self._pending.clear()
