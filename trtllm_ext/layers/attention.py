@@ -8,8 +8,9 @@ from trtllm_ext.checkpoint.dtypes import weight_dtype
 from trtllm_ext.graph import Module, Tensor, functional
 from trtllm_ext.layers.linear import ColumnLinear, RowLinear, shard_size
 
-# What is added to the score of a padding token. Beside any score of a real token its exp is exactly 0 in every
-# type; and being finite, it leaves a row of nothing but padding without NaN. float16 ends at 65504.
+# What is added to the score of a padding token. Beside the scores of real tokens, which stay far smaller, its exp
+# is exactly 0 in every type; and being finite, it leaves a row of nothing but padding without NaN. float16 ends at
+# 65504, so that a score may still be added.
 MASKED_SCORE = {"float32": -1e30, "bfloat16": -1e30, "float16": -30000.0}
 
 
