@@ -130,3 +130,21 @@ def test_rms_norm_of_layers_is_not_fused_across_roundings(type_name, level):
     root = np.sqrt((wide**2).mean(1, keepdims=True, dtype=np.float32) + np.float32(0.5))
     expected = (rounded(wide / root, type_name) * w.astype(np.float32)).astype(NUMPY[type_name])
     same_bits(net.run({"a": a}, level)["y"], expected)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("order", [(1, 0, 2), (0, 2, 1), (2, 0, 1)])
+@pytest.mark.parametrize("type_name", NARROW)
+def test_product_of_a_transposed_tensor(type_name, order, level):
+    """A product that reads a cast of a transpose crashes ONNX Runtime 1.31 while it optimises; no network makes one."""
+    a = np.random.default_rng(7).integers(-9, 10, (4, 4, 4)).astype(np.float32).astype(NUMPY[type_name])
+    weight = np.random.default_rng(8).integers(-9, 10, (1, 3, 4)).astype(np.float32).astype(NUMPY[type_name])
+    net = Net()
+    operations = net.trt.MatrixOperation
+    turned = net.op("shuffle", net.input("a", type_name, a.shape), first_transpose=net.trt.Permutation(order))
+    net.mark(turned, "turned")
+    net.mark(net.op("matrix_multiply", turned, operations.NONE, net.constant(weight), operations.TRANSPOSE))
+    got = net.run({"a": a}, level)
+    same_bits(got["turned"], a.transpose(order))
+    expected = a.transpose(order).astype(np.float32) @ weight.astype(np.float32).swapaxes(1, 2)
+    same_bits(got["y"], expected.astype(NUMPY[type_name]))
