@@ -332,6 +332,10 @@ def test_an_output_over_its_input(session):
     both = np.zeros((6, HIDDEN), np.float32)
     with pytest.raises(InputError, match="share memory"):
         session.run({"x": both[:4]}, {"y": both[2:]})
+    y = np.empty((4, HIDDEN), np.float32)
+    session.run({"x": x}, {"y": y})
+    with pytest.raises(InputError, match="share memory"):
+        session.run({"x": y}, {"y": y})
 
 
 def test_arrays_given_before_are_checked_again(session):

@@ -27,6 +27,7 @@ class Bindings:
         self._output_ports = tuple(self.outputs.values())
         self._has_shape_inputs = any(port.is_shape for port in self._input_ports)
         self._profile = 0
+        self._has_moved = False
 
     def bind(
         self, inputs: Mapping[str, Any], outputs: Mapping[str, Any] | None, stream: int, check: bool
@@ -103,7 +104,6 @@ class Bindings:
         results: dict[str, Any] = {}
         if outputs and (unknown := set(outputs) - set(self.outputs)):
             raise InputError(f"unknown output {min(unknown)!r}; the engine gives {', '.join(self.outputs)}.")
-        rebound = False
         for port in self._output_ports:
             value = outputs.get(port.name) if outputs else None
             shape = port.last_shape or ()
@@ -130,9 +130,9 @@ class Bindings:
                     )
             self._bind(port, self.memory.take(port, value), value)
             results[port.name] = value
-            rebound = True
-        if rebound and outputs:
+        if outputs and self._has_moved:
             self._check_overlap()
+            self._has_moved = False
         return results
 
     def _bind(self, port: Port, address: int, value: Any) -> None:
@@ -140,6 +140,7 @@ class Bindings:
             if not self.context.set_tensor_address(port.name, address):
                 raise EngineError(f"the engine does not take an address for {port.role} {port.name!r}.")
             port.address = address
+            self._has_moved = True
         port.nbytes = value.nbytes
         # A weak reference: the session keeps nobody's memory alive. torch tensors can change their storage in
         # place, so only numpy arrays are recognised again.
