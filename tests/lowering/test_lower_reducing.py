@@ -50,6 +50,24 @@ def test_reduce_of_integers_is_exact(type_name, operation):
     same_bits(reduce(a, type_name, operation, (1,), False), expected)
 
 
+@pytest.mark.parametrize("type_name", INTS)
+@pytest.mark.parametrize("operation", ["SUM", "AVG", "MAX", "MIN"])
+@pytest.mark.parametrize("axes, keep", [((0,), True), ((1,), False), ((0, 1), False)])
+def test_integers_beyond_floats(type_name, operation, axes, keep):
+    info = np.iinfo(NUMPY[type_name])
+    a = np.random.default_rng(3).integers(info.min, info.max, (5, 7), dtype=NUMPY[type_name])
+    got = reduce(a, type_name, operation, axes, keep)
+    expected = np.asarray(REDUCE["SUM" if operation == "AVG" else operation](a, axis=axes, keepdims=keep))
+    expected = expected.astype(a.dtype)  # which wraps
+    if operation == "AVG":
+        count = a.size // expected.size
+        expected = np.array(
+            [abs(n) // count * (1 if n > 0 else -1) for n in expected.ravel().tolist()], a.dtype
+        )
+        expected = expected.reshape(got.shape)
+    same_bits(got, expected)
+
+
 @pytest.mark.parametrize("axes, keep", [((0, 1), True), ((0, 1), False), ((0,), True), ((1,), False)])
 @pytest.mark.parametrize("n", [3, 0])
 def test_product_of_integers_over_axes(axes, keep, n):

@@ -1,6 +1,6 @@
 """Reduce and softmax layers."""
 
-from trtllm_ext.lowering.element_types import BOOL, FLOAT
+from trtllm_ext.lowering.element_types import BOOL, FLOAT, INT64
 from trtllm_ext.lowering.emitter import Emitter
 from trtllm_ext.lowering.integers import divide, product
 from trtllm_ext.lowering.layer import Layer
@@ -48,6 +48,8 @@ def reduce(layer: Layer) -> Value:
         raise layer.refusal("a reduction needs at least one axis")
     if operation == "AVG":
         return mean(emitter, value, axes, keep)
+    if operation == "SUM" and value.onnx_type != FLOAT:
+        return _integer_sum(emitter, value, axes, keep)
     if operation == "PROD" and value.onnx_type != FLOAT:
         return _integer_product(emitter, value, axes, keep)
     return reduce_over(emitter, _REDUCE[operation], value, axes, keep)
@@ -60,7 +62,10 @@ def mean(emitter: Emitter, value: Value, axes: tuple[int, ...], keep: bool) -> V
     """
     if value.onnx_type == FLOAT and all(value.shape[axis] > 0 for axis in axes):
         return reduce_over(emitter, "ReduceMean", value, axes, keep)
-    total = reduce_over(emitter, "ReduceSum", value, axes, keep)
+    if value.onnx_type == FLOAT:
+        total = reduce_over(emitter, "ReduceSum", value, axes, keep)
+    else:
+        total = _integer_sum(emitter, value, axes, keep)
     count = emitter.ints(1)
     for axis in axes:
         count = emitter.map("Mul", count, emitter.dim_of(value, axis))
@@ -68,6 +73,21 @@ def mean(emitter: Emitter, value: Value, axes: tuple[int, ...], keep: bool) -> V
         return emitter.map("Div", total, emitter.cast(count, FLOAT))
     count = emitter.map("Max", count, emitter.ints(1))
     return divide(emitter, total, emitter.cast(count, value.onnx_type))
+
+
+def _integer_sum(emitter: Emitter, value: Value, axes: tuple[int, ...], keep: bool) -> Value:
+    """The sum modulo 2 ** bits.
+
+    The runtime adds integers in double. Halves of 32 bits add up exactly there, up to 2 ** 21 of them.
+    """
+    if value.onnx_type != INT64:
+        wide = reduce_over(emitter, "ReduceSum", emitter.cast(value, INT64), axes, keep)
+        return emitter.cast(wide, value.onnx_type)
+    base = emitter.scalar(1 << 32, INT64)
+    high = emitter.map("Div", value, base)
+    low = emitter.map("Sub", value, emitter.map("Mul", high, base))
+    high, low = (reduce_over(emitter, "ReduceSum", half, axes, keep) for half in (high, low))
+    return emitter.map("Add", emitter.map("Mul", high, base), low)
 
 
 def _integer_product(emitter: Emitter, value: Value, axes: tuple[int, ...], keep: bool) -> Value:
