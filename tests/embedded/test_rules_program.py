@@ -42,6 +42,9 @@ def _sliced_by_values():
     """A slice whose size is the value of an input, and a fill as long as the input."""
     network = new_network(strongly_typed=False)
     x, size = add_input(network, (-1, 5), name="x"), add_input(network, (2,), trt.int32, "size")
+    other = add_input(network, (-1,), name="other")
+    for tensor in (x, other):
+        tensor.set_dimension_name(0, "length")
     cut = network.add_slice(x, (0, 0), (0, 0), (1, 1))
     cut.set_input(2, size)
     cut.get_output(0).name = "cut"
@@ -77,14 +80,14 @@ def test_shapes_follow_from_values():
     assert program.shape_inputs == ("size",)
     for one in (program, _through_json(program)):
         for dtype in (np.int32, np.int64):
-            shapes = one.run({"x": (7, 5)}, {"size": np.array([3, 2], dtype)})
+            shapes = one.run({"x": (7, 5), "other": (7,)}, {"size": np.array([3, 2], dtype)})
             assert shapes == {"cut": (3, 2), "positions": (7,)}
         with pytest.raises(RuleError, match="values of input 'size' decide shapes"):
-            one.run({"x": (7, 5)})
+            one.run({"x": (7, 5), "other": (7,)})
         with pytest.raises(RuleError, match="out of bounds"):
-            one.run({"x": (2, 5)}, {"size": np.array([3, 2])})
+            one.run({"x": (2, 5), "other": (2,)}, {"size": np.array([3, 2])})
         with pytest.raises(RuleError, match=r"shape \(2,\), but values of shape \(3,\)"):
-            one.run({"x": (7, 5)}, {"size": np.array([3, 2, 1])})
+            one.run({"x": (7, 5), "other": (7,)}, {"size": np.array([3, 2, 1])})
 
 
 @pytest.mark.parametrize(
@@ -150,6 +153,24 @@ def test_a_layer_that_only_fails_at_run_time_is_named():
         program.run({"x": (3,), "y": (2,)})
 
 
+def test_dimensions_of_one_name_are_equal():
+    network = new_network()
+    ids, mask = (
+        add_input(network, (-1, -1), trt.int32, "ids"),
+        add_input(network, (-1, -1), trt.int32, "mask"),
+    )
+    for tensor in (ids, mask):
+        tensor.set_dimension_name(0, "batch")
+        tensor.set_dimension_name(1, "length")
+    ids.set_dimension_name(1, "other")
+    network.add_shape(ids).get_output(0).set_dimension_name(0, "batch")
+    network.add_identity(ids).get_output(0).name = "y"
+    program = _through_json(ShapeProgram.of(network, ["y"]))
+    assert program.run({"ids": (2, 3), "mask": (2, 7)}) == {"y": (2, 3)}
+    with pytest.raises(RuleError, match=r"named 'batch' must be equal.*2 in dimension 0 of 'ids', 1 in"):
+        program.run({"ids": (2, 3), "mask": (1, 3)})
+
+
 def test_a_shape_that_depends_on_data_is_an_error_at_run_time():
     network = new_network()
     x = add_input(network, (2,), name="x")
@@ -182,7 +203,7 @@ def test_program_and_network_agree(batch, sequence):
 
 RUNS = [
     (_attention_like, ["weights", "pooled"], {"x": (2, 3, 24)}, {}),
-    (_sliced_by_values, ["cut", "positions"], {"x": (7, 5)}, {"size": np.array([3, 2])}),
+    (_sliced_by_values, ["cut", "positions"], {"x": (7, 5), "other": (7,)}, {"size": np.array([3, 2])}),
 ]
 PROGRAMS = [ShapeProgram.of(make(), names).to_json() for make, names, _, _ in RUNS]
 JUNK = st.one_of(

@@ -208,8 +208,16 @@ class ITensor:
         self._dynamic_range = None
 
     def set_dimension_name(self, index: int, name: str | None) -> None:
-        """Name a dimension of a network input: dimensions of one name are equal at run time. None clears it."""
-        if name:
+        """Name a dimension of a network input; None clears the name.
+
+        Dimensions of one name are equal at run time: the shape of an input that breaks this is refused.
+        """
+        if self._spec is None or not 0 <= index < len(self._spec.shape):
+            self._graph.log(
+                Severity.ERROR,
+                f"{self._name}: only a dimension of a network input has a name; {index} is none",
+            )
+        elif name:
             self._dimension_names[index] = name
         else:
             self._dimension_names.pop(index, None)

@@ -23,6 +23,8 @@ def compile_program(
     graph = network._graph
     roots = _find(network, tensor_names)
     shapes, values = _demanded(network, list(roots.values()))
+    equal_lengths = _equal_lengths(graph.inputs)
+    named = {name for places in equal_lengths.values() for name, _ in places}
     numbers: dict[ITensor, int] = {}
     constants: dict[int, Known] = {}
     steps: list[_Step] = []
@@ -33,7 +35,7 @@ def compile_program(
     inputs = [
         _Input(number_of(tensor), tensor.name, tensor._spec.dtype, tensor._spec.shape)
         for tensor in graph.inputs
-        if tensor in shapes and tensor._spec is not None
+        if (tensor in shapes or tensor.name in named) and tensor._spec is not None
     ]
     for node in graph.ordered():
         if not any(tensor in shapes for tensor in node.outputs):
@@ -64,7 +66,19 @@ def compile_program(
         steps=steps,
         outputs={name: number_of(tensor) for name, tensor in roots.items()},
         shape_inputs=[tensor.name for tensor in graph.inputs if tensor in values],
+        equal_lengths=equal_lengths,
     )
+
+
+def _equal_lengths(inputs: Sequence[ITensor]) -> dict[str, list[tuple[str, int]]]:
+    """The dimensions of the inputs by the name they were given, where at least two have it."""
+    places: dict[str, list[tuple[str, int]]] = {}
+    for tensor in inputs:
+        rank = 0 if tensor._spec is None else len(tensor._spec.shape)
+        for axis, name in sorted(tensor._dimension_names.items()):
+            if axis < rank:
+                places.setdefault(name, []).append((tensor.name, axis))
+    return {name: found for name, found in places.items() if len(found) > 1}
 
 
 def _find(network: INetworkDefinition, names: Sequence[str]) -> dict[str, ITensor]:

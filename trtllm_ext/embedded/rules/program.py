@@ -26,6 +26,16 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 _MAX_TENSORS = 10_000_000
+_FIELDS = {
+    "version",
+    "strongly_typed",
+    "inputs",
+    "constants",
+    "steps",
+    "outputs",
+    "shape_inputs",
+    "equal_lengths",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +75,7 @@ class ShapeProgram:
         steps: Sequence[_Step],
         outputs: Mapping[str, int],
         shape_inputs: Sequence[str],
+        equal_lengths: Mapping[str, Sequence[tuple[str, int]]],
     ) -> None:
         self._strongly_typed = strongly_typed
         self._inputs = tuple(inputs)
@@ -72,6 +83,7 @@ class ShapeProgram:
         self._steps = tuple(steps)
         self._outputs = dict(outputs)
         self._shape_inputs = tuple(shape_inputs)
+        self._equal_lengths = {name: tuple(places) for name, places in equal_lengths.items()}
 
     @classmethod
     def of(cls, network: INetworkDefinition, tensor_names: Sequence[str]) -> ShapeProgram:
@@ -96,12 +108,13 @@ class ShapeProgram:
         shapes: by input name; those of inputs that nothing depends on may be left out. values: the content of the
         `shape_inputs`, of their dtype.
 
-        Raises RuleError (a ValueError) if an input is missing or does not fit its declaration, if a layer cannot
-        work on these shapes, or if a shape depends on data.
+        Raises RuleError (a ValueError) if an input is missing or does not fit its declaration, if dimensions of one
+        name differ, if a layer cannot work on these shapes, or if a shape depends on data.
         """
         known: dict[int, Known] = dict(self._constants)
         for one in self._inputs:
             known[one.number] = self._bind(one, shapes, values or {})
+        self._check_equal_lengths({one.name: known[one.number].shape for one in self._inputs})
         for step in self._steps:
             operands = [None if number < 0 else known[number] for number in step.inputs]
             try:
@@ -150,6 +163,18 @@ class ShapeProgram:
             one.dtype, shape, array.reshape(-1).tolist() if can_hold(one.dtype, shape) else None
         )
 
+    def _check_equal_lengths(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        for dimension, places in self._equal_lengths.items():
+            lengths = [shapes[name][axis] for name, axis in places]
+            if len(set(lengths)) > 1:
+                listed = ", ".join(
+                    f"{length} in dimension {axis} of {name!r}"
+                    for length, (name, axis) in zip(lengths, places, strict=True)
+                )
+                raise RuleError(
+                    f"dimensions named {dimension!r} must be equal, but their lengths are {listed}"
+                )
+
     def to_json(self) -> dict[str, Any]:
         """The program in JSON's types."""
         return {
@@ -173,14 +198,15 @@ class ShapeProgram:
             ],
             "outputs": self._outputs,
             "shape_inputs": list(self._shape_inputs),
+            "equal_lengths": {
+                name: [list(place) for place in places] for name, places in self._equal_lengths.items()
+            },
         }
 
     @classmethod
     def from_json(cls, data: Any) -> ShapeProgram:
         """The inverse of `to_json()`. Raises ValueError, saying what is wrong, for anything that it did not write."""
-        fields = _object(
-            data, {"version", "strongly_typed", "inputs", "constants", "steps", "outputs", "shape_inputs"}
-        )
+        fields = _object(data, _FIELDS)
         if fields["version"] != FORMAT_VERSION:
             raise ValueError(
                 f"shape program of version {fields['version']!r:.40}; this reads {FORMAT_VERSION}"
@@ -209,6 +235,7 @@ class ShapeProgram:
             steps=steps,
             outputs=outputs,
             shape_inputs=shape_inputs,
+            equal_lengths=_read_equal_lengths(fields["equal_lengths"], {one.name: one for one in inputs}),
         )
 
 
@@ -301,3 +328,18 @@ def _read_step(data: Any, defined: set[int]) -> _Step:
     if not isinstance(fields["label"], str):
         raise ValueError("the label of a step must be a string")
     return _Step(kind, attributes, inputs, outputs, retyped, fields["label"])
+
+
+def _read_equal_lengths(data: Any, inputs: Mapping[str, _Input]) -> dict[str, tuple[tuple[str, int], ...]]:
+    if not isinstance(data, dict) or not all(isinstance(name, str) for name in data):
+        raise ValueError(f"expected an object of names, found {data!r:.80}")
+    groups: dict[str, tuple[tuple[str, int], ...]] = {}
+    for dimension, places in data.items():
+        group = []
+        for place in _list(places):
+            name, axis = _list(place, 2)
+            if not isinstance(name, str) or name not in inputs:
+                raise ValueError(f"{name!r:.80} is not among the inputs")
+            group.append((name, as_int(axis, 0, len(inputs[name].shape) - 1)))
+        groups[dimension] = tuple(group)
+    return groups
