@@ -14,7 +14,8 @@ from importlib import metadata
 from pathlib import Path
 
 from trtllm_ext import backend
-from trtllm_ext.errors import BackendError
+from trtllm_ext.cli.terminal import table
+from trtllm_ext.errors import BackendError, ConfigError
 from trtllm_ext.version import __version__
 
 # What the core cannot run without, and for each extra what it brings.
@@ -55,7 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
             json.dumps({"ok": not problems, "findings": [asdict(finding) for finding in findings]}, indent=1)
         )
     else:
-        _print_table(findings)
+        rows = [(finding.state, finding.subject, finding.text, finding.fix) for finding in findings]
+        table(("", "what", "found", "to mend it"), rows)
     return 1 if problems else 0
 
 
@@ -65,6 +67,7 @@ def examine() -> Iterator[Finding]:
     yield Finding("ok", "trtllm_ext", f"{__version__}, Python {platform.python_version()} ({sys.executable})")
     yield from _core_packages()
     yield from _onnxruntime_runs()
+    yield from _threads()
     yield from _extras()
     yield from _mpi()
     yield from _cuda()
@@ -109,6 +112,17 @@ def _onnxruntime_runs() -> Iterator[Finding]:
             f"no CPUExecutionProvider among {providers}",
             "install the package onnxruntime",
         )
+
+
+def _threads() -> Iterator[Finding]:
+    from trtllm_ext.embedded.threads import THREADS_VARIABLE, num_threads
+
+    try:
+        yield Finding(
+            "ok", "threads", f"{num_threads()} for the embedded engine ({THREADS_VARIABLE} changes it)"
+        )
+    except ConfigError as error:
+        yield Finding("problem", "threads", str(error), f"unset {THREADS_VARIABLE}")
 
 
 def _extras() -> Iterator[Finding]:
@@ -165,16 +179,3 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "of unknown version"
-
-
-def _print_table(findings: list[Finding]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for column in ("", "what", "found", "to mend it"):
-        table.add_column(column, overflow="fold")
-    style = {"ok": "green", "absent": "dim", "problem": "bold red"}
-    for finding in findings:
-        table.add_row(finding.state, finding.subject, finding.text, finding.fix, style=style[finding.state])
-    Console().print(table)

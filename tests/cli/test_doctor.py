@@ -1,0 +1,66 @@
+"""`trtllm-ext doctor`: the reasoning, and a fix for each problem."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+BUDGET_S = 40
+
+
+def doctor(*options, **environment):
+    command = [sys.executable, "-m", "trtllm_ext.cli.main", "doctor", *options]
+    return subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, **environment}, check=False
+    )
+
+
+def findings(**environment):
+    run = doctor("--json", **environment)
+    answer = json.loads(run.stdout)
+    assert run.returncode == (0 if answer["ok"] else 1)
+    return {finding["subject"]: finding for finding in answer["findings"]}
+
+
+def test_it_tells_the_engine_and_why():
+    found = findings(TRTLLM_EXT_BACKEND="embedded")
+    assert found["engine"]["text"] == "embedded, as TRTLLM_EXT_BACKEND=embedded asks"
+    assert found["graph API"]["state"] == "ok"
+    assert "ran on the embedded engine" in found["support"]["text"]
+    assert found["onnxruntime"]["state"] == "ok"
+
+
+def test_the_table_has_what_the_json_has():
+    table = doctor(TRTLLM_EXT_BACKEND="embedded").stdout
+    for subject, finding in findings(TRTLLM_EXT_BACKEND="embedded").items():
+        assert subject in table
+        assert finding["text"] in table
+        assert finding["fix"] in table
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "subject", "says"),
+    [
+        ("TRTLLM_EXT_BACKEND", "gpu", "engine", "it takes one of auto, tensorrt, embedded"),
+        ("TRTLLM_EXT_NUM_THREADS", "many", "threads", "is not a number of threads"),
+        ("TRTLLM_EXT_PLUGINS", "nowhere.so", "plugins", "names nowhere.so, which is not there"),
+    ],
+)
+def test_a_problem_fails_with_its_fix(variable, value, subject, says):
+    run = doctor("--json", **{variable: value})
+    assert run.returncode == 1
+    problems = [each for each in json.loads(run.stdout)["findings"] if each["state"] == "problem"]
+    assert [problem["subject"] for problem in problems] == [subject]
+    assert says in problems[0]["text"]
+    assert problems[0]["fix"]
+
+
+def test_mpi_launchers_are_found_on_the_path(tmp_path):
+    launcher = tmp_path / "mpirun"
+    launcher.write_text("#!/bin/sh\n")
+    launcher.chmod(0o755)
+    found = findings(PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert found["MPI launcher"]["state"] == "ok"
+    assert str(launcher) in found["MPI launcher"]["text"]
