@@ -1,0 +1,64 @@
+"""The demo's steps run, and the vectors that it compares with are what transformers gives."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BUDGET_S = 90
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_vectors_are_what_transformers_gives(minilm_dir):
+    pytest.importorskip("torch", reason="torch is not installed (make test installs it)")
+    pytest.importorskip("transformers", reason="transformers is not installed (make test installs it)")
+    script = load("make_reference")
+    stored = np.load(script.REFERENCE)["sentence_embedding"]
+    fresh = script.reference_vectors(script.SENTENCES.read_text().splitlines(), minilm_dir)
+    assert stored.shape == fresh.shape == (7, 384)
+    np.testing.assert_allclose(fresh, stored, rtol=0, atol=1e-6)
+
+
+def test_the_demo_runs_and_agrees(tmp_path, minilm_dir):
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    run = subprocess.run(
+        ["sh", str(EXAMPLES / "demo.sh"), str(tmp_path / "out")],
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "cosine similarity" in run.stdout
+    assert "within 0.0001" in run.stdout
+    vectors = np.load(tmp_path / "out" / "vectors.npz")["sentence_embedding"]
+    similar = vectors @ vectors.T
+    # Sentences 1 and 2 are about music, 5 and 6 about the weather.
+    assert similar[0, 1] > 0.4 > similar[0, 4]
+    assert similar[4, 5] > 0.4
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "says"), [(0.0, 0, "(within 0.0001)"), (1e-3, 1, "(ABOVE 0.0001)")]
+)
+def test_the_comparison_can_fail(tmp_path, change, code, says):
+    vectors = np.load(EXAMPLES / "reference_vectors.npz")["sentence_embedding"]
+    np.savez(tmp_path / "ours.npz", sentence_embedding=vectors + np.float32(change))
+    command = [sys.executable, str(EXAMPLES / "compare_vectors.py"), str(tmp_path / "ours.npz")]
+    run = subprocess.run(
+        [*command, str(EXAMPLES / "reference_vectors.npz")], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == code
+    assert says in run.stdout
