@@ -413,3 +413,19 @@ def test_an_allocator_without_memory_stops_the_run(context, log):
     context.set_output_allocator("y", Allocator(room=8))
     assert not context.execute_async_v3(0)
     assert "the output allocator of 'y' gave no memory for 192 bytes" in log.last
+
+
+def test_inputs_that_nothing_reads_and_outputs_that_read_nothing(log):
+    constant = np.arange(400, dtype=np.float32).reshape(20, 20)
+
+    def define(network):
+        network.add_input("unused", trt.int32, (-1,))
+        x = network.add_input("x", trt.float32, (2,))
+        named_output(network, network.add_unary(x, trt.UnaryOperation.NEG).get_output(0), "y")
+        named_output(network, network.add_constant(constant.shape, constant).get_output(0), "c")
+
+    context = engine_of(define, log, {"unused": ((1,), (1,), (4,))})
+    feeds = {"unused": np.ones(3, np.int32), "x": np.float32([1, 2])}
+    got = run_context(context, feeds, {"y": np.float32, "c": np.float32})
+    assert got["y"].tolist() == [-1, -2]
+    np.testing.assert_array_equal(got["c"], constant)
