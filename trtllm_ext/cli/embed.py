@@ -6,6 +6,7 @@ the order they came in. Those longer than the engine allows are cut, and said to
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 OUTPUT = "sentence_embedding"
 _MOST_IN_MATRIX = 12
+_MOST_TOKENS = 8192
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
@@ -83,11 +85,8 @@ class SentenceEncoder:
         import numpy as np
 
         tokens = self._tokenize(sentences)
-        # Neighbours of similar length waste the least on padding.
-        order = sorted(range(len(tokens)), key=lambda index: len(tokens[index].ids))
         rows: dict[int, np.ndarray[Any, Any]] = {}
-        for start in range(0, len(order), self._most[0]):
-            batch = order[start : start + self._most[0]]
+        for batch in batches([len(each.ids) for each in tokens], self._most[0]):
             vectors = self._session.run(self._arrays([tokens[index] for index in batch]))[OUTPUT]
             rows.update(zip(batch, vectors.astype(np.float32), strict=False))
         return np.stack([rows[index] for index in range(len(sentences))])
@@ -127,6 +126,22 @@ class SentenceEncoder:
             if found is not None:
                 return int(found)
         return 0
+
+
+def batches(lengths: list[int], most_rows: int) -> Iterator[list[int]]:
+    """Indices of sentences to run together: at most `most_rows`, and `_MOST_TOKENS` padding included.
+
+    Neighbours of similar length waste the least on padding. What limits a batch here is memory: an engine's largest
+    batch of its longest sentences can ask for more than a machine has.
+    """
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and (len(batch) == most_rows or (len(batch) + 1) * lengths[index] > _MOST_TOKENS):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
 
 
 def _load_tokenizer(path: str | None, engine_dir: "EngineDir | None") -> Any:
