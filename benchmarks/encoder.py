@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=25)
     arguments = parser.parse_args()
     os.environ["TRTLLM_EXT_NUM_THREADS"] = str(arguments.threads)
+    os.environ["TRTLLM_EXT_THREAD_POOL"] = "process"
     import torch
 
     torch.set_num_threads(arguments.threads)

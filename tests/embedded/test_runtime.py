@@ -97,25 +97,6 @@ def test_the_number_of_threads_is_counted_once():
     assert 1 <= num_threads() <= 1024
 
 
-def test_all_sessions_share_one_pool_of_threads(built):
-    code = """
-import os, sys, time
-sys.path.insert(0, sys.argv[1])
-from tiny_plans import Log, feed_forward_plan, context_of
-plan = feed_forward_plan()[1]
-def num_threads():
-    time.sleep(0.2)  # those that computed checksums take a moment to end
-    return len(os.listdir("/proc/self/task"))
-kept = [context_of(plan, Log())]
-before = num_threads()
-kept += [context_of(plan, Log()) for _ in range(5)]
-print(num_threads() - before)
-"""
-    here = __file__.rsplit("/", 1)[0]
-    run = subprocess.run([sys.executable, "-c", code, here], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "0"
-
-
 def test_a_pool_that_another_library_made_is_used(built):
     code = """
 import sys

@@ -294,7 +294,6 @@ def test_the_contract_is_all_that_a_model_is_built_from(random_checkpoint, tmp_p
 
 def test_every_layer_runs_as_the_fused_operators_that_the_runtime_has(random_checkpoint, tmp_path):
     """Per layer: both residual adds in their norms, the bias in GELU; no shape arithmetic but the positions'."""
-    session_of(random_checkpoint()).close()  # from here on the process has the shared thread pool
     model = model_from_checkpoint(random_checkpoint())
     network = tx.Builder().create_network()
     with tx.net_guard(network):
@@ -302,7 +301,6 @@ def test_every_layer_runs_as_the_fused_operators_that_the_runtime_has(random_che
     (segment,) = lower(network.trt_network, backend.tensorrt()).steps
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    options.use_per_session_threads = False
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     names = [weight.name for weight in segment.weights]
     values = [

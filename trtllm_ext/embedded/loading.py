@@ -12,7 +12,7 @@ from trtllm_ext.embedded.plan.steps import onnx_steps
 from trtllm_ext.embedded.rules.program import ShapeProgram
 from trtllm_ext.embedded.sessions import LoadMode, SegmentSession, SharedWeight, open_session
 from trtllm_ext.embedded.tensor_types import ElementType, element_type_named
-from trtllm_ext.embedded.threads import num_threads
+from trtllm_ext.embedded.threads import num_threads, shares_process_pool
 from trtllm_ext.errors import EngineError
 
 Shape = tuple[int, ...]
@@ -152,7 +152,8 @@ def _open_segment(plan: Plan, index: int, mode: LoadMode) -> SegmentSession:
         SharedWeight(weight.name, weight.onnx_type, weight.shape, plan.weight(weight.block), weight.is_folded)
         for weight in plan.header.segments[index].weights
     ]
-    return open_session(bytes(plan.segment(index)), weights, mode)
+    process_pool = shares_process_pool(len(plan.header.segments))
+    return open_session(bytes(plan.segment(index)), weights, mode, process_pool)
 
 
 def _check_signature(segment: SegmentSession, step: OnnxStep, elements: Mapping[str, ElementType]) -> None:

@@ -31,6 +31,8 @@ _WEIGHT_OPTIMIZERS = ("ConstantFolding", "FuseFp16InitializerToFp32NodeTransform
 _FATAL_ONLY = 4
 # What ONNX Runtime says when it looks for a weight in the placeholder.
 _READ_OF_PLACEHOLDER = "GetExtDataFromTensorProto"
+# What it says to a session that wants threads of its own once the process has a pool.
+_POOL_OF_PROCESS = "use_per_session_threads must be false"
 _CARRIER = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
@@ -54,11 +56,13 @@ class SegmentSession:
         self._kept = kept
 
 
-def open_session(model: bytes, weights: Sequence[SharedWeight], mode: LoadMode) -> SegmentSession:
+def open_session(
+    model: bytes, weights: Sequence[SharedWeight], mode: LoadMode, process_pool: bool = False
+) -> SegmentSession:
     """Make a session of a model whose large initializers are given by pointer.
 
     mode: `prepack` lets ONNX Runtime fold and pack weights into memory of its own, fastest to run; `mapped` leaves
-    them where they are.
+    them where they are. process_pool: run on the process's thread pool instead of one of its own.
     Raises EngineError if ONNX Runtime refuses the model.
     """
     import onnxruntime
@@ -68,7 +72,7 @@ def open_session(model: bytes, weights: Sequence[SharedWeight], mode: LoadMode) 
     with tempfile.TemporaryDirectory(prefix="trtllm_ext-") as folder:
         (Path(folder) / WEIGHTS_FILE).touch()
         while True:
-            options = _options(mode, folder)
+            options = _options(mode, folder, process_pool)
             for name, value in values.items():
                 options.add_initializer(name, value)
             if inject:
@@ -81,8 +85,12 @@ def open_session(model: bytes, weights: Sequence[SharedWeight], mode: LoadMode) 
                     enable_fallback=0,
                 )
             except Exception as error:
-                # Its exceptions have no common base. One that is about the placeholder is cured by handing
-                # every weight over; anything else is about the model.
+                # Its exceptions have no common base. One that is about threads says that somebody else in this
+                # process made the process's pool, which then is the only one allowed. One that is about the
+                # placeholder is cured by handing every weight over. Anything else is about the model.
+                if _POOL_OF_PROCESS in str(error) and not process_pool:
+                    process_pool = True
+                    continue
                 if _READ_OF_PLACEHOLDER not in str(error) or len(inject) == len(values):
                     raise EngineError(f"ONNX Runtime refuses a part of the engine: {brief(error)}") from error
                 inject = set(values)
@@ -106,14 +114,19 @@ def _value(weight: SharedWeight) -> "onnxruntime.OrtValue":
     return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array, weight.onnx_type)
 
 
-def _options(mode: LoadMode, folder: str) -> "onnxruntime.SessionOptions":
+def _options(mode: LoadMode, folder: str, process_pool: bool) -> "onnxruntime.SessionOptions":
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL_ONLY
-    options.use_per_session_threads = False
+    options.use_per_session_threads = not process_pool
+    if process_pool:
+        _make_process_pool()
+    else:
+        options.intra_op_num_threads = num_threads()
+        options.inter_op_num_threads = 1
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
-    _share_process_resources()
+    _make_process_arena()
     options.add_session_config_entry("session.use_env_allocators", "1")
     if mode == "mapped":
         options.add_session_config_entry("session.disable_prepacking", "1")
@@ -126,11 +139,8 @@ def _options(mode: LoadMode, folder: str) -> "onnxruntime.SessionOptions":
 
 
 @functools.cache
-def _share_process_resources() -> None:
-    """Make the thread pool and the arena that all sessions of the process share.
-
-    If something else in the process made a pool before, that one is used.
-    """
+def _make_process_pool() -> None:
+    """Make the process's thread pool; if something else made one before, that one is used."""
     import onnxruntime
 
     try:
@@ -138,6 +148,13 @@ def _share_process_resources() -> None:
     except Exception as error:
         if "already been created" not in str(error):
             raise EngineError(f"ONNX Runtime cannot make a thread pool: {brief(error)}") from error
+
+
+@functools.cache
+def _make_process_arena() -> None:
+    """Make the arena that all engines of the process share; sessions of others do not see it."""
+    import onnxruntime
+
     arena = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
     )

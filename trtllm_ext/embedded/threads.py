@@ -1,4 +1,4 @@
-"""How many threads this process may use."""
+"""How many threads an engine uses, and whether it shares them with the other engines of the process."""
 
 import math
 import os
@@ -7,6 +7,7 @@ from pathlib import Path
 from trtllm_ext.errors import ConfigError
 
 THREADS_VARIABLE = "TRTLLM_EXT_NUM_THREADS"
+POOL_VARIABLE = "TRTLLM_EXT_THREAD_POOL"
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -24,6 +25,21 @@ def num_threads() -> int:
             )
         return int(asked)
     return max(1, min(len(os.sched_getaffinity(0)), _quota()))
+
+
+def shares_process_pool(num_sessions: int) -> bool:
+    """Whether an engine of that many ONNX Runtime sessions uses the process's one thread pool.
+
+    TRTLLM_EXT_THREAD_POOL is `engine` (default: a pool an engine) or `process` (one pool for all engines, so that a
+    process with many of them has no more threads than with one). An engine of several sessions always takes the
+    process's pool. It is not the default since ONNX Runtime, once it has such a pool, refuses every session of the
+    process that does not ask for it (`use_per_session_threads = False`): a library must not do that to its host.
+    Raises ConfigError for another value.
+    """
+    asked = os.environ.get(POOL_VARIABLE, "") or "engine"
+    if asked not in ("engine", "process"):
+        raise ConfigError(f"{POOL_VARIABLE}={asked!r} is not known; it is 'engine' (default) or 'process'.")
+    return asked == "process" or num_sessions > 1
 
 
 def _quota() -> int:

@@ -1,0 +1,100 @@
+"""Threads: how many, whose, and what an engine leaves to the rest of the process."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from trtllm_ext.embedded import threads
+from trtllm_ext.errors import ConfigError
+
+BUDGET_S = 40
+
+# Loads as many engines as asked, each of one layer, and tells how many threads the process then has.
+PROGRAM = """
+import sys
+from collections import OrderedDict
+from pathlib import Path
+import numpy as np
+import onnx
+import onnxruntime
+import trtllm_ext as tx
+from trtllm_ext.layers import FeedForward
+
+def foreign_session():
+    value = [onnx.helper.make_tensor_value_info(name, 1, [2]) for name in "xy"]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", value[:1], value[1:])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    return onnxruntime.InferenceSession(model.SerializeToString())
+
+def engine_bytes():
+    layer = FeedForward(8, 16, dtype="float32")
+    for _, parameter in layer.named_parameters():
+        parameter.value = np.ones(parameter.shape, np.float32)
+    builder = tx.Builder()
+    network = builder.create_network()
+    with tx.net_guard(network):
+        x = tx.Tensor(name="x", dtype="float32", shape=[-1, 8], dim_range=OrderedDict(t=[[1, 2, 4]], h=[8]))
+        layer(x).mark_output("y", "float32")
+    return bytes(builder.build_engine(network, builder.create_builder_config(precision="float32")))
+
+kept = [foreign_session()] if "first" in sys.argv else []
+before = len(list(Path("/proc/self/task").iterdir()))
+data = engine_bytes()
+for _ in range(int(sys.argv[1])):
+    kept.append(tx.Session.from_serialized_engine(data))
+    kept[-1].run({"x": np.ones((2, 8), np.float32)})
+print(len(list(Path("/proc/self/task").iterdir())) - before)
+if "after" in sys.argv:
+    foreign_session().run(None, {"x": np.ones(2, np.float32)})
+"""
+
+
+def threads_of(engines, *options, **environment):
+    run = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(engines), *options],
+        env={**os.environ, "TRTLLM_EXT_NUM_THREADS": "3", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    return int(run.stdout)
+
+
+@pytest.mark.parametrize("order", [("first", "after"), ("after",)])
+def test_other_users_of_onnxruntime_in_the_process_are_left_alone(order):
+    threads_of(1, *order)
+
+
+def test_a_process_pool_has_as_many_threads_for_many_engines_as_for_one():
+    assert threads_of(4, TRTLLM_EXT_THREAD_POOL="process") == threads_of(1, TRTLLM_EXT_THREAD_POOL="process")
+
+
+def test_each_engine_has_its_own_pool_by_default():
+    # The calling thread works too, so a pool of three threads adds two.
+    assert threads_of(4) >= 4 * 2
+
+
+def test_a_process_pool_joins_one_that_is_there_already():
+    assert threads_of(2, "first", TRTLLM_EXT_THREAD_POOL="process") >= 0
+
+
+def test_an_engine_of_several_sessions_takes_the_process_pool(monkeypatch):
+    monkeypatch.delenv(threads.POOL_VARIABLE, raising=False)
+    assert not threads.shares_process_pool(1)
+    assert threads.shares_process_pool(2)
+
+
+def test_an_unknown_pool_is_refused(monkeypatch):
+    monkeypatch.setenv(threads.POOL_VARIABLE, "global")
+    with pytest.raises(ConfigError, match="TRTLLM_EXT_THREAD_POOL='global' is not known; it is 'engine'"):
+        threads.shares_process_pool(1)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", "99999"])
+def test_a_number_of_threads_that_is_none_is_refused(monkeypatch, value):
+    monkeypatch.setenv(threads.THREADS_VARIABLE, value)
+    with pytest.raises(ConfigError, match=r"is not a number of threads\. Set it to 1 .. 1024, or unset it"):
+        threads.num_threads()
