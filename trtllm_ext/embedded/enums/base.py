@@ -17,4 +17,4 @@ class NativeEnum(enum.Enum):
         return int(self.value)
 
     def __hash__(self) -> int:
-        return hash(self.value)
+        return hash(self._value_)

@@ -84,6 +84,11 @@ class ShapeProgram:
         self._outputs = dict(outputs)
         self._shape_inputs = tuple(shape_inputs)
         self._equal_lengths = {name: tuple(places) for name, places in equal_lengths.items()}
+        # Steps of one form give the same results for the same operands: layers repeat, and are inferred once a run.
+        forms: dict[tuple[Any, ...], int] = {}
+        self._forms = [
+            forms.setdefault((step.kind, repr(step.attributes), step.retyped), len(forms)) for step in steps
+        ]
 
     @classmethod
     def of(cls, network: INetworkDefinition, tensor_names: Sequence[str]) -> ShapeProgram:
@@ -115,14 +120,14 @@ class ShapeProgram:
         for one in self._inputs:
             known[one.number] = self._bind(one, shapes, values or {})
         self._check_equal_lengths({one.name: known[one.number].shape for one in self._inputs})
-        for step in self._steps:
+        inferred: dict[tuple[Any, ...], list[Known]] = {}
+        for step, form in zip(self._steps, self._forms, strict=True):
             operands = [None if number < 0 else known[number] for number in step.inputs]
-            try:
-                results = infer(step.kind, step.attributes, operands, self._strongly_typed)
-            except RuleError as error:
-                raise RuleError(f"{step.label}: {error}") from None
-            for number, result, dtype in zip(step.outputs, results, step.retyped, strict=True):
-                known[number] = retype(result, dtype)
+            key = (form, *(_identity(operand) for operand in operands))
+            results = inferred.get(key)
+            if results is None:
+                results = inferred[key] = self._infer(step, operands)
+            known.update(zip(step.outputs, results, strict=True))
         result_shapes = {}
         for name, number in self._outputs.items():
             shape = known[number].shape
@@ -133,6 +138,13 @@ class ShapeProgram:
                 )
             result_shapes[name] = shape
         return result_shapes
+
+    def _infer(self, step: _Step, operands: list[Known | None]) -> list[Known]:
+        try:
+            results = infer(step.kind, step.attributes, operands, self._strongly_typed)
+        except RuleError as error:
+            raise RuleError(f"{step.label}: {error}") from None
+        return [retype(result, dtype) for result, dtype in zip(results, step.retyped, strict=True)]
 
     def _bind(
         self,
@@ -237,6 +249,13 @@ class ShapeProgram:
             shape_inputs=shape_inputs,
             equal_lengths=_read_equal_lengths(fields["equal_lengths"], {one.name: one for one in inputs}),
         )
+
+
+def _identity(operand: Known | None) -> Any:
+    """What two operands must share to be the same to a rule; those with values are the same only if they are one."""
+    if operand is None:
+        return None
+    return id(operand) if operand.value is not None else (operand.dtype, operand.shape)
 
 
 def retype(known: Known, dtype: DataType | None) -> Known:
