@@ -3,7 +3,6 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-OUT := demo-output
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -34,7 +33,7 @@ $(VENV)/.dev: $(VENV)/.demo
 	@touch $@
 
 demo: $(VENV)/.demo
-	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh $(OUT)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh demo-output
 
 test: $(VENV)/.dev check
 	$(BIN)/python -m pytest -m "not long"
@@ -52,4 +51,4 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/run_all.py
 
 clean:
-	rm -rf $(OUT)
+	rm -rf demo-output

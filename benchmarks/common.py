@@ -78,9 +78,10 @@ def differences(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
 
 def machine() -> dict[str, str]:
     """What the numbers were taken on; no host name, no path."""
-    model = platform.processor() or platform.machine()
+    model, virtual = platform.processor() or platform.machine(), ""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
+        virtual = ", virtual machine" if " hypervisor" in cpuinfo.read_text() else ""
         names = [
             line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line
         ]
@@ -94,7 +95,7 @@ def machine() -> dict[str, str]:
             continue
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
-        "cpu": f"{len(os.sched_getaffinity(0))} cores of {model}, {memory:.0f} GiB, shared virtual machine",
+        "cpu": f"{len(os.sched_getaffinity(0))} cores of {model}, {memory:.0f} GiB{virtual}",
         "python": platform.python_version(),
         "versions": ", ".join(versions),
         "date": time.strftime("%Y-%m-%d"),

@@ -14,7 +14,7 @@ step() {
     "$@"
 }
 
-rm -rf "$out"
+mkdir -p "$out"
 step trtllm-ext convert --model_dir "$model_dir" --output_dir "$out/checkpoint" --dtype float32
 step trtllm-ext build --checkpoint_dir "$out/checkpoint" --output_dir "$out/engine" --max_batch_size 16
 step trtllm-ext embed --engine_dir "$out/engine" --sentences "$here/sentences.txt" --output "$out/vectors.npz"

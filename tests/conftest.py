@@ -1,4 +1,8 @@
-"""Rules for the whole suite: every test file states the seconds it may take, every skip has a reason."""
+"""Rules for the whole suite: every test file states the seconds it may take, every skip has a reason.
+
+Seconds are those of the processor, of this process and of those it started: a machine that is busy with something
+else then fails nobody.
+"""
 
 import os
 from collections import defaultdict
@@ -6,8 +10,12 @@ from pathlib import Path
 
 import pytest
 
+# What the default tests may take in all: they are to end within 8 minutes on two cores.
+TOTAL_BUDGET_S = 480
+
 _seconds: dict[str, float] = defaultdict(float)
 _budgets: dict[str, float | None] = {}
+_complaints = pytest.StashKey[list[str]]()
 
 
 def pytest_collection_modifyitems(items):
@@ -15,8 +23,17 @@ def pytest_collection_modifyitems(items):
         _budgets[item.nodeid.split("::")[0]] = getattr(item.module, "BUDGET_S", None)
 
 
-def pytest_runtest_logreport(report):
-    _seconds[report.nodeid.split("::")[0]] += report.duration
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    begin = _processor_seconds()
+    result = yield
+    _seconds[item.nodeid.split("::")[0]] += _processor_seconds() - begin
+    return result
+
+
+def _processor_seconds():
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def _over_budget(long_run):
@@ -25,10 +42,12 @@ def _over_budget(long_run):
             yield f"{path} states no BUDGET_S (the seconds that it may take)"
         elif _seconds[path] > budget and not long_run:
             yield f"{path} took {_seconds[path]:.1f} s; its BUDGET_S is {budget:g}"
+    total = sum(_seconds.values())
+    if total > TOTAL_BUDGET_S and not long_run:
+        yield f"all files together took {total:.0f} s; they may take {TOTAL_BUDGET_S}"
 
 
 def pytest_sessionfinish(session):
-    # Budgets are judged in CI alone: a laptop that is busy with something else should not fail its owner.
     long_run = session.config.option.markexpr != "not long"
     complaints = list(_over_budget(long_run))
     session.config.stash[_complaints] = complaints
@@ -36,10 +55,10 @@ def pytest_sessionfinish(session):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-_complaints = pytest.StashKey[list[str]]()
-
-
 def pytest_terminal_summary(terminalreporter, config):
+    slowest = sorted(_seconds, key=_seconds.__getitem__, reverse=True)[:5]
+    told = ", ".join(f"{path} {_seconds[path]:.1f} of {_budgets.get(path)}" for path in slowest)
+    terminalreporter.write_line(f"Processor seconds: {sum(_seconds.values()):.0f} in all; most in {told}")
     for complaint in config.stash.get(_complaints, []):
         terminalreporter.write_line(f"BUDGET: {complaint}", red=True)
 

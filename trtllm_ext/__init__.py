@@ -19,10 +19,13 @@ if TYPE_CHECKING:
         Network,
         Parameter,
         Tensor,
+        constant,
         default_net,
         default_trtnet,
         functional,
         net_guard,
+        precision,
+        str_dtype_to_trt,
     )
     from trtllm_ext.models import model_from_checkpoint
     from trtllm_ext.parallel import Mapping
@@ -43,12 +46,16 @@ _HOME = {
     "build": "builder",
     "build_engine_dir": "builder",
     "convert": "checkpoint",
+    "constant": "graph",
     "default_net": "graph",
     "default_trtnet": "graph",
     "functional": "graph",
     "model_from_checkpoint": "models",
     "net_guard": "graph",
+    "precision": "graph",
+    "str_dtype_to_trt": "graph",
 }
+_ROOMS = ("builder", "checkpoint", "embedded", "graph", "layers", "models", "oracle", "parallel", "runtime")
 
 __all__ = [
     "BuildConfig",
@@ -65,20 +72,25 @@ __all__ = [
     "__version__",
     "build",
     "build_engine_dir",
+    "constant",
     "convert",
     "default_net",
     "default_trtnet",
     "functional",
     "model_from_checkpoint",
     "net_guard",
+    "precision",
+    "str_dtype_to_trt",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"{__name__}.{name}")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return [*__all__, *_ROOMS]

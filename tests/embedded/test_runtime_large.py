@@ -1,4 +1,4 @@
-"""A gigabyte of weights: what building and loading it costs."""
+"""One and two gigabytes of weights: what building and loading them costs in memory."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ BUDGET_S = 120
 pytestmark = pytest.mark.long
 
 HERE = str(Path(__file__).parent)
-LAYERS = 32  # of 8 Mi parameters, 32 MiB in float32
+LAYERS_PER_GB = 32  # of 8 Mi parameters, 32 MiB in float32
 
 BUILD = """
 import json, sys
@@ -53,7 +53,7 @@ print(json.dumps(int(status["VmHWM"].split()[0]) / 1024))
 """
 
 LOAD = """
-import json, mmap, sys, time
+import json, mmap, sys
 sys.path.insert(0, sys.argv[1])
 import trtllm_ext.embedded as trt
 from tiny_plans import Log, context_of, feed_forward_plan
@@ -67,11 +67,10 @@ with open(sys.argv[2], "rb") as file:
     memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 runtime = trt.Runtime(Log())
 runtime.load_mode = sys.argv[3]
-before, start = private_mb(), time.perf_counter()
+before = private_mb()
 engine = runtime.deserialize_cuda_engine(memory)
-seconds = time.perf_counter() - start
 assert engine is not None
-print(json.dumps({"seconds": seconds, "private_mb": private_mb() - before}))
+print(json.dumps(private_mb() - before))
 """
 
 
@@ -80,14 +79,13 @@ def run(code, *arguments):
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-def test_a_gigabyte_is_built_in_little_more_and_mapped_in_none(tmp_path):
+@pytest.mark.parametrize("gigabytes", [1, 2])
+def test_an_engine_is_built_in_little_more_than_its_weights_and_mapped_in_none(tmp_path, gigabytes):
     path = tmp_path / "rank0.engine"
-    peak_mb = run(BUILD, path, LAYERS)
+    peak_mb = run(BUILD, path, gigabytes * LAYERS_PER_GB)
     weights_mb = path.stat().st_size / 2**20
-    assert weights_mb > 1000
+    assert weights_mb > 1000 * gigabytes
     assert peak_mb <= 1.25 * weights_mb + 250
-    mapped, prepack = run(LOAD, path, "mapped"), run(LOAD, path, "prepack")
-    assert mapped["private_mb"] <= 100
-    assert prepack["private_mb"] <= 1.1 * weights_mb
-    # 0.3 s on two idle cores; the rest is for machines that are busy with something else.
-    assert mapped["seconds"] <= 3
+    mapped_mb, prepack_mb = run(LOAD, path, "mapped"), run(LOAD, path, "prepack")
+    assert mapped_mb <= 100
+    assert prepack_mb <= 1.1 * weights_mb
