@@ -338,6 +338,16 @@ def test_an_output_over_its_input(session):
         session.run({"x": y}, {"y": y})
 
 
+def test_an_array_that_grows_over_the_other_at_the_same_addresses(session, weight):
+    both = np.concatenate([tokens(5), np.zeros((7, HIDDEN), np.float32)])
+    x = both[:7].copy()
+    session.run({"x": both[:5]}, {"y": both[5:10]})
+    with pytest.raises(InputError, match="output 'y' and input 'x' share memory"):
+        session.run({"x": both[:7]}, {"y": both[5:12]})
+    y = np.empty((7, HIDDEN), np.float32)
+    check(session.run({"x": x}, {"y": y})["y"], x, weight)
+
+
 def test_arrays_given_before_are_checked_again(session):
     x, y = tokens(4), np.empty((4, HIDDEN), np.float32)
     session.run({"x": x}, {"y": y})
@@ -385,10 +395,21 @@ def test_an_unknown_load_mode(engine):
 
 def test_closed(engine):
     session = tx.Session.from_serialized_engine(engine)
+    (x,) = session.inputs
     session.close()
     session.close()
-    with pytest.raises(EngineError, match="this session is closed"):
-        session.run({"x": GOOD})
+    for use in (
+        lambda: session.run({"x": GOOD}),
+        lambda: session.profiles("x"),
+        lambda: session.profiles("unknown"),
+        lambda: session.layers(),
+        lambda: session.infer_shapes([x]),
+        lambda: session.infer_shapes([]),
+        lambda: session.set_shapes({"x": GOOD}),
+        lambda: session.set_shapes({}),
+    ):
+        with pytest.raises(EngineError, match=r"this session is closed\."):
+            use()
 
 
 def test_values_are_not_judged(session):

@@ -141,7 +141,10 @@ class Bindings:
                 raise EngineError(f"the engine does not take an address for {port.role} {port.name!r}.")
             port.address = address
             self._has_moved = True
-        port.nbytes = value.nbytes
+        nbytes = value.nbytes
+        if nbytes != port.nbytes:
+            port.nbytes = nbytes
+            self._has_moved = True
         # A weak reference: the session keeps nobody's memory alive. torch tensors can change their storage in
         # place, so only numpy arrays are recognised again.
         in_place = self.memory.reads_in_place and isinstance(value, np.ndarray) and not port.is_shape

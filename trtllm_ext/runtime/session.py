@@ -137,6 +137,7 @@ class Session:
 
     def profiles(self, name: str) -> list[tuple[Shape, Shape, Shape]]:
         """(min, opt, max) shape of an input in each optimization profile."""
+        self._open_context()
         if name not in self._bindings.inputs:
             raise InputError(
                 f"{name!r} is not an input; the engine takes {', '.join(self._bindings.inputs)}."
@@ -145,6 +146,7 @@ class Session:
 
     def layers(self) -> list[dict[str, Any]]:
         """The engine's layers as its inspector tells them: at least a name each, more with detailed verbosity."""
+        self._open_context()
         trt = backend.tensorrt()
         text = self.engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
         try:
@@ -158,6 +160,7 @@ class Session:
 
         Raises InputError (a ValueError) for an unknown name, another type, or a shape outside the profiles.
         """
+        self._open_context()
         infos = {info.name: info for info in inputs}
         self._bindings.check_names(infos)
         for name, info in infos.items():
@@ -168,6 +171,7 @@ class Session:
 
     def set_shapes(self, inputs: Mapping[str, Any]) -> list[TensorInfo]:
         """As `infer_shapes`, from arrays, tensors or plain shapes by name."""
+        self._open_context()
         self._bindings.check_names(inputs)
         return self._set_shapes(
             {name: tuple(getattr(value, "shape", value)) for name, value in inputs.items()}
