@@ -135,6 +135,8 @@ def test_norm_errors(guarded):
         fn.layer_norm(x, 8, add_input("h", "float16", [8]))
     with pytest.raises(GraphError, match="8 does not split into num_groups=3"):
         fn.rms_norm(x, 8, num_groups=3)
+    with pytest.raises(GraphError, match=r"num_groups=2 splits one axis; normalized_shape \(4, 8\) has 2"):
+        fn.rms_norm(add_input("y", "float32", [-1, 4, 8]), (4, 8), num_groups=2)
 
 
 M = RNG.normal(size=(4, 8)).astype(np.float32)

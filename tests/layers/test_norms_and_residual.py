@@ -50,6 +50,13 @@ def test_rms_norm(dtype, affine, eps):
     assert_close(run_module(norm, {"x": x}, dtype), reference, dtype)
 
 
+def test_rms_norm_over_two_axes():
+    norm = RmsNorm((4, 6))
+    weights, x = set_random(norm, "float32"), tokens("float32").reshape(TOKENS, 4, 6)
+    flat = rms_norm(x.astype(np.float64).reshape(TOKENS, 24), weights["weight"].reshape(24), 1e-6)
+    assert_close(run_module(norm, {"x": x}), flat.reshape(TOKENS, 4, 6), "float32")
+
+
 def test_rms_norm_in_groups():
     norm = RmsNorm(HIDDEN, num_groups=3)
     weights, x = set_random(norm, "float32"), tokens("float32")
@@ -141,3 +148,5 @@ def test_placements_and_norms_that_do_not_fit_are_refused():
         LayerNorm(4, eps=0)
     with pytest.raises(ConfigError, match=r"num_groups=3 does not divide the axis of 4"):
         RmsNorm(4, num_groups=3)
+    with pytest.raises(ConfigError, match=r"num_groups=2 splits one axis; normalized_shape=\(6, 4\) has 2"):
+        RmsNorm((6, 4), num_groups=2)

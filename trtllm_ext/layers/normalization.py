@@ -1,4 +1,4 @@
-"""Normalisations over the last axis."""
+"""Normalisations over trailing axes."""
 
 from __future__ import annotations
 
@@ -44,11 +44,12 @@ class LayerNorm(Module):
 
 
 class RmsNorm(Module):
-    """x / sqrt(mean(x^2) + eps) * weight over the last axis (Zhang, Sennrich 2019).
+    """x / sqrt(mean(x^2) + eps) * weight over the trailing axes (Zhang, Sennrich 2019).
 
+    normalized_shape: the sizes of those axes. weight: of that shape.
     Computed in float32 and rounded to x's type before the product with weight, as TensorRT-LLM does.
-    num_groups: that many equal parts of the axis are normalised separately.
-    Raises ConfigError when num_groups does not divide the axis.
+    num_groups: that many equal parts of a single axis are normalised separately.
+    Raises ConfigError when num_groups does not divide the axis, or there are several axes to divide.
     """
 
     def __init__(
@@ -64,6 +65,11 @@ class RmsNorm(Module):
         if num_groups < 1 or self.normalized_shape[-1] % num_groups:
             raise ConfigError(
                 f"num_groups={num_groups} does not divide the axis of {self.normalized_shape[-1]}."
+            )
+        if num_groups > 1 and len(self.normalized_shape) > 1:
+            raise ConfigError(
+                f"num_groups={num_groups} splits one axis; normalized_shape={self.normalized_shape} has "
+                f"{len(self.normalized_shape)}."
             )
         self.num_groups = num_groups
         self.eps = _positive(eps)

@@ -55,7 +55,8 @@ def rms_norm(
     """x / sqrt(mean(x^2) + eps), computed in float32 and cast back, then times weight in the input's type.
 
     normalized_shape: the sizes of the trailing dimensions that the mean is over.
-    num_groups: the last dimension is normalised in that many groups.
+    num_groups: that many equal parts of the last dimension are normalised separately; then normalized_shape is that
+        dimension alone.
     weight: of shape normalized_shape and the input's type.
     Raises GraphError when the shapes or types do not fit. Formula: Zhang and Sennrich, "Root Mean Square Layer
     Normalization", 2019.
@@ -64,6 +65,11 @@ def rms_norm(
     axes = _trailing(input, normalized_shape)
     x, dims = input, list(axes)
     if num_groups > 1:
+        if len(axes) > 1:
+            sizes = input.shape[axes[0] :]
+            raise fail(
+                f"rms_norm: num_groups={num_groups} splits one axis; normalized_shape {sizes} has {len(axes)}"
+            )
         last = input.shape[-1]
         if last % num_groups:
             raise fail(f"rms_norm: the last dimension {last} does not split into num_groups={num_groups}")
