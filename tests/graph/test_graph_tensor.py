@@ -102,11 +102,30 @@ def test_an_input_with_ranges(guarded):
         ([8], OrderedDict(a=[[1, 2, 3]]), r"the shape says 8, the range says \[1, 2, 3\]; write -1"),
         ([-1, -1], OrderedDict(a=[1], b=[1, 2]), r"got \{'a': 1, 'b': 2\} ranges"),
         ([-1], {"a": [1]}, "dim_range is an OrderedDict"),
+        (
+            [-1],
+            OrderedDict(a=[3.5]),
+            r"dimension 'a': the range 3.5 is not a size or \[min, opt, max\] of whole",
+        ),
+        ([-1], OrderedDict(a=[None]), r"dimension 'a': the range None is not a size or"),
+        ([-1], OrderedDict(a=[[1, 2, 3.5]]), r"the range \[1, 2, 3.5\] is not a size or"),
+        ([-1], OrderedDict(a=[[1, 2, True]]), r"the range \[1, 2, True\] is not a size or"),
+        ([-1], OrderedDict(a=["123"]), r"the range '123' is not a size or"),
+        (
+            [-1],
+            OrderedDict(a=4),
+            r"dimension 'a': the ranges 4 are not a list of one for each optimization prof",
+        ),
     ],
 )
 def test_ranges_that_do_not_fit(guarded, shape, ranges, message):
     with pytest.raises(GraphError, match=message):
         Tensor("x", "float32", shape, ranges)
+
+
+def test_ranges_of_numpy_integers(guarded):
+    x = Tensor("x", "float32", [-1, 8], OrderedDict(a=[np.array([1, 2, 3])], b=[np.int64(8)]))
+    assert (x.profiles[0].min, x.profiles[0].max) == ((1, 8), (3, 8))
 
 
 def test_input_errors(guarded):

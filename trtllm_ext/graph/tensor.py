@@ -1,8 +1,9 @@
 """Tensor: a value in a network being defined, with TensorRT-LLM's operators and methods."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from trtllm_ext.backend import tensorrt
@@ -320,6 +321,12 @@ def _profiles(
             f"input {name!r}: dim_range has {len(dim_range)} entries ({', '.join(dim_range)}), the shape "
             f"{shape} has {len(shape)} dimensions; give one entry a dimension."
         )
+    for dim, items in dim_range.items():
+        if not isinstance(items, list | tuple):
+            raise GraphError(
+                f"input {name!r}, dimension {dim!r}: the ranges {items!r} are not a list of one for each optimization "
+                "profile."
+            )
     counts = {dim: len(items) for dim, items in dim_range.items()}
     if len(set(counts.values())) != 1 or 0 in counts.values():
         raise GraphError(
@@ -337,11 +344,12 @@ def _profiles(
 
 
 def _range(name: str, dim: str, size: int, item: Any) -> tuple[int, int, int]:
-    values = (item,) * 3 if isinstance(item, int) else tuple(item)
-    if len(values) != 3 or not 0 <= values[0] <= values[1] <= values[2]:
+    values = tuple(item) if isinstance(item, Iterable) else (item,) * 3
+    whole = all(isinstance(value, Integral) and not isinstance(value, bool) for value in values)
+    if not whole or len(values) != 3 or not 0 <= values[0] <= values[1] <= values[2]:
         raise GraphError(
-            f"input {name!r}, dimension {dim!r}: the range {item!r} is not a size or [min, opt, max] with "
-            "0 <= min <= opt <= max."
+            f"input {name!r}, dimension {dim!r}: the range {item!r} is not a size or [min, opt, max] of whole numbers "
+            "with 0 <= min <= opt <= max."
         )
     if size != -1 and set(values) != {size}:
         raise GraphError(
