@@ -23,7 +23,7 @@ def additive_padding_mask(attention_mask: Tensor, dtype: str) -> Tensor:
     keep = functional.constant(np.zeros((1, 1), array))
     drop = functional.constant(np.full((1, 1), MASKED_SCORE[dtype], array))
     mask = functional.where(functional.cast(attention_mask, "bool"), keep, drop)
-    return functional.unsqueeze(functional.unsqueeze(mask, 1), 1)
+    return functional.expand_dims(mask, [1, 2])
 
 
 class SelfAttention(Module):
