@@ -63,11 +63,11 @@ def positive_limit(limits: Mapping[str, Any], name: str, model: Module) -> int:
     return value
 
 
-def optimum(limits: Mapping[str, Any], name: str, most: int, default: int) -> int:
-    """The size to tune for, between 1 and `most`; raises ConfigError outside of that."""
+def optimum(limits: Mapping[str, Any], name: str, most: int) -> int:
+    """The size to tune for, half of `most` when none is given; raises ConfigError outside of 1 to `most`."""
     value = limits.get(name)
     if value is None:
-        return default
+        return (most + 1) // 2
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
         raise ConfigError(f"{name}={value!r} must lie between 1 and {most}, the limit that it belongs to.")
     return value

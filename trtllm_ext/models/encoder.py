@@ -141,7 +141,8 @@ class Encoder(Model):
     def prepare_inputs(self, **limits: Any) -> dict[str, Tensor]:
         """The network's inputs, for `forward`.
 
-        max_batch_size: most sentences in one run. opt_batch_size: the number to tune for.
+        max_batch_size: most sentences in one run. opt_batch_size: the number to tune for; half of that by
+        default.
         max_input_len: most tokens of a sentence, at most the model's max_position_embeddings.
         """
         batch = positive_limit(limits, "max_batch_size", self)
@@ -152,7 +153,7 @@ class Encoder(Model):
                 f"max_input_len={length} is more than the model has positions for; set it to at most "
                 f"max_position_embeddings={positions}."
             )
-        best_batch = optimum(limits, "opt_batch_size", batch, (batch + 1) // 2)
+        best_batch = optimum(limits, "opt_batch_size", batch)
         ranges = OrderedDict(
             [("batch_size", [[1, best_batch, batch]]), ("input_len", [[1, (length + 1) // 2, length]])]
         )

@@ -11,9 +11,6 @@ from trtllm_ext.graph import Module, ModuleList, Tensor
 from trtllm_ext.models.base import Model, optimum, positive_limit
 from trtllm_ext.models.layer import TransformerLayer, norm_from_contract
 
-# What build configs tune for when they say nothing else, in tokens.
-DEFAULT_OPT_NUM_TOKENS = 256
-
 
 def sublayer_stack_config(
     *,
@@ -89,10 +86,10 @@ class SublayerStack(Model):
     def prepare_inputs(self, **limits: Any) -> dict[str, Tensor]:
         """The network's inputs, for `forward`.
 
-        max_num_tokens: most tokens in one run. opt_num_tokens: the number to tune for.
+        max_num_tokens: most tokens in one run. opt_num_tokens: the number to tune for; half of that by default.
         """
         most = positive_limit(limits, "max_num_tokens", self)
-        best = optimum(limits, "opt_num_tokens", most, min(most, DEFAULT_OPT_NUM_TOKENS))
+        best = optimum(limits, "opt_num_tokens", most)
         hidden = self.config.hidden_size
         hidden_states = Tensor(
             name="hidden_states",
