@@ -12,7 +12,6 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from trtllm_ext.checkpoint.dtypes import WEIGHT_DTYPES
 from trtllm_ext.errors import CheckpointError
 
 # Large enough for full speed of disks and checksums, small enough for caches and for memory not to show it.
@@ -104,8 +103,3 @@ def split_into_chunks(values: npt.NDArray) -> Iterable[npt.NDArray]:
     flat = values.reshape(-1)
     step = max(1, CHUNK_BYTES // values.dtype.itemsize)
     return (flat[begin : begin + step] for begin in range(0, flat.size, step))
-
-
-def file_size(shapes: Mapping[str, tuple[int, ...]], dtype: str) -> int:
-    """Bytes of the weights, without the header."""
-    return sum(math.prod(shape) for shape in shapes.values()) * WEIGHT_DTYPES[dtype].itemsize
