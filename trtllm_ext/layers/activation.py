@@ -27,22 +27,6 @@ def gelu_erf(x: Tensor) -> Tensor:
     return x * 0.5 * (erf + 1.0)
 
 
-def gelu_tanh(x: Tensor) -> Tensor:
-    """x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))): the same paper's approximation.
-
-    One layer where the library has it: composed of single layers it is rounded to x's type after each.
-    """
-    trt = backend.tensorrt()
-    if hasattr(trt.ActivationType, "GELU_TANH"):
-        return functional.activation(x, trt.ActivationType.GELU_TANH)
-    return functional.gelu(x)
-
-
-def quick_gelu(x: Tensor) -> Tensor:
-    """x sigmoid(1.702 x): the same paper's other approximation."""
-    return x * functional.sigmoid(x * 1.702)
-
-
 def identity(x: Tensor) -> Tensor:
     return x
 
@@ -50,8 +34,8 @@ def identity(x: Tensor) -> Tensor:
 _FUNCTIONS = {
     "relu": functional.relu,
     "gelu_erf": gelu_erf,
-    "gelu_tanh": gelu_tanh,
-    "quick_gelu": quick_gelu,
+    "gelu_tanh": functional.gelu,  # its tanh form
+    "quick_gelu": functional.quick_gelu,
     "silu": functional.silu,
     "squared_relu": functional.squared_relu,
     "sigmoid": functional.sigmoid,
