@@ -172,7 +172,7 @@ def test_foreign_and_missing_files(tmp_path, checkpoint):
     [
         (
             lambda c: c.update(architecture="SublayerStak"),
-            "'SublayerStak' is not known. Did you mean 'SublayerStack'",
+            "'SublayerStak' is not known. Did you mean SublayerStack",
         ),
         (lambda c: c.update(architecture="Encoder"), "architecture 'Encoder' needs embedding"),
         (lambda c: c.update(dtype="float8"), "dtype='float8' is not a weight type"),
@@ -180,7 +180,7 @@ def test_foreign_and_missing_files(tmp_path, checkpoint):
         (lambda c: c.update(hidden_size=0), "hidden_size=0 must be at least 1"),
         (lambda c: c.pop("contract"), "lacks the field 'contract'. Without it the exact maths is not known"),
         (lambda c: c.pop("intermediate_size"), "lacks the field 'intermediate_size'"),
-        (lambda c: c.update(hiden_act="relu"), "unknown field 'hiden_act'. Did you mean 'hidden_act'"),
+        (lambda c: c.update(hiden_act="relu"), "unknown field 'hiden_act'. Did you mean hidden_act"),
         (
             lambda c: c.update(hidden_act="silu"),
             "config.hidden_act='silu' is not supported here; expected 'relu'",

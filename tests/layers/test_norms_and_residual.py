@@ -135,7 +135,7 @@ def test_further_arguments_go_to_the_sublayer():
 
 def test_placements_and_norms_that_do_not_fit_are_refused():
     norm, ffn = LayerNorm(4), FeedForward(4, 8)
-    with pytest.raises(ConfigError, match=r"placement='pree' is not known. Did you mean 'pre'"):
+    with pytest.raises(ConfigError, match=r"placement='pree' is not known. Did you mean pre"):
         Residual(ffn, norm, "pree")
     for placement in ("post", "branch", "sandwich"):
         with pytest.raises(ConfigError, match=f"placement='{placement}' needs a norm"):

@@ -1,7 +1,6 @@
 """BuildConfig: what `trtllm-build` calls its size limits and switches, as checked data."""
 
 import dataclasses
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.runtime.json_files import read_json_object
+from trtllm_ext.suggest import nearest
 
 PROFILING_VERBOSITIES = ("layer_names_only", "detailed", "none")
 
@@ -93,7 +93,7 @@ class BuildConfig:
         """A config from plain data; keys that are left out get their defaults, unknown ones are refused."""
         for name in values:
             if name not in SETTINGS:
-                raise ConfigError(f"unknown build config key {name!r}. {nearest(name)}")
+                raise ConfigError(f"unknown build config key {name!r}. {nearest(name, SETTINGS)}")
         return cls(**values, explicit=frozenset(explicit))
 
     @classmethod
@@ -204,20 +204,13 @@ def check_plugin_config(values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         if name not in _LAYOUT_SWITCHES | _PLUGINS:
             raise ConfigError(
-                f"unknown plugin_config key {name!r}. {nearest(name, _LAYOUT_SWITCHES | _PLUGINS)}"
+                f"unknown plugin_config key {name!r}. {nearest(name, sorted(_LAYOUT_SWITCHES | _PLUGINS))}"
             )
         if name in _PLUGINS and value not in (None, False, "auto", "disable", "disabled"):
             raise ConfigError(
                 f"plugin_config: {name}={value!r} asks for a plugin, and this build has none; use null, or "
                 f"leave it out."
             )
-
-
-def nearest(name: str, known: Iterable[str] = ()) -> str:
-    """A sentence with the known names closest to a mistyped one."""
-    names = sorted(known or SETTINGS)
-    close = difflib.get_close_matches(name.lstrip("-"), names, n=3, cutoff=0.55)
-    return f"Did you mean {' or '.join(close)}?" if close else f"Known: {', '.join(names)}."
 
 
 def _check_type(name: str, value: Any) -> None:

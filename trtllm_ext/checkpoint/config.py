@@ -11,9 +11,10 @@ from typing import Any
 
 from trtllm_ext.checkpoint.contract import Contract
 from trtllm_ext.checkpoint.dtypes import weight_dtype
-from trtllm_ext.checkpoint.fields import check, nearest
+from trtllm_ext.checkpoint.fields import check
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.parallel import Mapping
+from trtllm_ext.suggest import nearest
 
 ARCHITECTURES = ("SublayerStack", "Encoder")
 

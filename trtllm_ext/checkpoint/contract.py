@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from trtllm_ext.checkpoint.fields import nearest, parse
+from trtllm_ext.checkpoint.fields import parse
 from trtllm_ext.errors import ConfigError
+from trtllm_ext.suggest import nearest
 
 CONTRACT_VERSION = 1
 

@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from trtllm_ext.checkpoint.config import ModelConfig
 from trtllm_ext.checkpoint.dtypes import all_finite, weight_dtype
-from trtllm_ext.checkpoint.fields import nearest
 from trtllm_ext.checkpoint.safetensors_file import SafetensorsFile
 from trtllm_ext.checkpoint.safetensors_writer import (
     CHECKSUMS,
@@ -26,12 +25,20 @@ from trtllm_ext.checkpoint.safetensors_writer import (
 from trtllm_ext.checkpoint.weights import expected_weights
 from trtllm_ext.errors import CheckpointError, ConfigError
 from trtllm_ext.parallel import Mapping as RankMapping
-from trtllm_ext.runtime.atomic import replaced_directory
+from trtllm_ext.runtime.atomic import Kind, replaced_directory
 from trtllm_ext.runtime.json_files import read_json_object
+from trtllm_ext.suggest import did_you_mean
 
 CONFIG_FILE = "config.json"
 # Files of the source model that those who run the engine need as well.
 COMPANIONS = ("tokenizer.json",)
+# What write_checkpoint may replace. The contract tells our checkpoints from other model folders.
+CHECKPOINT_DIRECTORY = Kind(
+    what="checkpoint",
+    files=re.compile(r"rank\d+\.safetensors|" + "|".join(map(re.escape, (CONFIG_FILE, *COMPANIONS)))),
+    is_config=lambda config: isinstance(config.get("contract"), dict),
+    error=CheckpointError,
+)
 
 
 def rank_file(rank: int) -> str:
@@ -97,7 +104,7 @@ def _check_names_and_shapes(file: SafetensorsFile, config: ModelConfig) -> None:
     dtype = weight_dtype(config.dtype)
     for name, values in file.items():
         if name not in expected:
-            problems.append(f"{name} is not a weight of this model. {nearest_few(name, expected)}")
+            problems.append(f"{name} is not a weight of this model. {did_you_mean(name, expected)}")
         elif values.shape != expected[name]:
             problems.append(f"{name} has shape {values.shape}, the config calls for {expected[name]}")
         elif values.dtype != dtype:
@@ -108,11 +115,6 @@ def _check_names_and_shapes(file: SafetensorsFile, config: ModelConfig) -> None:
             + "; ".join(problems[:10])
             + _more(problems)
         )
-
-
-def nearest_few(name: str, known: Iterable[str]) -> str:
-    """The hint of `nearest`, without the list of all known names."""
-    return nearest(name, known).partition(" Known:")[0].partition("Known:")[0].strip()
 
 
 def _more(problems: list[str]) -> str:
@@ -151,9 +153,7 @@ def write_checkpoint(
     Raises CheckpointError when output_dir cannot be written, the disk is full, or another process writes there.
     """
     written = 0
-    with replaced_directory(
-        output_dir, belongs=belongs_to_checkpoint, what="checkpoint", error=CheckpointError
-    ) as stage:
+    with replaced_directory(output_dir, CHECKPOINT_DIRECTORY) as stage:
         for rank in range(config.mapping.world_size):
             fields = {**config.mapping.to_dict(), "rank": rank}
             shapes = expected_weights(replace(config, mapping=RankMapping.from_dict(fields)))
@@ -166,8 +166,3 @@ def write_checkpoint(
             shutil.copyfile(companion, stage / companion.name)
         (stage / CONFIG_FILE).write_text(config.to_json(), encoding="utf-8")
     return written
-
-
-def belongs_to_checkpoint(name: str) -> bool:
-    """Whether a checkpoint directory may hold a file of this name."""
-    return name in (CONFIG_FILE, *COMPANIONS) or re.fullmatch(r"rank\d+\.safetensors", name) is not None

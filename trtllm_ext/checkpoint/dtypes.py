@@ -6,8 +6,8 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from trtllm_ext.checkpoint.fields import nearest
 from trtllm_ext.errors import CheckpointError, ConfigError
+from trtllm_ext.suggest import nearest
 
 bfloat16: np.dtype = np.dtype(ml_dtypes.bfloat16)
 

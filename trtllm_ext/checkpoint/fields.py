@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import types
 import typing
-from collections.abc import Iterable
 from typing import Any, Literal, TypeVar
 
 from trtllm_ext.errors import ConfigError
+from trtllm_ext.suggest import nearest
 
 T = TypeVar("T")
-
-
-def nearest(name: object, known: Iterable[str]) -> str:
-    """A hint that ends an error message: the known names closest to `name`, or all of them."""
-    names = [str(item) for item in known]
-    close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
-    if close:
-        return f"Did you mean {' or '.join(repr(item) for item in close)}? Known: {', '.join(names)}."
-    return f"Known: {', '.join(names)}."
 
 
 def parse(kind: type[T], data: object, where: str) -> T:
@@ -62,7 +52,7 @@ def _value(hint: Any, value: object, where: str) -> Any:
         return _value(hint, value, where)
     if origin is Literal:
         if type(value) is not type(arguments[0]) or value not in arguments:
-            raise ConfigError(f"{where}={_show(value)} is not known. {nearest(value, map(str, arguments))}")
+            raise ConfigError(f"{where}={_show(value)} is not known. {nearest(value, arguments)}")
         return value
     if origin is tuple:
         if not isinstance(value, list | tuple):

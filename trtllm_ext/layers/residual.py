@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from trtllm_ext.checkpoint.contract import PLACEMENTS
-from trtllm_ext.checkpoint.fields import nearest
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.graph import Module, Tensor
+from trtllm_ext.suggest import nearest
 
 
 class Residual(Module):

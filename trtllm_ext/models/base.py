@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import numpy.typing as npt
 
 from trtllm_ext.checkpoint import ModelConfig
-from trtllm_ext.checkpoint.directory import nearest_few
 from trtllm_ext.errors import CheckpointError, ConfigError
 from trtllm_ext.graph import Module
+from trtllm_ext.suggest import did_you_mean
 
 
 class Model(Module):
@@ -45,7 +45,9 @@ class Model(Module):
         """
         parameters = dict(self.named_parameters())
         missing = [name for name in parameters if name not in weights]
-        extra = [f"{name} ({nearest_few(name, parameters)})" for name in weights if name not in parameters]
+        extra = [
+            f"{name} {did_you_mean(name, parameters)}".rstrip() for name in weights if name not in parameters
+        ]
         if missing or extra:
             raise CheckpointError(
                 f"The weights do not fit {type(self).__name__}: missing {', '.join(missing) or 'none'}; "

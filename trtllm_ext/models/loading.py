@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 
 from trtllm_ext.checkpoint import ModelConfig, load_checkpoint
-from trtllm_ext.checkpoint.fields import nearest
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.models.base import Model
 from trtllm_ext.models.encoder import Encoder
 from trtllm_ext.models.sublayer_stack import SublayerStack
+from trtllm_ext.suggest import nearest
 
 MODELS: dict[str, type[Model]] = {kind.architecture: kind for kind in (SublayerStack, Encoder)}
 

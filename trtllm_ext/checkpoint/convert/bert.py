@@ -25,9 +25,9 @@ from trtllm_ext.checkpoint.contract import (
 from trtllm_ext.checkpoint.convert.hf_fields import HF_FIELDS_WITHOUT_MATHS
 from trtllm_ext.checkpoint.convert.sentence_transformers import MODULES_FILE, read_pooling
 from trtllm_ext.checkpoint.convert.source import SourceWeights, check_source_fields
-from trtllm_ext.checkpoint.fields import nearest
 from trtllm_ext.checkpoint.weights import expected_weights
 from trtllm_ext.errors import CheckpointError
+from trtllm_ext.suggest import nearest
 
 # What Hugging Face's ACT2FN computes under each name (transformers, activations.py).
 ACTIVATION_NAMES = {

@@ -15,10 +15,10 @@ from trtllm_ext.checkpoint.convert.report import ConversionReport, ConvertedWeig
 from trtllm_ext.checkpoint.convert.source import open_weights
 from trtllm_ext.checkpoint.directory import COMPANIONS, write_checkpoint
 from trtllm_ext.checkpoint.dtypes import WEIGHT_DTYPES, all_finite, convert_values, weight_dtype
-from trtllm_ext.checkpoint.fields import nearest
 from trtllm_ext.checkpoint.safetensors_writer import split_into_chunks
 from trtllm_ext.errors import CheckpointError, ConfigError
 from trtllm_ext.runtime.json_files import read_json_object
+from trtllm_ext.suggest import nearest
 
 Planner = Callable[[Path, Mapping[str, Any], Mapping[str, npt.NDArray], str], Plan]
 

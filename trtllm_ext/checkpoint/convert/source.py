@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from trtllm_ext.checkpoint.convert.report import DroppedWeight
-from trtllm_ext.checkpoint.directory import nearest_few
 from trtllm_ext.checkpoint.safetensors_file import SafetensorsFile
 from trtllm_ext.errors import CheckpointError
 from trtllm_ext.runtime.json_files import read_json_object
+from trtllm_ext.suggest import did_you_mean
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -52,7 +52,7 @@ class SourceWeights:
     def use(self, name: str, shape: tuple[int, ...]) -> npt.NDArray | None:
         """The weight, marked as used; a missing, misshapen or integer one is noted and gives None."""
         if name not in self._source_names:
-            hint = nearest_few(name, self._open)
+            hint = did_you_mean(name, self._open)
             self._problems.append(f"{name} {shape} is missing" + (f" ({hint})" if hint else ""))
             return None
         values = self._weights[self._source_names[name]]
@@ -147,5 +147,5 @@ def check_source_fields(
     known = sorted(known)
     for name in data:
         if name not in known and not name.startswith("_"):
-            hint = nearest_few(name, known) or ""
+            hint = did_you_mean(name, known)
             raise CheckpointError(f"{where} has the unknown field {name}={data[name]!r}. {hint} {advice}")

@@ -1,0 +1,17 @@
+"""Hints that end an error message: what a mistyped name may have meant."""
+
+import difflib
+from collections.abc import Iterable
+
+
+def did_you_mean(name: object, known: Iterable[object]) -> str:
+    """A question with the up to three known names closest to `name`; empty when none is close."""
+    names = [str(item) for item in known]
+    close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
+    return f"Did you mean {' or '.join(close)}?" if close else ""
+
+
+def nearest(name: object, known: Iterable[object]) -> str:
+    """`did_you_mean`, or all known names when none is close."""
+    names = [str(item) for item in known]
+    return did_you_mean(name, names) or f"Known: {', '.join(names)}."
