@@ -92,7 +92,7 @@ def test_a_wrong_number_of_threads_is_refused(built, log, monkeypatch, value):
 
 
 def test_the_number_of_threads_is_counted_once():
-    from trtllm_ext.embedded.threads import num_threads
+    from trtllm_ext.embedded.running.threads import num_threads
 
     assert 1 <= num_threads() <= 1024
 

@@ -9,9 +9,9 @@ from onnx import TensorProto, helper
 from tiny_plans import Log, context_of, feed_forward_plan
 
 import trtllm_ext.embedded as trt
-from trtllm_ext.embedded.execution import Execution
 from trtllm_ext.embedded.plan import OnnxStep, ProfileRecord, TensorRecord
-from trtllm_ext.embedded.sessions import SharedWeight, open_session
+from trtllm_ext.embedded.running.execution import Execution
+from trtllm_ext.embedded.running.sessions import SharedWeight, open_session
 from trtllm_ext.embedded.tensor_types import element_type_named
 from trtllm_ext.errors import EngineError
 

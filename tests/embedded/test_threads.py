@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from trtllm_ext.embedded import threads
+from trtllm_ext.embedded.running import threads
 from trtllm_ext.errors import ConfigError
 
 BUDGET_S = 40

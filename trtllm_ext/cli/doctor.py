@@ -115,7 +115,7 @@ def _onnxruntime_runs() -> Iterator[Finding]:
 
 
 def _threads() -> Iterator[Finding]:
-    from trtllm_ext.embedded.threads import THREADS_VARIABLE, num_threads
+    from trtllm_ext.embedded.running.threads import THREADS_VARIABLE, num_threads
 
     try:
         yield Finding(

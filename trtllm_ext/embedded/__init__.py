@@ -7,8 +7,6 @@ before that.
 
 from trtllm_ext.embedded.builder import Builder
 from trtllm_ext.embedded.config import IBuilderConfig
-from trtllm_ext.embedded.context import IExecutionContext
-from trtllm_ext.embedded.engine import ICudaEngine
 from trtllm_ext.embedded.enums import (
     ActivationType,
     AllocatorFlag,
@@ -71,7 +69,6 @@ from trtllm_ext.embedded.enums import (
     WeightsRole,
 )
 from trtllm_ext.embedded.host_memory import IHostMemory
-from trtllm_ext.embedded.inspector import EngineInspector
 from trtllm_ext.embedded.layers import (
     IActivationLayer,
     ICastLayer,
@@ -94,9 +91,12 @@ from trtllm_ext.embedded.layers import (
 )
 from trtllm_ext.embedded.logger import ILogger, Logger
 from trtllm_ext.embedded.network import INetworkDefinition
-from trtllm_ext.embedded.output_allocator import IOutputAllocator, IStreamWriter
 from trtllm_ext.embedded.profile import IOptimizationProfile
-from trtllm_ext.embedded.runtime import Runtime
+from trtllm_ext.embedded.running.context import IExecutionContext
+from trtllm_ext.embedded.running.engine import ICudaEngine
+from trtllm_ext.embedded.running.inspector import EngineInspector
+from trtllm_ext.embedded.running.output_allocator import IOutputAllocator, IStreamWriter
+from trtllm_ext.embedded.running.runtime import Runtime
 from trtllm_ext.embedded.tensor import ITensor
 from trtllm_ext.embedded.timing_cache import ITimingCache
 from trtllm_ext.embedded.types import (

@@ -9,7 +9,6 @@ import numpy as np
 from trtllm_ext.embedded.config import IBuilderConfig
 from trtllm_ext.embedded.enums import LayerType, ProfilingVerbosity
 from trtllm_ext.embedded.layers import ILayer
-from trtllm_ext.embedded.loading import optimum_shapes
 from trtllm_ext.embedded.network import INetworkDefinition
 from trtllm_ext.embedded.plan import (
     Header,
@@ -24,7 +23,8 @@ from trtllm_ext.embedded.plan import (
 from trtllm_ext.embedded.plan.layout import WEIGHT_ALIGNMENT, align
 from trtllm_ext.embedded.profile_check import profile_records
 from trtllm_ext.embedded.rules.program import ShapeProgram
-from trtllm_ext.embedded.sessions import WEIGHTS_FILE, SharedWeight, open_session
+from trtllm_ext.embedded.running.loading import optimum_shapes
+from trtllm_ext.embedded.running.sessions import WEIGHTS_FILE, SharedWeight, open_session
 from trtllm_ext.embedded.tensor import ITensor
 from trtllm_ext.embedded.tensor_types import element_type_of
 from trtllm_ext.errors import BuildError, EngineError

@@ -2,15 +2,15 @@
 
 from trtllm_ext.embedded.assembly import Parts, assemble
 from trtllm_ext.embedded.config import IBuilderConfig
-from trtllm_ext.embedded.engine import ICudaEngine
 from trtllm_ext.embedded.enums import BuilderFlag
 from trtllm_ext.embedded.host_memory import IHostMemory, host_memory_of, temporary_file
 from trtllm_ext.embedded.logger import ILogger
 from trtllm_ext.embedded.network import INetworkDefinition
-from trtllm_ext.embedded.output_allocator import IStreamWriter
 from trtllm_ext.embedded.plan import write_plan
 from trtllm_ext.embedded.profile import IOptimizationProfile
-from trtllm_ext.embedded.runtime import Runtime
+from trtllm_ext.embedded.running.engine import ICudaEngine
+from trtllm_ext.embedded.running.output_allocator import IStreamWriter
+from trtllm_ext.embedded.running.runtime import Runtime
 from trtllm_ext.errors import BuildError, TrtllmExtError
 
 # In a strongly typed network the types are the network's; TensorRT refuses these there.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trtllm_ext.embedded.plan import OnnxStep
-from trtllm_ext.embedded.sessions import SegmentSession
+from trtllm_ext.embedded.running.sessions import SegmentSession
 
 if TYPE_CHECKING:
     import onnxruntime

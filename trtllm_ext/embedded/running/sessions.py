@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from trtllm_ext.embedded.threads import num_threads
+from trtllm_ext.embedded.running.threads import num_threads
 from trtllm_ext.errors import EngineError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from trtllm_ext.embedded.enums import LayerInformationFormat
 from trtllm_ext.embedded.logger import ILogger
 
 if TYPE_CHECKING:
-    from trtllm_ext.embedded.context import IExecutionContext
+    from trtllm_ext.embedded.running.context import IExecutionContext
 
 
 class EngineInspector:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from trtllm_ext.embedded.context import IExecutionContext
 from trtllm_ext.embedded.enums import (
     DataType,
     EngineCapability,
@@ -16,10 +15,11 @@ from trtllm_ext.embedded.enums import (
     TensorLocation,
 )
 from trtllm_ext.embedded.host_memory import IHostMemory, host_memory_of, temporary_file
-from trtllm_ext.embedded.inspector import EngineInspector
-from trtllm_ext.embedded.loading import LoadedPlan
 from trtllm_ext.embedded.logger import ILogger
 from trtllm_ext.embedded.plan import Range, TensorRecord
+from trtllm_ext.embedded.running.context import IExecutionContext
+from trtllm_ext.embedded.running.inspector import EngineInspector
+from trtllm_ext.embedded.running.loading import LoadedPlan
 from trtllm_ext.embedded.types import Dims
 
 

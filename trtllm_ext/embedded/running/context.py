@@ -6,16 +6,16 @@ from operator import index
 from typing import TYPE_CHECKING, Any, Literal
 
 from trtllm_ext.embedded.enums import ProfilingVerbosity
-from trtllm_ext.embedded.execution import Execution
-from trtllm_ext.embedded.loading import LoadedPlan, Shape
 from trtllm_ext.embedded.logger import ILogger
-from trtllm_ext.embedded.output_allocator import IOutputAllocator
-from trtllm_ext.embedded.sessions import brief
-from trtllm_ext.embedded.shape_state import Refusal, ShapeState, Slot
+from trtllm_ext.embedded.running.execution import Execution
+from trtllm_ext.embedded.running.loading import LoadedPlan, Shape
+from trtllm_ext.embedded.running.output_allocator import IOutputAllocator
+from trtllm_ext.embedded.running.sessions import brief
+from trtllm_ext.embedded.running.shape_state import Refusal, ShapeState, Slot
 from trtllm_ext.embedded.types import Dims, volume
 
 if TYPE_CHECKING:
-    from trtllm_ext.embedded.engine import ICudaEngine
+    from trtllm_ext.embedded.running.engine import ICudaEngine
 
 # What an output allocator is asked for.
 _ALIGNMENT = 64

@@ -10,9 +10,9 @@ import numpy as np
 from trtllm_ext.embedded.plan import OnnxStep, Plan, ProfileRecord, TensorRecord, read_plan
 from trtllm_ext.embedded.plan.steps import onnx_steps
 from trtllm_ext.embedded.rules.program import ShapeProgram
-from trtllm_ext.embedded.sessions import LoadMode, SegmentSession, SharedWeight, open_session
+from trtllm_ext.embedded.running.sessions import LoadMode, SegmentSession, SharedWeight, open_session
+from trtllm_ext.embedded.running.threads import num_threads, shares_process_pool
 from trtllm_ext.embedded.tensor_types import ElementType, element_type_named
-from trtllm_ext.embedded.threads import num_threads, shares_process_pool
 from trtllm_ext.errors import EngineError
 
 Shape = tuple[int, ...]

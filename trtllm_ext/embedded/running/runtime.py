@@ -2,10 +2,10 @@
 
 from typing import Any, get_args
 
-from trtllm_ext.embedded.engine import ICudaEngine
-from trtllm_ext.embedded.loading import load_plan
 from trtllm_ext.embedded.logger import ILogger
-from trtllm_ext.embedded.sessions import LoadMode
+from trtllm_ext.embedded.running.engine import ICudaEngine
+from trtllm_ext.embedded.running.loading import load_plan
+from trtllm_ext.embedded.running.sessions import LoadMode
 from trtllm_ext.errors import ConfigError, EngineError
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from trtllm_ext.embedded.loading import LoadedPlan, Shape
-from trtllm_ext.embedded.output_allocator import IOutputAllocator
 from trtllm_ext.embedded.plan import ProfileRecord, TensorRecord
+from trtllm_ext.embedded.running.loading import LoadedPlan, Shape
+from trtllm_ext.embedded.running.output_allocator import IOutputAllocator
 from trtllm_ext.embedded.tensor_types import ElementType
 from trtllm_ext.embedded.types import Dims, volume
 
