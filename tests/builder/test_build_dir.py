@@ -154,6 +154,32 @@ def test_a_directory_of_something_else_is_left_alone(checkpoint, tmp_path):
     assert names(tmp_path) == ["notes.txt"]
 
 
+@pytest.mark.parametrize("files", [("config.json", "tokenizer.json"), ("tokenizer.json",), ("rank0.engine",)])
+def test_a_model_folder_is_left_alone(checkpoint, tmp_path, files):
+    for name in files:
+        (tmp_path / name).write_text('{"model_type": "bert"}')
+    with pytest.raises(BuildError) as caught:
+        tx.build_engine_dir(checkpoint, tmp_path)
+    assert f"holds files that are no part of an earlier engine: {', '.join(files)}. The" in str(caught.value)
+    assert {name: (tmp_path / name).read_text() for name in names(tmp_path)} == dict.fromkeys(
+        files, '{"model_type": "bert"}'
+    )
+
+
+def test_engines_and_checkpoints_do_not_replace_each_other(checkpoint, engine_dir):
+    from trtllm_ext.checkpoint import write_checkpoint
+
+    engine, source = names(engine_dir), names(checkpoint)
+    with pytest.raises(BuildError, match=r"no part of an earlier engine: config\.json, rank0\.safetensors"):
+        tx.Engine.from_dir(engine_dir).save(checkpoint)
+    config = sublayer_stack_config(hidden_size=HIDDEN, ffn_hidden_size=256, num_hidden_layers=1)
+    with pytest.raises(
+        CheckpointError, match=r"no part of an earlier checkpoint: config\.json, rank0\.engine"
+    ):
+        write_checkpoint(engine_dir, config, lambda name, shape: [np.zeros(shape, np.float32)])
+    assert (names(engine_dir), names(checkpoint)) == (engine, source)
+
+
 def test_a_place_that_cannot_be_written(checkpoint):
     with pytest.raises(BuildError, match=r"cannot write /proc/engine"):
         tx.build_engine_dir(checkpoint, "/proc/engine")

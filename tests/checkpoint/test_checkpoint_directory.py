@@ -271,6 +271,15 @@ def test_an_older_checkpoint_is_replaced_as_a_whole(checkpoint):
     assert sorted(entry.name for entry in checkpoint.iterdir()) == ["config.json", "rank0.safetensors"]
 
 
+@pytest.mark.parametrize("names", [("config.json", "tokenizer.json"), ("rank0.safetensors",)])
+def test_a_model_folder_is_not_replaced(tmp_path, names):
+    for name in names:
+        (tmp_path / name).write_text('{"model_type": "bert"}')
+    with pytest.raises(CheckpointError, match=f"no part of an earlier checkpoint: {', '.join(names)}"):
+        write_random_checkpoint(tmp_path, small())
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(names)
+
+
 def test_a_directory_of_other_things_is_not_replaced(tmp_path):
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis.tex").write_text("years of work")

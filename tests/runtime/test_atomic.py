@@ -1,6 +1,7 @@
 """Directories and files appear whole or not at all, whatever happens meanwhile."""
 
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -16,18 +17,22 @@ from trtllm_ext.runtime import atomic
 BUDGET_S = 15
 
 
-def belongs(name):
-    return name in ("config.json", "data.bin", "more.bin")
+KIND = atomic.Kind(
+    what="engine",
+    files=re.compile(r"config\.json|(data|more)\.bin"),
+    is_config=lambda config: "mine" in config,
+    error=BuildError,
+)
 
 
 def replaced(path):
-    return atomic.replaced_directory(path, belongs=belongs, what="engine", error=BuildError)
+    return atomic.replaced_directory(path, KIND)
 
 
 def write(path, text):
     with replaced(path) as staging:
         (staging / "data.bin").write_text(text)
-        (staging / "config.json").write_text("{}")
+        (staging / "config.json").write_text('{"mine": 1}')
 
 
 def names(path):
@@ -65,6 +70,45 @@ def test_foreign_files_are_not_deleted(tmp_path):
     with pytest.raises(BuildError, match=r"holds files that are no part of an earlier engine: thesis\.txt"):
         write(tmp_path, "one")
     assert names(tmp_path) == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("config", ['{"model_type": "bert"}', "[1]", "{", None])
+def test_files_of_the_same_names_are_not_deleted(tmp_path, monkeypatch, config, in_place):
+    target = tmp_path / "model"
+    target.mkdir()
+    (target / "data.bin").write_text("years of work")
+    if config is not None:
+        (target / "config.json").write_text(config)
+    if in_place:
+        monkeypatch.chdir(target)
+    before = {entry.name: entry.read_text() for entry in target.iterdir()}
+    with pytest.raises(BuildError, match=", ".join(sorted(before))) as caught:
+        write(target, "one")
+    assert "holds files that are no part of an earlier engine" in str(caught.value)
+    assert {entry.name: entry.read_text() for entry in target.iterdir()} == before
+
+
+def test_a_write_in_place_that_was_cut_short_can_be_done_again(tmp_path, monkeypatch):
+    target = tmp_path / "engine"
+    write(target, "one")
+    (target / "more.bin").write_text("of the earlier one")
+    monkeypatch.chdir(target)
+
+    def cut(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(atomic.Path, "replace", cut)
+        write(target, "two")
+    assert not (target / "config.json").exists()
+    (target / "late.txt").write_text("x")
+    with pytest.raises(BuildError, match=r"earlier engine: late\.txt\."):
+        write(target, "three")
+    (target / "late.txt").unlink()
+    write(target, "four")
+    assert (target / "data.bin").read_text() == "four"
+    assert names(target) == ["config.json", "data.bin"]
 
 
 def test_a_foreign_file_that_arrives_meanwhile_is_not_deleted(tmp_path):
@@ -138,12 +182,13 @@ def test_disk_full(tmp_path):
 
 
 WRITER = textwrap.dedent("""
-    import sys, time
+    import re, sys, time
     from trtllm_ext.errors import BuildError
-    from trtllm_ext.runtime.atomic import replaced_directory
+    from trtllm_ext.runtime.atomic import Kind, replaced_directory
+    KIND = Kind(what="engine", files=re.compile(".*"), is_config=lambda config: True, error=BuildError)
     path, seconds, text = sys.argv[1:]
     try:
-        with replaced_directory(path, belongs=lambda name: True, what="engine", error=BuildError) as staging:
+        with replaced_directory(path, KIND) as staging:
             (staging / "data.bin").write_text(text)
             print("writing", flush=True)
             time.sleep(float(seconds))
@@ -212,9 +257,9 @@ def test_a_reader_never_sees_half(tmp_path):
     code = WRITER.replace("    try:", "").split("path, seconds")[0]
     code += textwrap.dedent("""
         for index in range(200):
-            with replaced_directory(sys.argv[1], belongs=lambda name: True, what="engine", error=BuildError) as staging:
+            with replaced_directory(sys.argv[1], KIND) as staging:
                 for name in ("config.json", "data.bin"):
-                    (staging / name).write_text(str(index))
+                    (staging / name).write_text(f'{{"index": {index}}}')
     """)
     writer = subprocess.Popen([sys.executable, "-c", code, str(target)])
     reads = 0

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from trtllm_ext import backend
 from trtllm_ext.errors import EngineError
-from trtllm_ext.runtime.engine_dir import EngineDir, belongs_to_engine_dir
+from trtllm_ext.runtime.engine_dir import ENGINE_DIRECTORY, EngineDir
 from trtllm_ext.runtime.envelope import Envelope, TensorSummary, crc32_of, ends_digest
 from trtllm_ext.runtime.json_files import canonical_digest
 
@@ -90,13 +90,34 @@ def test_round_trip(tmp_path):
     assert directory.tokenizer_path is None
 
 
-def test_what_a_build_may_replace():
-    assert all(
-        map(belongs_to_engine_dir, ("config.json", "rank0.engine", "rank12.envelope.json", "tokenizer.json"))
-    )
-    assert not any(
-        map(belongs_to_engine_dir, ("rank0.safetensors", "notes.txt", "rank.engine", "xconfig.json"))
-    )
+def test_what_a_build_may_replace(tmp_path):
+    make(tmp_path / "engine")
+    for name in ("rank12.engine", "rank12.envelope.json", "tokenizer.json"):
+        (tmp_path / "engine" / name).write_text("")
+    assert ENGINE_DIRECTORY.foreign(tmp_path / "engine") == []
+    foreign = ["notes.txt", "rank.engine", "rank0.safetensors", "xconfig.json"]
+    for name in foreign:
+        (tmp_path / "engine" / name).write_text("")
+    (tmp_path / "engine" / "rank3.engine").mkdir()
+    assert ENGINE_DIRECTORY.foreign(tmp_path / "engine") == sorted([*foreign, "rank3.engine"])
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"hidden_size": 384, "model_type": "bert"},
+        {"version": "1.0", "pretrained_config": {}, "build_config": {}},  # an engine of another program
+        "no object",
+        None,
+    ],
+)
+def test_names_alone_make_no_engine(tmp_path, config):
+    for name in ("config.json", "rank0.engine", "tokenizer.json"):
+        (tmp_path / name).write_text(json.dumps(config))
+    if config is None:
+        (tmp_path / "config.json").unlink()
+    names = sorted(entry.name for entry in tmp_path.iterdir())
+    assert ENGINE_DIRECTORY.foreign(tmp_path) == names
 
 
 @pytest.mark.parametrize("name", ["config.json", "rank0.engine", "rank0.envelope.json"])

@@ -16,7 +16,7 @@ from trtllm_ext.builder.engine_writer import EngineWriter
 from trtllm_ext.builder.limits import prepare_inputs_arguments, resolve_limits
 from trtllm_ext.errors import BuildError, ConfigError
 from trtllm_ext.runtime.atomic import replaced_directory
-from trtllm_ext.runtime.engine_dir import belongs_to_engine_dir
+from trtllm_ext.runtime.engine_dir import ENGINE_DIRECTORY
 from trtllm_ext.runtime.envelope import engine_name
 
 # Files of a checkpoint that those who run the engine need as well.
@@ -72,9 +72,7 @@ def build_engine_dir(
     tell = progress or _silent
     if Path(output_dir).resolve() == checkpoint.resolve():
         raise BuildError(f"output_dir {output_dir} is the checkpoint itself; give another directory.")
-    with replaced_directory(
-        output_dir, belongs=belongs_to_engine_dir, what="engine", error=BuildError
-    ) as staging:
+    with replaced_directory(output_dir, ENGINE_DIRECTORY) as staging:
         config: EngineConfig | None = None
         rank, world_size = 0, 1
         while rank < world_size:

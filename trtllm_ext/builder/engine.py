@@ -14,7 +14,7 @@ from trtllm_ext.errors import BuildError, EngineError
 from trtllm_ext.runtime.atomic import replaced_directory
 from trtllm_ext.runtime.device import compute_capability
 from trtllm_ext.runtime.dtypes import readable
-from trtllm_ext.runtime.engine_dir import CONFIG_NAME, EngineDir, belongs_to_engine_dir
+from trtllm_ext.runtime.engine_dir import CONFIG_NAME, ENGINE_DIRECTORY, EngineDir
 from trtllm_ext.runtime.envelope import Envelope, TensorSummary, engine_name, envelope_name
 from trtllm_ext.runtime.json_files import canonical_digest, parse_json_object, to_json
 from trtllm_ext.version import __version__
@@ -85,9 +85,7 @@ class Engine:
                 f"build_engine_dir."
             )
         with (
-            replaced_directory(
-                engine_dir, belongs=belongs_to_engine_dir, what="engine", error=BuildError
-            ) as staging,
+            replaced_directory(engine_dir, ENGINE_DIRECTORY) as staging,
             EngineWriter(staging / engine_name(self.rank)) as writer,
         ):
             writer.write(memoryview(self.engine))

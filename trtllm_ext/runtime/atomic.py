@@ -10,18 +10,56 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from trtllm_ext.errors import TrtllmExtError
+from trtllm_ext.runtime.json_files import read_json_object
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
+_CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of directory that is written as a whole, and may be replaced by the next of its kind.
+
+    what: its name in messages ("engine"). files: the names that its files may have.
+    is_config: tells from the content of a config.json whether it is one of this kind.
+    error: the exception raised for everything that goes wrong with the file system.
+    """
+
+    what: str
+    files: re.Pattern[str]
+    is_config: Callable[[dict[str, Any]], bool]
+    error: type[TrtllmExtError]
+
+    def foreign(self, directory: Path) -> list[str]:
+        """Names in `directory` that no earlier result of this kind accounts for; none when it is empty.
+
+        File names alone prove nothing: every model folder has a config.json. Its content decides.
+        """
+        names = sorted(entry.name for entry in directory.iterdir() if not _is_ours(entry.name, directory))
+        if not self._is_earlier(directory):
+            return names
+        return [name for name in names if not self.files.fullmatch(name) or not (directory / name).is_file()]
+
+    def _is_earlier(self, directory: Path) -> bool:
+        if not (directory / _CONFIG).exists():
+            return _marker(directory).exists()
+        try:
+            return self.is_config(read_json_object(directory / _CONFIG, self.error))
+        except self.error:
+            return False
 
 
 def os_error_text(error: OSError, path: Path) -> str:
@@ -40,28 +78,20 @@ def os_error_text(error: OSError, path: Path) -> str:
 
 
 @contextmanager
-def replaced_directory(
-    path: str | os.PathLike[str],
-    *,
-    belongs: Callable[[str], bool],
-    what: str,
-    error: type[TrtllmExtError],
-) -> Iterator[Path]:
+def replaced_directory(path: str | os.PathLike[str], kind: Kind) -> Iterator[Path]:
     """Yield an empty directory to fill; when the block ends well it takes the place of `path`.
 
-    belongs: tells which file names an earlier result may consist of; `path` is refused when it holds others,
-    because they would be deleted.
-    what: what is written ("engine"), for messages.
-    error: the exception raised for everything that goes wrong with the file system: not writable, disk full,
-    a second writer into the same directory.
+    `path` must not exist, be empty, or hold an earlier result of this kind; anything else is refused, because it
+    would be deleted. Raises kind.error for that and for everything that goes wrong with the file system: not
+    writable, disk full, a second writer into the same directory.
     """
     final = Path(path).resolve()
     try:
-        _check_target(final, belongs, what, error)
+        _check_target(final, kind)
         final.parent.mkdir(parents=True, exist_ok=True)
         in_place = _cannot_be_renamed(final)
         room = final if in_place else final.parent
-        with _lock(room / f".{final.name}.lock", final, what, error):
+        with _lock(room / f".{final.name}.lock", final, kind.what, kind.error):
             prefix = f".{final.name}.writing-"
             _remove_leftovers(room, prefix)
             staging = Path(tempfile.mkdtemp(prefix=prefix, dir=room))
@@ -70,15 +100,15 @@ def replaced_directory(
                 yield staging
                 _sync(staging)
                 # Again: the first look was before the work, which may have taken minutes.
-                _check_target(final, belongs, what, error)
+                _check_target(final, kind)
                 if in_place:
-                    _move_files(staging, final, belongs)
+                    _move_files(staging, final, kind)
                 else:
                     _take_place(staging, final)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
     except OSError as problem:
-        raise error(os_error_text(problem, final)) from problem
+        raise kind.error(os_error_text(problem, final)) from problem
 
 
 @contextmanager
@@ -103,26 +133,26 @@ def replaced_file(path: str | os.PathLike[str], *, error: type[TrtllmExtError]) 
         raise error(os_error_text(problem, final)) from problem
 
 
-def _check_target(
-    final: Path, belongs: Callable[[str], bool], what: str, error: type[TrtllmExtError]
-) -> None:
+def _check_target(final: Path, kind: Kind) -> None:
     if not final.exists():
         return
     if not final.is_dir():
-        raise error(f"cannot write {final}: it is a file, and the {what} needs a directory.")
-    foreign = sorted(
-        entry.name for entry in final.iterdir() if not belongs(entry.name) and not _ours(entry.name, final)
-    )
-    if foreign:
+        raise kind.error(f"cannot write {final}: it is a file, and the {kind.what} needs a directory.")
+    if foreign := kind.foreign(final):
         listed = ", ".join(foreign[:5]) + (f" and {len(foreign) - 5} more" if len(foreign) > 5 else "")
-        raise error(
-            f"{final} holds files that are no part of an earlier {what}: {listed}. The directory is replaced "
+        raise kind.error(
+            f"{final} holds files that are no part of an earlier {kind.what}: {listed}. The directory is replaced "
             f"as a whole, so give an empty or a new one."
         )
 
 
-def _ours(name: str, final: Path) -> bool:
-    return name.startswith((f".{final.name}.lock", f".{final.name}.writing-"))
+def _is_ours(name: str, final: Path) -> bool:
+    return name.startswith((f".{final.name}.lock", f".{final.name}.writing-", _marker(final).name))
+
+
+def _marker(final: Path) -> Path:
+    """Stands in for config.json while files are moved in place: what lies here was this package's."""
+    return final / f".{final.name}.replacing"
 
 
 def _cannot_be_renamed(final: Path) -> bool:
@@ -193,14 +223,16 @@ def _exchange(one: Path, other: Path) -> bool:
     return rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0
 
 
-def _move_files(staging: Path, final: Path, belongs: Callable[[str], bool]) -> None:
-    (final / "config.json").unlink(missing_ok=True)
-    new = sorted((entry.name for entry in staging.iterdir()), key=lambda name: name == "config.json")
+def _move_files(staging: Path, final: Path, kind: Kind) -> None:
+    _marker(final).touch()
+    (final / _CONFIG).unlink(missing_ok=True)
+    new = sorted((entry.name for entry in staging.iterdir()), key=lambda name: name == _CONFIG)
     for entry in final.iterdir():
-        if belongs(entry.name) and entry.name not in new:
+        if kind.files.fullmatch(entry.name) and entry.name not in new:
             entry.unlink()
     for name in new:
         (staging / name).replace(final / name)
+    _marker(final).unlink()
     _sync_directory(final)
 
 

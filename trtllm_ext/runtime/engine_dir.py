@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from trtllm_ext import backend
-from trtllm_ext.errors import EngineError
+from trtllm_ext.errors import BuildError, EngineError
+from trtllm_ext.runtime.atomic import Kind
 from trtllm_ext.runtime.device import compute_capability
 from trtllm_ext.runtime.envelope import (
     Envelope,
@@ -25,12 +26,21 @@ from trtllm_ext.runtime.envelope import (
 from trtllm_ext.runtime.json_files import canonical_digest, read_json_object
 
 CONFIG_NAME = "config.json"
-_OWN_FILES = re.compile(r"config\.json|rank\d+\.(engine|envelope\.json)|tokenizer\.json")
+_CONFIG_KEYS = {"version": str, "build_id": str, "pretrained_config": dict, "build_config": dict}
 
 
-def belongs_to_engine_dir(name: str) -> bool:
-    """Whether a build may have written a file of this name, so that the next one may delete it."""
-    return _OWN_FILES.fullmatch(name) is not None
+def _lacking(config: dict[str, Any]) -> str | None:
+    """The first key that an engine's config.json has and `config` has not."""
+    return next((key for key, kind in _CONFIG_KEYS.items() if not isinstance(config.get(key), kind)), None)
+
+
+# What a build writes, and the next one may replace.
+ENGINE_DIRECTORY = Kind(
+    what="engine",
+    files=re.compile(r"config\.json|rank\d+\.(engine|envelope\.json)|tokenizer\.json"),
+    is_config=lambda config: _lacking(config) is None,
+    error=BuildError,
+)
 
 
 @dataclass(frozen=True)
@@ -60,18 +70,11 @@ class EngineDir:
         if not config_path.is_file():
             raise _incomplete(directory, CONFIG_NAME)
         config = read_json_object(config_path, EngineError)
-        for key, kind in (
-            ("version", str),
-            ("build_id", str),
-            ("pretrained_config", dict),
-            ("build_config", dict),
-        ):
-            if not isinstance(config.get(key), kind):
-                raise EngineError(
-                    f"{config_path} lacks {key!r} or holds something else than a {kind.__name__} there; it "
-                    f"is not the config.json of an engine directory of trtllm_ext. Is {directory} a "
-                    f"checkpoint?"
-                )
+        if key := _lacking(config):
+            raise EngineError(
+                f"{config_path} lacks {key!r} or holds something else than a {_CONFIG_KEYS[key].__name__} there; it "
+                f"is not the config.json of an engine directory of trtllm_ext. Is {directory} a checkpoint?"
+            )
         envelope_path = directory / envelope_name(rank)
         if not envelope_path.is_file():
             raise _missing_rank(directory, rank)
