@@ -31,7 +31,7 @@ BERT = Contract(
     ),
     feed_forward=FeedForwardContract(gated=False, activation="gelu_erf", bias=True, residual=POST),
     final_norm=None,
-    pooling=PoolingContract(kind="mean", normalize=True),
+    pooling=PoolingContract(kind="mean", normalize=True, max_seq_length=128),
 )
 
 
@@ -91,6 +91,9 @@ def _changed(path, value):
         (("feed_forward", "residual", "scale"), None, "residual.scale=None is not a finite number"),
         (("pooling", "kind"), "max", "contract.pooling.kind='max' is not known"),
         (("pooling", "kind"), "none", "'none' leaves nothing to normalize"),
+        (("pooling", "max_seq_length"), 0, "contract.pooling: max_seq_length=0 must be at least 1, or null"),
+        (("pooling", "max_seq_length"), 128.0, "contract.pooling.max_seq_length=128.0 is not of type int"),
+        (("pooling", "max_seq_length"), KeyError, "contract.pooling lacks the field 'max_seq_length'"),
     ],
 )
 def test_what_is_not_known_is_refused_by_name(path, value, message):

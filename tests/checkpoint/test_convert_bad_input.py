@@ -157,6 +157,26 @@ def test_modules(bert_folder, tmp_path, modules, message):
     refused(bert_folder(modules=modules), tmp_path / "c", message)
 
 
+@pytest.mark.parametrize(
+    ("file", "fields", "message"),
+    [
+        ("sentence_bert_config.json", {"max_seq_length": 0}, r"max_seq_length=0 is not a positive integer"),
+        (
+            "sentence_bert_config.json",
+            {"max_seq_length": "6"},
+            r"max_seq_length='6' is not a positive integer",
+        ),
+        ("sentence_bert_config.json", {"do_lower_case": True}, r"do_lower_case=True is not supported"),
+        ("tokenizer_config.json", {"model_max_length": -1}, r"model_max_length=-1 is not a positive integer"),
+        ("tokenizer_config.json", [], r"tokenizer_config.json"),
+    ],
+)
+def test_token_limits(bert_folder, tmp_path, file, fields, message):
+    folder = bert_folder()
+    (folder / file).write_text(json.dumps(fields))
+    refused(folder, tmp_path / "c", message)
+
+
 def test_a_masked_language_model_alone_is_not_an_encoder(bert_folder, tmp_path):
     folder = bert_folder({"architectures": ["BertForMaskedLM"]}, modules=None)
     refused(folder, tmp_path / "c", r"a BertForMaskedLM ends in a head that the encoder does not have")

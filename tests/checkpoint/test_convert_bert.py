@@ -54,7 +54,7 @@ def test_the_contract_says_what_bert_computes(bert_folder, tmp_path):
     assert contract.feed_forward.activation == "gelu_erf"
     assert contract.feed_forward.residual.placement == contract.attention.residual.placement == "post"
     assert contract.feed_forward.residual.norm.eps == contract.embedding.norm.eps == 1e-12
-    assert contract.pooling == PoolingContract(kind="mean", normalize=True)
+    assert contract.pooling == PoolingContract(kind="mean", normalize=True, max_seq_length=None)
 
 
 def test_prefix_and_old_names(bert_folder, tmp_path):
@@ -141,18 +141,20 @@ def test_auto_is_the_type_of_the_source(bert_folder, tmp_path):
 def test_pooling_without_sentence_transformers(bert_folder, tmp_path):
     folder = bert_folder(modules=None)
     assert convert(folder, tmp_path / "c").config.contract.pooling == PoolingContract(
-        kind="pooler", normalize=False
+        kind="pooler", normalize=False, max_seq_length=None
     )
     assert "transformer.pooler.dense.weight" in load_checkpoint(tmp_path / "c").weights
     weights = {name: v for name, v in bert_weights().items() if not name.startswith("pooler")}
     report = convert(bert_folder(weights=weights, modules=None), tmp_path / "c")
-    assert report.config.contract.pooling == PoolingContract(kind="none", normalize=False)
+    assert report.config.contract.pooling == PoolingContract(
+        kind="none", normalize=False, max_seq_length=None
+    )
 
 
 def test_cls_pooling_and_no_normalize(bert_folder, tmp_path):
     pooling = {"pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True, "include_prompt": True}
     report = convert(bert_folder(pooling=pooling, modules=MODULES[:2]), tmp_path / "c")
-    assert report.config.contract.pooling == PoolingContract(kind="cls", normalize=False)
+    assert report.config.contract.pooling == PoolingContract(kind="cls", normalize=False, max_seq_length=None)
 
 
 def test_a_training_head_is_dropped_only_from_a_sentence_model(bert_folder, tmp_path):
@@ -199,6 +201,31 @@ def test_the_tokenizer_comes_along(bert_folder, tmp_path):
     convert(folder, tmp_path / "c")
 
 
+def max_seq_length(folder, output):
+    return convert(folder, output).config.contract.pooling.max_seq_length
+
+
+def test_the_token_limit_of_sentence_transformers(bert_folder, tmp_path):
+    folder, output = bert_folder(), tmp_path / "c"
+    (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 8}))
+    assert max_seq_length(folder, output) == 8
+    (folder / "tokenizer_config.json").write_text(json.dumps({"model_max_length": int(1e30)}))
+    assert max_seq_length(folder, output) == 10, "the model's positions bound it"
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": None}))
+    assert max_seq_length(folder, output) == 10
+    (folder / "sentence_bert_config.json").write_text(
+        json.dumps({"max_seq_length": 6, "do_lower_case": False})
+    )
+    assert max_seq_length(folder, output) == 6
+    assert load_checkpoint(output).config.contract.pooling.max_seq_length == 6
+
+
+def test_without_sentence_transformers_its_token_limit_does_not_count(bert_folder, tmp_path):
+    folder = bert_folder(modules=None)
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 6}))
+    assert max_seq_length(folder, tmp_path / "c") is None
+
+
 def test_the_trained_model(minilm_dir, tmp_path):
     report = convert(minilm_dir, tmp_path / "c")
     checkpoint = load_checkpoint(tmp_path / "c")
@@ -208,6 +235,6 @@ def test_the_trained_model(minilm_dir, tmp_path):
         6,
         "float32",
     )
-    assert report.config.contract.pooling == PoolingContract(kind="mean", normalize=True)
+    assert report.config.contract.pooling == PoolingContract(kind="mean", normalize=True, max_seq_length=256)
     # 22.7 million parameters, without the pooler and the position ids
     assert sum(values.size for values in checkpoint.weights.values()) == 22_565_376

@@ -131,7 +131,7 @@ def encoder_config(dtype="float32", kind="mean", normalize=True):
             ),
             feed_forward=FeedForwardContract(gated=False, activation="gelu_erf", bias=True, residual=post),
             final_norm=None,
-            pooling=PoolingContract(kind=kind, normalize=normalize),
+            pooling=PoolingContract(kind=kind, normalize=normalize, max_seq_length=None),
         ),
     )
 
@@ -266,6 +266,13 @@ def test_limits(random_checkpoint):
         model.prepare_inputs(max_batch_size=1, max_input_len=25)
     with pytest.raises(ConfigError, match=r"opt_batch_size=3 must lie between 1 and 2"):
         model.prepare_inputs(max_batch_size=2, opt_batch_size=3, max_input_len=8)
+
+
+def test_a_token_limit_beyond_the_positions_is_refused():
+    config = encoder_config()
+    pooling = dataclasses.replace(config.contract.pooling, max_seq_length=25)
+    with pytest.raises(ConfigError, match=r"max_seq_length=25 is more than max_position_embeddings=24"):
+        dataclasses.replace(config, contract=dataclasses.replace(config.contract, pooling=pooling))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (4, 20), (1, 20), (4, 1)])

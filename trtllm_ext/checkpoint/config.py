@@ -87,6 +87,11 @@ class ModelConfig:
                 raise ConfigError(
                     f"{name}={getattr(self, name)}, but the contract's embedding {_uses(need)} it."
                 )
+        pooling, positions = self.contract.pooling, self.max_position_embeddings
+        if pooling and pooling.max_seq_length and positions and pooling.max_seq_length > positions:
+            raise ConfigError(
+                f"max_seq_length={pooling.max_seq_length} is more than max_position_embeddings={positions}."
+            )
 
         attention = self.contract.attention
         both = {

@@ -135,12 +135,17 @@ class PoolingContract:
     mean: sum of the vectors of all tokens that are not padding / max(their number, 1e-9).
     cls: the first token's vector. pooler: tanh(dense(first token's vector)). none: no such output.
     normalize: divide by max(Euclidean length, 1e-12).
+    max_seq_length: sentences are cut to that many tokens, the tokenizer's special ones included, before they go in;
+        null when the model says nothing. The network does not cut: whoever makes token ids does.
     """
 
     kind: Literal["none", "mean", "cls", "pooler"]
     normalize: bool
+    max_seq_length: int | None
 
     def __post_init__(self) -> None:
+        if self.max_seq_length is not None and self.max_seq_length < 1:
+            raise ConfigError(f"max_seq_length={self.max_seq_length} must be at least 1, or null.")
         if self.kind == "none" and self.normalize:
             raise ConfigError("pooling kind 'none' leaves nothing to normalize; set normalize to false.")
 

@@ -100,7 +100,7 @@ def plan_bert(
     """
     sizes = _read_config(model_dir / "config.json", source_config)
     source = SourceWeights(model_dir, weights, _canonical_names(weights))
-    pooling = _pooling(model_dir, source_config, source, sizes["hidden_size"])
+    pooling = _pooling(model_dir, source_config, source, sizes)
     config = _model_config(source_config, sizes, pooling, dtype)
     parts: dict[str, tuple[tuple[str, npt.NDArray], ...]] = {}
     for name, shape in expected_weights(config).items():
@@ -157,14 +157,14 @@ def _canonical_names(weights: Mapping[str, npt.NDArray]) -> dict[str, str]:
 
 
 def _pooling(
-    model_dir: Path, data: Mapping[str, Any], source: SourceWeights, hidden_size: int
+    model_dir: Path, data: Mapping[str, Any], source: SourceWeights, sizes: Mapping[str, int]
 ) -> PoolingContract:
     """What sentence-transformers lays down; else BertModel's own pooler where it has one; else none.
 
     A bare BertModel returns `pooler_output`, so with pooler weights that is its sentence vector. Without them
     it returns token vectors only, and choosing a pooling for the user would be a guess.
     """
-    pooling = read_pooling(model_dir, hidden_size)
+    pooling = read_pooling(model_dir, sizes["hidden_size"], sizes["max_position_embeddings"])
     architecture = data["architectures"][0]
     if pooling is None and architecture in _HEADS:
         raise CheckpointError(
@@ -174,7 +174,7 @@ def _pooling(
     if pooling is not None:
         return pooling
     has_pooler = "pooler.dense.weight" in source or "pooler.dense.bias" in source
-    return PoolingContract(kind="pooler" if has_pooler else "none", normalize=False)
+    return PoolingContract(kind="pooler" if has_pooler else "none", normalize=False, max_seq_length=None)
 
 
 def _model_config(
