@@ -58,6 +58,19 @@ def test_any_buffer_will_do(built, log, kind, load_mode, tmp_path):
     assert not log.said
 
 
+@pytest.mark.parametrize("load_mode", ["prepack", "mapped"])
+def test_private_pages_of_the_caller_keep_what_was_written_to_them(built, log, load_mode, tmp_path):
+    model, plan = built
+    path = tmp_path / "rank0.engine"
+    path.write_bytes(bytes(len(plan)))
+    buffer = np.memmap(path, np.uint8, "c")
+    buffer[:] = np.frombuffer(plan, np.uint8)
+    buffer.flags.writeable = False
+    context = context_of(buffer, log, load_mode)
+    assert bytes(buffer) == bytes(plan)
+    check(model, context)
+
+
 def test_an_engine_serializes_to_what_it_was_read_from(built, log):
     model, plan = built
     again = context_of(plan, log).engine.serialize()

@@ -74,7 +74,7 @@ def load_plan(buffer: Any, mode: LoadMode) -> LoadedPlan:
             check.result()
     for step in onnx_steps(plan.header.steps):
         _check_signature(sessions[step.segment], step, elements)
-    _drop_pages(buffer, view)
+    _drop_pages(buffer)
     loaded = LoadedPlan(plan, sessions, program)
     _check_shapes(loaded)
     return loaded
@@ -174,9 +174,13 @@ def _check_signature(segment: SegmentSession, step: OnnxStep, elements: Mapping[
                 )
 
 
-def _drop_pages(buffer: Any, view: memoryview) -> None:
+def _drop_pages(buffer: Any) -> None:
     """Give back the pages of a mapped file that the checks have read; they come again when they are used."""
     mapping = buffer if isinstance(buffer, mmap.mmap) else getattr(buffer, "_mmap", None)
-    # Writable private pages would lose what was written to them.
-    if isinstance(mapping, mmap.mmap) and view.readonly and hasattr(mmap, "MADV_DONTNEED"):
+    if not isinstance(mapping, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    # What counts is the mapping itself, not a view of it: private pages that were written are nowhere else.
+    with memoryview(mapping) as whole:
+        is_file = whole.readonly
+    if is_file:
         mapping.madvise(mmap.MADV_DONTNEED)
