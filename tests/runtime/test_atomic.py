@@ -14,7 +14,7 @@ import pytest
 from trtllm_ext.errors import BuildError, InputError
 from trtllm_ext.runtime import atomic
 
-BUDGET_S = 15
+BUDGET_S = 20
 
 
 KIND = atomic.Kind(
@@ -185,22 +185,24 @@ WRITER = textwrap.dedent("""
     import re, sys, time
     from trtllm_ext.errors import BuildError
     from trtllm_ext.runtime.atomic import Kind, replaced_directory
-    KIND = Kind(what="engine", files=re.compile(".*"), is_config=lambda config: True, error=BuildError)
+    FILES = re.compile("config.json|data.bin")
+    KIND = Kind(what="engine", files=FILES, is_config=lambda config: "mine" in config, error=BuildError)
     path, seconds, text = sys.argv[1:]
     try:
         with replaced_directory(path, KIND) as staging:
             (staging / "data.bin").write_text(text)
             print("writing", flush=True)
             time.sleep(float(seconds))
-            (staging / "config.json").write_text("{}")
+            (staging / "config.json").write_text('{"mine": 1}')
     except BuildError as problem:
         sys.exit(str(problem))
 """)
 
 
-def start_writer(path, seconds, text):
+def start_writer(path, seconds, text, cwd=None, before=""):
     return subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(path), str(seconds), text],
+        [sys.executable, "-c", before + WRITER, str(path), str(seconds), text],
+        cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -219,6 +221,32 @@ def test_a_second_writer_is_told_who_is_first(tmp_path):
     assert first.returncode == 0
     assert (target / "data.bin").read_text() == "first"
     assert names(tmp_path) == ["engine"]
+
+
+# How a writer names the directory and where it stands; the last cannot write beside it.
+CANNOT_WRITE_BESIDE = "import os; os.access = lambda path, mode: False\n"
+WRITERS = {
+    "beside": lambda target: {"path": target, "cwd": target.parent},
+    "inside": lambda target: {"path": ".", "cwd": target},
+    "in place": lambda target: {"path": target, "before": CANNOT_WRITE_BESIDE},
+}
+
+
+@pytest.mark.parametrize("second", WRITERS)
+@pytest.mark.parametrize("first", WRITERS)
+def test_two_writers_from_different_places(tmp_path, first, second):
+    target = tmp_path / "engine"
+    write(target, "one")
+    holder = start_writer(seconds=30, text="first", **WRITERS[first](target))
+    assert holder.stdout.readline() == "writing\n"
+    late = start_writer(seconds=0, text="second", **WRITERS[second](target))
+    _, told = late.communicate(timeout=10)
+    assert late.returncode == 1, "both got in"
+    assert f"another process (pid {holder.pid}) is writing the engine in {target} right now" in told
+    holder.kill()
+    holder.communicate(timeout=10)
+    write(target, "third")
+    assert (target / "data.bin").read_text() == "third"
 
 
 def test_many_at_once_leave_one_whole_result(tmp_path):
@@ -259,7 +287,7 @@ def test_a_reader_never_sees_half(tmp_path):
         for index in range(200):
             with replaced_directory(sys.argv[1], KIND) as staging:
                 for name in ("config.json", "data.bin"):
-                    (staging / name).write_text(f'{{"index": {index}}}')
+                    (staging / name).write_text(f'{{"mine": {index}}}')
     """)
     writer = subprocess.Popen([sys.executable, "-c", code, str(target)])
     reads = 0

@@ -1,4 +1,4 @@
-"""Directories and files that appear whole or not at all, and locks against two writers.
+"""Directories and files that appear whole or not at all.
 
 A directory is filled beside its final place and renamed (an existing one is exchanged in a single step), so a
 reader never meets half of it, and a writer that dies leaves the old one untouched. The one exception is a
@@ -8,7 +8,6 @@ comes back last, so that what is half written is refused for want of it.
 
 import ctypes
 import errno
-import fcntl
 import os
 import re
 import shutil
@@ -21,6 +20,7 @@ from typing import Any
 
 from trtllm_ext.errors import TrtllmExtError
 from trtllm_ext.runtime.json_files import read_json_object
+from trtllm_ext.runtime.locks import directory_lock
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -87,11 +87,11 @@ def replaced_directory(path: str | os.PathLike[str], kind: Kind) -> Iterator[Pat
     """
     final = Path(path).resolve()
     try:
-        _check_target(final, kind)
         final.parent.mkdir(parents=True, exist_ok=True)
-        in_place = _cannot_be_renamed(final)
-        room = final if in_place else final.parent
-        with _lock(room / f".{final.name}.lock", final, kind.what, kind.error):
+        with directory_lock(final, kind.what, kind.error):
+            _check_target(final, kind)
+            in_place = _cannot_be_renamed(final)
+            room = final if in_place else final.parent
             prefix = f".{final.name}.writing-"
             _remove_leftovers(room, prefix)
             staging = Path(tempfile.mkdtemp(prefix=prefix, dir=room))
@@ -160,36 +160,6 @@ def _cannot_be_renamed(final: Path) -> bool:
         return False
     # Renaming the directory a shell stands in would leave that shell in a deleted one.
     return final.is_mount() or Path.cwd().is_relative_to(final) or not os.access(final.parent, os.W_OK)
-
-
-@contextmanager
-def _lock(path: Path, final: Path, what: str, error: type[TrtllmExtError]) -> Iterator[None]:
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
-            os.close(handle)
-            raise error(
-                f"another process (pid {owner}) is writing the {what} in {final} right now. Wait until it is "
-                f"done, or choose another output directory."
-            ) from None
-        except BaseException:
-            os.close(handle)
-            raise
-        # The holder before us removed the file after we opened it: what we locked is no longer at that name.
-        with suppress(FileNotFoundError):
-            if os.fstat(handle).st_ino == path.stat().st_ino:
-                break
-        os.close(handle)
-    try:
-        with suppress(OSError):  # only a courtesy to the reader of the message above; a full disk fails later
-            os.pwrite(handle, f"{os.getpid():<31}\n".encode(), 0)
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(handle)
 
 
 def _remove_leftovers(room: Path, prefix: str) -> None:
