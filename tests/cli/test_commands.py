@@ -238,16 +238,6 @@ def test_inspect_what_cannot_be_loaded(engine, tmp_path, capsys):
 SENTENCES = ["A cat sat on the mat.", "", "Stock prices fell sharply today.", "There is a cat on the mat."]
 
 
-@pytest.fixture(scope="module")
-def encoder(minilm_dir, tmp_path_factory):
-    root = tmp_path_factory.mktemp("encoder")
-    checkpoint, engine = str(root / "checkpoint"), str(root / "engine")
-    assert cli.main(["convert", "--model_dir", str(minilm_dir), "--output_dir", checkpoint]) == 0
-    limits = ["--max_batch_size", "2", "--max_input_len", "16"]
-    assert cli.main(["build", "--checkpoint_dir", checkpoint, "--output_dir", engine, *limits]) == 0
-    return root / "engine"
-
-
 def test_embed(encoder, tmp_path, capsys):
     (tmp_path / "sentences.txt").write_text("\n".join(SENTENCES))
     arguments = ["embed", "--engine_dir", str(encoder), "--sentences", str(tmp_path / "sentences.txt")]

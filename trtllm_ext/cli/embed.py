@@ -1,7 +1,7 @@
 """Turn sentences into vectors with an encoder engine, and show how similar they are.
 
 One sentence a line; blank lines are skipped. Sentences are batched within the engine's limits and come out in
-the order they came in. Those longer than the engine allows are cut, and said to be.
+the order they came in. Those longer than the model or the engine allows are cut, and said to be.
 """
 
 import argparse
@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from trtllm_ext.cli.options import add_session_options
 from trtllm_ext.cli.terminal import table
-from trtllm_ext.errors import EngineError, InputError
+from trtllm_ext.errors import ConfigError, EngineError, InputError
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from trtllm_ext.checkpoint import ModelConfig
     from trtllm_ext.runtime import EngineDir, Session
 
 OUTPUT = "sentence_embedding"
@@ -48,8 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
         vectors = encoder.encode(sentences)
     if encoder.num_cut:
         print(
-            f"{encoder.num_cut} of {len(sentences)} sentences were cut to {encoder.max_length} tokens, the most that "
-            f"the engine takes; build it with a larger --max_input_len for more",
+            f"{encoder.num_cut} of {len(sentences)} sentences were cut to {encoder.max_length} tokens, {encoder.bound}",
             file=sys.stderr,
         )
     if arguments.output:
@@ -63,7 +63,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 class SentenceEncoder:
-    """Sentences to vectors: tokenizer, batches within the engine's profile, and the engine."""
+    """Sentences to vectors: tokenizer, batches within the engine's profile, and the engine.
+
+    session: of an engine directory. tokenizer: a tokenizer.json or a folder with it; by default the engine's own.
+    max_length: the tokens that a sentence is cut to, and bound: what says so, the model or the engine.
+    num_cut: how many sentences of the last `encode` were longer.
+    Raises EngineError for an engine that is not an encoder's, InputError for a tokenizer that cannot be read.
+    """
 
     def __init__(self, session: "Session", tokenizer: str | None = None) -> None:
         inputs = {info.name: info for info in session.inputs}
@@ -76,12 +82,32 @@ class SentenceEncoder:
         self._session = session
         self._names = tuple(inputs)
         (self._least, _, self._most) = session.profiles("input_ids")[0]
-        self._tokenizer = _load_tokenizer(tokenizer, session.engine_dir)
-        self.max_length = self._most[1]
+        config = _model_config(session.engine_dir)
+        self._vocab_size = config.vocab_size or 0
+        self._tokenizer_file = _tokenizer_file(tokenizer, session.engine_dir)
+        self._tokenizer = _load_tokenizer(self._tokenizer_file)
+        pooling, engine_most = config.contract.pooling, self._most[1]
+        model_most = (pooling and pooling.max_seq_length) or config.max_position_embeddings or engine_most
+        self.max_length = min(model_most, engine_most)
+        self.bound = "the model's own limit (max_seq_length)"
+        if engine_most < model_most:
+            self.bound = (
+                f"the most that this engine takes; build it with a larger --max_input_len for more (the model reads up "
+                f"to {model_most})"
+            )
+        special = self._tokenizer.num_special_tokens_to_add(False)
+        if self.max_length <= special:
+            raise EngineError(
+                f"this engine's inputs of at most {self.max_length} token(s) are too short for the tokenizer's "
+                f"{special} special tokens and a word. Build it with --max_input_len {special + 1} or more."
+            )
         self.num_cut = 0
 
     def encode(self, sentences: list[str]) -> "np.ndarray[Any, Any]":
-        """float32 [sentences, hidden], in the order given."""
+        """float32 [sentences, hidden], in the order given.
+
+        Raises InputError for a sentence with a token that the model has no embedding for.
+        """
         import numpy as np
 
         tokens = self._tokenize(sentences)
@@ -96,36 +122,36 @@ class SentenceEncoder:
         self._tokenizer.no_truncation()
         full = self._tokenizer.encode_batch(sentences)
         self.num_cut = sum(len(each.ids) > self.max_length for each in full)
-        if not self.num_cut:
-            return list(full)
-        self._tokenizer.enable_truncation(self.max_length)
-        return list(self._tokenizer.encode_batch(sentences))
+        if self.num_cut:
+            self._tokenizer.enable_truncation(self.max_length)
+            full = self._tokenizer.encode_batch(sentences)
+        for number, each in enumerate(full, 1):
+            highest = max(each.ids, default=0)
+            if highest >= self._vocab_size:
+                raise InputError(
+                    f"sentence {number} has the token id {highest}; this engine's vocabulary has the ids 0 to "
+                    f"{self._vocab_size - 1}. {self._tokenizer_file} belongs to another model; give --tokenizer with "
+                    f"the folder that this one was converted from."
+                )
+        return list(full)
 
     def _arrays(self, batch: list[Any]) -> "dict[str, np.ndarray[Any, Any]]":
         import numpy as np
 
         rows = max(len(batch), self._least[0])
         length = max(self._least[1], *(len(each.ids) for each in batch))
-        padding = {"input_ids": self._padding_id()}
         parts = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
         arrays = {}
         for name in self._names:
             if name not in parts:
                 raise EngineError(f"embed does not know what to give for the engine's input {name!r}.")
-            array = np.full((rows, length), padding.get(name, 0), np.int32)
+            array = np.zeros((rows, length), np.int32)  # the mask hides padding, so any valid id does
             for row in range(rows):
                 # Rows beyond the batch only fill it up to the engine's least size.
                 values = getattr(batch[min(row, len(batch) - 1)], parts[name])
                 array[row, : len(values)] = values
             arrays[name] = array
         return arrays
-
-    def _padding_id(self) -> int:
-        for token in ("[PAD]", "<pad>"):
-            found = self._tokenizer.token_to_id(token)
-            if found is not None:
-                return int(found)
-        return 0
 
 
 def batches(lengths: list[int], most_rows: int) -> Iterator[list[int]]:
@@ -144,24 +170,39 @@ def batches(lengths: list[int], most_rows: int) -> Iterator[list[int]]:
         yield batch
 
 
-def _load_tokenizer(path: str | None, engine_dir: "EngineDir | None") -> Any:
+def _model_config(engine_dir: "EngineDir | None") -> "ModelConfig":
+    from trtllm_ext.checkpoint import ModelConfig
+
+    if engine_dir is None:
+        raise EngineError("sentences need the engine's directory, which says what model it holds.")
     try:
-        from tokenizers import Tokenizer
-    except ImportError:
-        raise EngineError("embed needs the package tokenizers. Install it: pip install tokenizers") from None
+        return ModelConfig.from_dict(engine_dir.config["pretrained_config"], rank=engine_dir.rank)
+    except ConfigError as problem:
+        raise EngineError(
+            f"{engine_dir.path} was built from a model that this version does not know: {problem} Build it again."
+        ) from problem
+
+
+def _tokenizer_file(path: str | None, engine_dir: "EngineDir | None") -> Path:
     if path is not None:
         file = Path(path) / "tokenizer.json" if Path(path).is_dir() else Path(path)
         if not file.is_file():
             raise InputError(
                 f"{file} does not exist; --tokenizer takes a tokenizer.json, or the folder with it."
             )
-    elif engine_dir is not None and engine_dir.tokenizer_path is not None:
-        file = engine_dir.tokenizer_path
-    else:
-        raise InputError(
-            "the engine directory holds no tokenizer.json. Give --tokenizer with the model folder it was converted "
-            "from."
-        )
+        return file
+    if engine_dir is not None and engine_dir.tokenizer_path is not None:
+        return engine_dir.tokenizer_path
+    raise InputError(
+        "the engine directory holds no tokenizer.json. Give --tokenizer with the model folder it was converted from."
+    )
+
+
+def _load_tokenizer(file: Path) -> Any:
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise EngineError("embed needs the package tokenizers. Install it: pip install tokenizers") from None
     try:
         return Tokenizer.from_file(str(file))
     except Exception as problem:  # the library raises bare Exception
@@ -172,10 +213,10 @@ def _load_tokenizer(path: str | None, engine_dir: "EngineDir | None") -> Any:
 
 def _read_sentences(path: str) -> list[str]:
     try:
-        text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+        text = (sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()).decode("utf-8")
     except (OSError, UnicodeDecodeError) as problem:
         raise InputError(f"{path} cannot be read as UTF-8 text: {problem}.") from problem
-    sentences = [line.strip() for line in text.splitlines() if line.strip()]
+    sentences = [line.strip() for line in text.split("\n") if line.strip()]
     if not sentences:
         raise InputError(f"{'stdin' if path == '-' else path} holds no sentence; expected one a line.")
     return sentences
