@@ -70,6 +70,12 @@ def test_embedding(run, shape):
     )
 
 
+def test_negative_ids_of_an_embedding_count_from_the_end(run):
+    table = np.arange(10, dtype=np.float32).reshape(5, 2)
+    got = run(lambda ids: fn.embedding(ids, fn.constant(table)), np.array([-1, -5], np.int32))
+    np.testing.assert_array_equal(got, table[[4, 0]])
+
+
 def test_embedding_errors(guarded):
     _, add_input = guarded
     ids, table = add_input("ids", "int32", [3]), add_input("t", "float32", [5, 6])

@@ -21,7 +21,7 @@ from sublayer_formulas import (
 import trtllm_ext as tx
 from trtllm_ext import backend
 from trtllm_ext.checkpoint import PoolingContract, convert, expected_weights, load_checkpoint
-from trtllm_ext.errors import ConfigError
+from trtllm_ext.errors import ConfigError, EngineError
 from trtllm_ext.lowering import lower
 from trtllm_ext.models import Encoder, model_from_checkpoint, model_from_config, write_random_checkpoint
 
@@ -266,6 +266,16 @@ def test_limits(random_checkpoint):
         model.prepare_inputs(max_batch_size=1, max_input_len=25)
     with pytest.raises(ConfigError, match=r"opt_batch_size=3 must lie between 1 and 2"):
         model.prepare_inputs(max_batch_size=2, opt_batch_size=3, max_input_len=8)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("input_ids", VOCAB), ("input_ids", -VOCAB - 1), ("token_type_ids", 2)]
+)
+def test_ids_that_no_table_has_fail_the_run(random_checkpoint, name, value):
+    inputs = sentences()
+    inputs[name][0, 0] = value
+    with pytest.raises(EngineError, match=rf"idx={value} must be within"):
+        session_of(random_checkpoint()).run(inputs)
 
 
 def test_a_token_limit_beyond_the_positions_is_refused():

@@ -121,10 +121,12 @@ def normalize(x: Tensor) -> Tensor:
 class Encoder(Model):
     """input_ids, attention_mask, token_type_ids to last_hidden_state and sentence_embedding.
 
-    All inputs are int32 (batch, seq); attention_mask is 0 for padding. Padding after a sentence never changes its
-    result, whatever stands there; padding before it shifts its positions, as in BERT. last_hidden_state
-    (batch, seq, hidden_size) has the model's type, and means nothing at padding tokens. sentence_embedding
-    (batch, hidden_size) is float32; pooling 'none' has none.
+    All inputs are int32 (batch, seq). attention_mask is 0 for padding. input_ids are valid in 0..vocab_size-1,
+    token_type_ids in 0..type_vocab_size-1, at padding too. Others give no defined result: the embedded engine fails
+    the run with EngineError for ids that no table has, but takes negative ones as counted from the table's end;
+    NVIDIA's checks neither. Padding after a sentence never changes its result, whatever valid ids stand there; padding
+    before it shifts its positions, as in BERT. last_hidden_state (batch, seq, hidden_size) has the model's type, and
+    means nothing at padding tokens. sentence_embedding (batch, hidden_size) is float32; pooling 'none' has none.
     """
 
     limits: ClassVar[frozenset[str]] = frozenset({"max_batch_size", "opt_batch_size", "max_input_len"})

@@ -83,7 +83,9 @@ def embedding(
 ) -> Tensor:
     """Rows of `weight` (num_embeddings, width): the result has the shape of `input` with width behind it.
 
-    input: integer ids, each in 0..num_embeddings-1.
+    input: integer ids, each in 0..num_embeddings-1. A negative id counts from the end of the table, as in every gather
+        of TensorRT's: nothing refuses it. Ids beyond both fail the run on the embedded engine; on NVIDIA's, their rows
+        are undefined.
     tp_size, tp_group, sharding_dim, tp_rank: of a table spread over ranks; tp_size=1 is what this graph API does.
     Raises GraphError for ids that are not integers, tp_size > 1, or a per_token_scale or padding (quantised tables).
     """
