@@ -1,5 +1,6 @@
 """From a checkpoint to an engine directory, and what keeps it from getting there."""
 
+import errno
 import json
 import resource
 import signal
@@ -198,6 +199,54 @@ def test_a_full_disk(checkpoint, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (tmp_path / "engine" / "rank0.engine").read_bytes() == before
     assert names(tmp_path) == ["engine"]
+
+
+@pytest.mark.parametrize("step", ["reading", "building"])
+@pytest.mark.parametrize(
+    "problem", [BrokenPipeError("nobody listens"), KeyError("mine"), KeyboardInterrupt()]
+)
+def test_what_the_progress_callback_raises_travels_as_itself(checkpoint, tmp_path, step, problem):
+    def progress(told, done):
+        if step in told and bool(done) == (step == "building"):
+            raise problem
+
+    with pytest.raises(type(problem)) as caught:
+        tx.build_engine_dir(checkpoint, tmp_path / "engine", progress=progress)
+    assert caught.value is problem
+    assert names(tmp_path) == []
+
+
+def fails_to_read(monkeypatch, name):
+    """Reading a file of this name meets a bad disk; root, who runs tests in containers, may read everything."""
+    from pathlib import Path
+
+    read = Path.read_bytes
+
+    def read_bytes(path):
+        if path.name == name:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+
+
+def test_a_source_that_cannot_be_read_is_named(checkpoint, tmp_path, monkeypatch):
+    import shutil
+
+    source = tmp_path / "checkpoint"
+    shutil.copytree(checkpoint, source)
+    (source / "tokenizer.json").write_text("{}")
+    (tmp_path / "timing.cache").write_bytes(b"")
+    with monkeypatch.context() as patch:
+        fails_to_read(patch, "tokenizer.json")
+        with pytest.raises(CheckpointError) as caught:
+            tx.build_engine_dir(source, tmp_path / "engine")
+    assert str(caught.value) == f"{source / 'tokenizer.json'} cannot be read: Input/output error."
+    config = tx.BuildConfig(input_timing_cache=str(tmp_path / "timing.cache"))
+    fails_to_read(monkeypatch, "timing.cache")
+    with pytest.raises(ConfigError, match=r"timing\.cache cannot be read: Input/output error\."):
+        tx.build_engine_dir(source, tmp_path / "engine", config)
+    assert not (tmp_path / "engine").exists()
 
 
 BUILDER = textwrap.dedent("""

@@ -19,6 +19,7 @@ from trtllm_ext.checkpoint import (
     write_checkpoint,
 )
 from trtllm_ext.checkpoint.config import config_digest
+from trtllm_ext.checkpoint.safetensors_writer import SafetensorsWriter
 from trtllm_ext.errors import CheckpointError, ConfigError
 from trtllm_ext.models import sublayer_stack_config
 from trtllm_ext.models.random import random_weight, write_random_checkpoint
@@ -222,13 +223,17 @@ def test_a_config_that_is_no_json_object_is_refused(checkpoint, text):
         load_config(checkpoint)
 
 
-def _full_disk(name, shape):
-    raise OSError(28, "No space left on device")
+@pytest.fixture
+def full_disk(monkeypatch):
+    def write(writer, name, chunks):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(SafetensorsWriter, "write", write)
 
 
-def test_a_full_disk_leaves_nothing(tmp_path):
-    with pytest.raises(CheckpointError, match=r"the disk is full"):
-        write_checkpoint(tmp_path / "c", small(), _full_disk)
+def test_a_full_disk_leaves_nothing(tmp_path, full_disk):
+    with pytest.raises(CheckpointError, match=rf"cannot write {tmp_path / 'c'}: the disk is full"):
+        write_random_checkpoint(tmp_path / "c", small())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -256,10 +261,10 @@ def test_a_file_whose_data_is_not_aligned_is_read_all_the_same(checkpoint):
     assert all(values.flags.aligned and not values.flags.writeable for values in weights.values())
 
 
-def test_a_failed_write_leaves_the_older_checkpoint(checkpoint):
+def test_a_failed_write_leaves_the_older_checkpoint(checkpoint, full_disk):
     before = (checkpoint / "rank0.safetensors").read_bytes()
     with pytest.raises(CheckpointError, match=r"the disk is full"):
-        write_checkpoint(checkpoint, small(), _full_disk)
+        write_random_checkpoint(checkpoint, small())
     assert (checkpoint / "rank0.safetensors").read_bytes() == before
     assert [entry.name for entry in checkpoint.parent.iterdir()] == ["ckpt"]
 
@@ -269,6 +274,24 @@ def test_an_older_checkpoint_is_replaced_as_a_whole(checkpoint):
     write_random_checkpoint(checkpoint, small(hidden_act="silu"), seed=4)
     assert load_checkpoint(checkpoint).config == small(hidden_act="silu")
     assert sorted(entry.name for entry in checkpoint.iterdir()) == ["config.json", "rank0.safetensors"]
+
+
+def test_a_source_that_cannot_be_read_is_not_blamed_on_the_output(tmp_path):
+    def source(name, shape):
+        raise OSError(5, "Input/output error", "weights.bin")
+
+    with pytest.raises(
+        CheckpointError, match=r"the values of transformer\..* cannot be read: .*'weights\.bin'"
+    ):
+        write_checkpoint(tmp_path / "c", small(), source)
+    with pytest.raises(CheckpointError, match=r"gone\.json cannot be read: No such file or directory\."):
+        write_checkpoint(
+            tmp_path / "c",
+            small(),
+            lambda name, shape: [np.zeros(shape, np.float32)],
+            companions=[tmp_path / "gone.json"],
+        )
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("names", [("config.json", "tokenizer.json"), ("rank0.safetensors",)])

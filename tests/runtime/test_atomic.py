@@ -30,7 +30,7 @@ def replaced(path):
 
 
 def write(path, text):
-    with replaced(path) as staging:
+    with replaced(path) as staging, atomic.write_errors(path, BuildError):
         (staging / "data.bin").write_text(text)
         (staging / "config.json").write_text('{"mine": 1}')
 
@@ -164,6 +164,12 @@ def test_not_writable(tmp_path):
 def test_not_writable_for_anyone():
     with pytest.raises(BuildError, match=r"cannot write /proc/engine: "):
         write("/proc/engine", "one")
+
+
+def test_errors_of_the_block_are_not_blamed_on_the_directory(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"source\.json"), replaced(tmp_path / "engine"):
+        (tmp_path / "source.json").read_text()
+    assert names(tmp_path) == []
 
 
 def test_disk_full(tmp_path):

@@ -143,7 +143,11 @@ class Builder:
     def _set_timing_cache(self, config: Any, timing_cache: Any) -> None:
         if isinstance(timing_cache, str | os.PathLike):
             path = Path(timing_cache)
-            timing_cache = config.create_timing_cache(path.read_bytes() if path.is_file() else b"")
+            try:
+                data = path.read_bytes() if path.is_file() else b""
+            except OSError as problem:
+                raise ConfigError(f"the timing cache {path} cannot be read: {problem.strerror}.") from problem
+            timing_cache = config.create_timing_cache(data)
         elif timing_cache is None:
             timing_cache = config.create_timing_cache(b"")
         if timing_cache is not None:

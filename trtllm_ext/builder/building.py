@@ -1,7 +1,6 @@
 """From a model, or from a checkpoint directory, to an engine."""
 
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,13 +13,11 @@ from trtllm_ext.builder.builder import Builder, BuilderConfig
 from trtllm_ext.builder.engine import Engine, EngineConfig, summarize, write_descriptions
 from trtllm_ext.builder.engine_writer import EngineWriter
 from trtllm_ext.builder.limits import prepare_inputs_arguments, resolve_limits
+from trtllm_ext.checkpoint.directory import COMPANIONS, copy_companions
 from trtllm_ext.errors import BuildError, ConfigError
-from trtllm_ext.runtime.atomic import replaced_directory
+from trtllm_ext.runtime.atomic import replaced_directory, write_errors
 from trtllm_ext.runtime.engine_dir import ENGINE_DIRECTORY
 from trtllm_ext.runtime.envelope import engine_name
-
-# Files of a checkpoint that those who run the engine need as well.
-_COPIED = ("tokenizer.json",)
 
 # Told what is being done ("rank 0: building") and how many bytes of it are written.
 Progress = Callable[[str, int], None]
@@ -64,7 +61,7 @@ def build_engine_dir(
     """Build the engines of all ranks of a checkpoint into an engine directory, which appears whole or not at all.
 
     Engines go to the disk as they are made, so that memory holds little beside the weights.
-    allow_nan: accept NaN and infinity in weights. progress: see `Progress`.
+    allow_nan: accept NaN and infinity in weights. progress: see `Progress`; what it raises ends the build.
     Raises CheckpointError, ConfigError, BuildError; among the last: output_dir not writable, disk full, a second
     build into the same directory at the same time.
     """
@@ -85,15 +82,16 @@ def build_engine_dir(
                 world_size = config.world_size
             step = f"rank {rank}: building"
             tell(step, 0)
-            with EngineWriter(staging / engine_name(rank), partial(tell, step)) as writer:
+            with EngineWriter(staging / engine_name(rank), output_dir, partial(tell, step)) as writer:
                 traced.builder.build_engine_to(traced.network, traced.builder_config, writer)
                 inputs, outputs = summarize(traced.network)
-                write_descriptions(staging, config, rank, inputs, outputs, writer)
+                with write_errors(output_dir, BuildError):
+                    write_descriptions(staging, config, rank, inputs, outputs, writer)
             _save_timing_cache(traced)
             rank += 1
-        for name in _COPIED:
-            if (checkpoint / name).is_file():
-                shutil.copyfile(checkpoint / name, staging / name)
+        companions = [checkpoint / name for name in COMPANIONS if (checkpoint / name).is_file()]
+        with write_errors(output_dir, BuildError):
+            copy_companions(companions, staging)
 
 
 def check_build(

@@ -11,7 +11,7 @@ from trtllm_ext import backend
 from trtllm_ext.builder.build_config import BuildConfig
 from trtllm_ext.builder.engine_writer import EngineWriter
 from trtllm_ext.errors import BuildError, EngineError
-from trtllm_ext.runtime.atomic import replaced_directory
+from trtllm_ext.runtime.atomic import replaced_directory, write_errors
 from trtllm_ext.runtime.device import compute_capability
 from trtllm_ext.runtime.dtypes import readable
 from trtllm_ext.runtime.engine_dir import CONFIG_NAME, ENGINE_DIRECTORY, EngineDir
@@ -86,12 +86,13 @@ class Engine:
             )
         with (
             replaced_directory(engine_dir, ENGINE_DIRECTORY) as staging,
-            EngineWriter(staging / engine_name(self.rank)) as writer,
+            EngineWriter(staging / engine_name(self.rank), engine_dir) as writer,
         ):
             writer.write(memoryview(self.engine))
             if writer.problem is not None:
                 raise writer.problem
-            write_descriptions(staging, self.config, self.rank, self.inputs, self.outputs, writer)
+            with write_errors(engine_dir, BuildError):
+                write_descriptions(staging, self.config, self.rank, self.inputs, self.outputs, writer)
 
     @classmethod
     def from_dir(cls, engine_dir: str | os.PathLike[str], rank: int = 0) -> "Engine":

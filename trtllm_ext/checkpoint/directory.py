@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from trtllm_ext.checkpoint.safetensors_writer import (
 from trtllm_ext.checkpoint.weights import expected_weights
 from trtllm_ext.errors import CheckpointError, ConfigError
 from trtllm_ext.parallel import Mapping as RankMapping
-from trtllm_ext.runtime.atomic import Kind, replaced_directory
+from trtllm_ext.runtime.atomic import Kind, replaced_directory, write_errors
 from trtllm_ext.runtime.json_files import read_json_object
 from trtllm_ext.suggest import did_you_mean
 
@@ -158,11 +157,31 @@ def write_checkpoint(
             fields = {**config.mapping.to_dict(), "rank": rank}
             shapes = expected_weights(replace(config, mapping=RankMapping.from_dict(fields)))
             file = stage / rank_file(rank)
-            with SafetensorsWriter(file, shapes, weight_dtype(config.dtype)) as writer:
+            with (
+                write_errors(output_dir, CheckpointError),
+                SafetensorsWriter(file, shapes, weight_dtype(config.dtype)) as writer,
+            ):
                 for name, shape in shapes.items():
-                    writer.write(name, source(name, shape))
+                    writer.write(name, _read(source, name, shape))
             written += file.stat().st_size
-        for companion in companions:
-            shutil.copyfile(companion, stage / companion.name)
-        (stage / CONFIG_FILE).write_text(config.to_json(), encoding="utf-8")
+        with write_errors(output_dir, CheckpointError):
+            copy_companions(companions, stage)
+            (stage / CONFIG_FILE).write_text(config.to_json(), encoding="utf-8")
     return written
+
+
+def _read(source: WeightSource, name: str, shape: tuple[int, ...]) -> Iterator[npt.NDArray]:
+    try:
+        yield from source(name, shape)
+    except OSError as problem:
+        raise CheckpointError(f"the values of {name} cannot be read: {problem}.") from problem
+
+
+def copy_companions(companions: Iterable[Path], directory: Path) -> None:
+    """Copy files into `directory`; CheckpointError for one that cannot be read, OSError when writing fails."""
+    for companion in companions:
+        try:
+            data = companion.read_bytes()
+        except OSError as problem:
+            raise CheckpointError(f"{companion} cannot be read: {problem.strerror or problem}.") from problem
+        (directory / companion.name).write_bytes(data)

@@ -1,5 +1,6 @@
 """Output for people on a terminal, plain lines for everything else. Results go to stdout, progress to stderr."""
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +26,11 @@ def progress(title: str) -> Iterator[Teller]:
         nonlocal last
         if step != last:
             last = step
-            print(f"{title}: {step}", file=sys.stderr, flush=True)
+            try:
+                print(f"{title}: {step}", file=sys.stderr, flush=True)
+            except BrokenPipeError:
+                # Nobody reads the progress any more; the work goes on, and Python's flush at exit finds no pipe.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
     yield plain
 

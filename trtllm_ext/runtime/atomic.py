@@ -13,7 +13,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,37 +78,45 @@ def os_error_text(error: OSError, path: Path) -> str:
 
 
 @contextmanager
+def write_errors(path: str | os.PathLike[str], error: type[TrtllmExtError]) -> Iterator[None]:
+    """Turn operating system errors of the block, which does nothing but write `path`, into `error`."""
+    try:
+        yield
+    except OSError as problem:
+        raise error(os_error_text(problem, Path(path).resolve())) from problem
+
+
+@contextmanager
 def replaced_directory(path: str | os.PathLike[str], kind: Kind) -> Iterator[Path]:
     """Yield an empty directory to fill; when the block ends well it takes the place of `path`.
 
     `path` must not exist, be empty, or hold an earlier result of this kind; anything else is refused, because it
     would be deleted. Raises kind.error for that and for everything that goes wrong with the file system: not
-    writable, disk full, a second writer into the same directory.
+    writable, disk full, a second writer into the same directory. What the block raises travels as it is: it may have
+    read other files or called other people's code, so it puts its own writing into `write_errors`.
     """
     final = Path(path).resolve()
-    try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        with directory_lock(final, kind.what, kind.error):
+    with ExitStack() as stack:
+        with write_errors(final, kind.error):
+            final.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(directory_lock(final, kind.what, kind.error))
             _check_target(final, kind)
             in_place = _cannot_be_renamed(final)
             room = final if in_place else final.parent
             prefix = f".{final.name}.writing-"
             _remove_leftovers(room, prefix)
             staging = Path(tempfile.mkdtemp(prefix=prefix, dir=room))
-            try:
-                staging.chmod(final.stat().st_mode & 0o7777 if final.exists() else 0o777 & ~_umask())
-                yield staging
-                _sync(staging)
-                # Again: the first look was before the work, which may have taken minutes.
-                _check_target(final, kind)
-                if in_place:
-                    _move_files(staging, final, kind)
-                else:
-                    _take_place(staging, final)
-            finally:
-                shutil.rmtree(staging, ignore_errors=True)
-    except OSError as problem:
-        raise kind.error(os_error_text(problem, final)) from problem
+            stack.callback(shutil.rmtree, staging, ignore_errors=True)
+            staging.chmod(final.stat().st_mode & 0o7777 if final.exists() else 0o777 & ~_umask())
+        yield staging
+        with write_errors(final, kind.error):
+            _sync(staging)
+            # Again: the first look was before the work, which may have taken minutes.
+            _check_target(final, kind)
+            if in_place:
+                _move_files(staging, final, kind)
+            else:
+                _take_place(staging, final)
 
 
 @contextmanager
