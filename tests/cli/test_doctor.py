@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from trtllm_ext.cli import doctor as doctor_module
+
 BUDGET_S = 40
 
 
@@ -45,7 +47,6 @@ def test_the_table_has_what_the_json_has():
     [
         ("TRTLLM_EXT_BACKEND", "gpu", "engine", "it takes one of auto, tensorrt, embedded"),
         ("TRTLLM_EXT_NUM_THREADS", "many", "threads", "is not a number of threads"),
-        ("TRTLLM_EXT_PLUGINS", "nowhere.so", "plugins", "names nowhere.so, which is not there"),
     ],
 )
 def test_a_problem_fails_with_its_fix(variable, value, subject, says):
@@ -55,6 +56,38 @@ def test_a_problem_fails_with_its_fix(variable, value, subject, says):
     assert [problem["subject"] for problem in problems] == [subject]
     assert says in problems[0]["text"]
     assert problems[0]["fix"]
+
+
+def test_whatever_is_absent_has_its_fix():
+    absent = [each for each in findings().values() if each["state"] == "absent"]
+    assert [each["subject"] for each in absent if not each["fix"]] == []
+    subjects = {each["subject"] for each in absent}
+    assert "plugins" in subjects, "this version has none"
+
+
+def test_plugins_are_not_asked_for():
+    assert doctor(TRTLLM_EXT_PLUGINS="nowhere.so").returncode == 0
+    found = findings(TRTLLM_EXT_PLUGINS="nowhere.so")["plugins"]
+    assert "this version loads no plugin library" in found["text"]
+    assert "nowhere.so" not in found["text"]
+
+
+def test_nvidia_s_packages_that_are_not_installed(monkeypatch):
+    monkeypatch.setattr(doctor_module, "_version", lambda package: None)
+    found = {each.subject: each for each in doctor_module.examine()}
+    assert found["tensorrt"].state == found["tensorrt_llm"].state == "absent"
+    assert found["tensorrt"].fix.startswith(
+        "on a machine with an NVIDIA GPU: pip install 'trtllm-ext[tensorrt]'"
+    )
+    assert "tensorrt_llm" in found["tensorrt_llm"].fix
+
+
+def test_nvidia_s_packages_that_are_installed_but_not_in_use(monkeypatch):
+    monkeypatch.setenv("TRTLLM_EXT_BACKEND", "embedded")
+    monkeypatch.setattr(doctor_module, "_version", lambda package: "10.14")
+    found = {each.subject: each for each in doctor_module.examine()}
+    assert found["tensorrt"].text == "10.14; not in use: embedded, as TRTLLM_EXT_BACKEND=embedded asks"
+    assert found["tensorrt_llm"].text.startswith("10.14; not in use: trtllm_ext.graph, ")
 
 
 def test_mpi_launchers_are_found_on_the_path(tmp_path):

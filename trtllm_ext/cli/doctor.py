@@ -3,7 +3,6 @@
 import argparse
 import importlib.util
 import json
-import os
 import platform
 import shutil
 import subprocess
@@ -11,7 +10,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from pathlib import Path
 
 from trtllm_ext import backend
 from trtllm_ext.cli.terminal import table
@@ -26,8 +24,18 @@ EXTRAS = {
     "transformers": ("hf", "reference outputs"),
     "mpi4py": ("mpi", "more than one rank"),
 }
+# What each is for, and the way to it; in the order of the reasons of `backend.Choice`.
+NVIDIA_PACKAGES = {
+    "tensorrt": (
+        "engines on an NVIDIA GPU",
+        "on a machine with an NVIDIA GPU: pip install 'trtllm-ext[tensorrt]'",
+    ),
+    "tensorrt_llm": (
+        "its own graph API in place of trtllm_ext.graph",
+        "not needed; beside tensorrt: pip install tensorrt_llm==1.2.1",
+    ),
+}
 LAUNCHERS = ("mpirun", "mpiexec", "srun")
-PLUGIN_VARIABLE = "TRTLLM_EXT_PLUGINS"
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,7 @@ def examine() -> Iterator[Finding]:
     yield from _onnxruntime_runs()
     yield from _threads()
     yield from _extras()
+    yield from _nvidia_packages()
     yield from _mpi()
     yield from _cuda()
     yield from _plugins()
@@ -134,6 +143,23 @@ def _extras() -> Iterator[Finding]:
             yield Finding("absent", package, f"for {purpose}", f"pip install 'trtllm-ext[{extra}]'")
 
 
+def _nvidia_packages() -> Iterator[Finding]:
+    """NVIDIA's own packages: their versions, and why each is not in use where it is not."""
+    try:
+        choice = backend.choice()
+    except BackendError:  # told as a problem of the engine
+        return
+    used = {"tensorrt": choice.engine == "tensorrt", "tensorrt_llm": choice.graph == "tensorrt_llm"}
+    for (package, (purpose, fix)), reason in zip(NVIDIA_PACKAGES.items(), choice.reasons, strict=True):
+        version = _version(package)
+        if version is None:
+            yield Finding("absent", package, f"for {purpose}", fix)
+        elif used[package]:
+            yield Finding("ok", package, version)
+        else:
+            yield Finding("ok", package, f"{version}; not in use: {reason.partition(': ')[2]}")
+
+
 def _mpi() -> Iterator[Finding]:
     found = [launcher for launcher in LAUNCHERS if shutil.which(launcher)]
     if found:
@@ -149,7 +175,11 @@ def _mpi() -> Iterator[Finding]:
 
 def _cuda() -> Iterator[Finding]:
     count = backend.cuda_device_count()
-    yield Finding("ok" if count else "absent", "NVIDIA device", backend.describe_cuda())
+    if count:
+        yield Finding("ok", "NVIDIA device", backend.describe_cuda())
+    else:
+        fix = "only for TensorRT engines: a machine with an NVIDIA GPU and its driver"
+        yield Finding("absent", "NVIDIA device", backend.describe_cuda(), fix)
     compiler = shutil.which("nvcc")
     if compiler is None:
         yield Finding("absent", "nvcc", "for compiling plugins", "install the CUDA toolkit")
@@ -160,16 +190,9 @@ def _cuda() -> Iterator[Finding]:
 
 
 def _plugins() -> Iterator[Finding]:
-    named = [entry for entry in os.environ.get(PLUGIN_VARIABLE, "").split(os.pathsep) if entry]
-    if not named:
-        yield Finding("absent", "plugins", "none: this version has no plugin library; networks need none")
-    for entry in named:
-        if Path(entry).is_file():
-            yield Finding("ok", "plugins", f"{entry} (found; not loaded by the embedded engine)")
-        else:
-            yield Finding(
-                "problem", "plugins", f"{PLUGIN_VARIABLE} names {entry}, which is not there", "correct it"
-            )
+    yield Finding(
+        "absent", "plugins", "none: this version loads no plugin library", "nothing; its networks need none"
+    )
 
 
 def _version(package: str) -> str | None:
