@@ -1,7 +1,8 @@
 """Build the engines of a checkpoint directory.
 
 The engine directory appears whole or not at all. Limits become optimization profiles, as in trtllm-build; one
-that the model has no use for is refused. Flags win over the file of --build_config.
+that the model has no use for is refused. Flags win over the file of --build_config. Other flags of trtllm-build
+are accepted with values that ask for nothing here, such as --max_beam_width 1 or --workers 1.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import time
 from typing import Any
 
 from trtllm_ext.cli.terminal import human_bytes, progress
+from trtllm_ext.cli.trtllm_build_flags import add_flags, settings_of
 
 _SIZES = {
     "max_batch_size": "most sequences in one run (default: 2048)",
@@ -47,6 +49,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "--dry_run", action="store_true", help="check everything up to the network; write nothing"
     )
+    add_flags(parser)
     return parser
 
 
@@ -58,6 +61,9 @@ def run(arguments: argparse.Namespace) -> int:
     flags: dict[str, Any] = {
         name: value for name in (*_SIZES, *_TEXTS) if (value := getattr(arguments, name)) is not None
     }
+    flags.update(settings_of(arguments))
+    if "plugin_config" in flags:
+        flags["plugin_config"] = {**config.plugin_config, **flags["plugin_config"]}
     if flags:
         config = config.updated(**flags)
     start = time.monotonic()
