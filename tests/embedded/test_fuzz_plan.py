@@ -323,6 +323,21 @@ def check_segment_nonsense(plan, seed):
     assert (engine is None) == bool(log.said)
 
 
+@pytest.mark.parametrize("load_mode", ["prepack", "mapped"])
+@pytest.mark.parametrize("key, value", [("name", "ghost"), ("type", 6), ("shape", [16, 24])])
+def test_weights_that_are_not_those_of_the_model_are_refused(plan, load_mode, key, value):
+    header, segments, weights = parts_of(plan)
+    fields = json.loads(header)
+    weight = fields["segments"][0]["weights"][0]
+    assert weight[key] != value
+    weight[key] = value
+    log = Log()
+    runtime = trt.Runtime(log)
+    runtime.load_mode = load_mode
+    assert runtime.deserialize_cuda_engine(signed(json.dumps(fields).encode(), segments, weights)) is None
+    assert "segment 0 of the engine has other weights than its header says" in log.last
+
+
 @settings(parent=USUAL, max_examples=60)
 @given(st.integers(0, 2**32))
 def test_well_signed_damaged_models_never_crash(plan, seed):

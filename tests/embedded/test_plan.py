@@ -4,7 +4,10 @@ import hashlib
 import json
 
 import numpy as np
+import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tiny_plans import feed_forward_plan, parts_of, signed
 
 from trtllm_ext.embedded.plan import (
@@ -20,6 +23,7 @@ from trtllm_ext.embedded.plan import (
     write_plan,
 )
 from trtllm_ext.embedded.plan.layout import CHUNK_BYTES, PAGE_BYTES
+from trtllm_ext.embedded.plan.onnx_model import Initializer, external_initializers, packed_initializers
 from trtllm_ext.errors import BuildError, EngineError
 
 BUDGET_S = 10
@@ -182,6 +186,7 @@ def put(*path_and_value):
         (put("segments", 0, "weights", 0, "type", 1), "which they are not"),
         (put("segments", 0, "weights", 0, "type", 99), "99 at .*type, where one of"),
         (put("segments", 0, "weights", 0, "shape", [2**62, 2**62, 2**62]), "which they are not"),
+        (put("segments", 0, "weights", 1, "name", "w0"), "segment 0 of the engine lists a weight twice"),
         (put("weights", 1, "offset", 65), "do not start where the ones before them end"),
         (put("weights", 1, "bytes", 2**62), "which they are not"),
         (put("weights", 0, "bytes", 0), "0 at .*bytes, where an integer in"),
@@ -221,3 +226,56 @@ def test_steps_nested_too_deeply_are_refused():
         deep = {"kind": "sequence", "steps": [deep]}
     with pytest.raises(EngineError, match="nested more than 32 deep"):
         read_plan(memoryview(edited(put("steps", deep))))
+
+
+# Reading of models without onnx
+
+
+def model_of(nodes, shapes, types=None):
+    """A serialized model with external initializers {name: shape}."""
+    graph = onnx.helper.make_graph(nodes, "g", [], [])
+    for name, shape in shapes.items():
+        tensor = graph.initializer.add(name=name, dims=shape, data_type=(types or {}).get(name, 1))
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value="weights")
+    graph.initializer.append(onnx.numpy_helper.from_array(np.arange(3), "inside"))
+    return memoryview(onnx.helper.make_model(graph).SerializeToString())
+
+
+def node(op, *inputs):
+    return onnx.helper.make_node(op, inputs, ["out"], name="n", doc_string="text", alpha=1.5, count=-3)
+
+
+def test_external_initializers_are_read_without_onnx():
+    shapes = {"w": (300, 2), "scalar": (), "\u00fc": (2**40,)}
+    found = external_initializers(model_of([node("MatMul", "x", "w")], shapes, {"scalar": 16}))
+    assert found == {
+        name: Initializer(16 if name == "scalar" else 1, shape) for name, shape in shapes.items()
+    }
+
+
+def test_only_right_operands_of_products_that_nothing_else_reads_are_packed():
+    nodes = [
+        node("MatMul", "x", "w"),
+        node("Gemm", "x", "gemm", "bias"),
+        node("FusedMatMul", "left", "fused"),
+        node("MatMul", "x", "tied"),
+        node("Gather", "tied", "x"),
+        node("MatMul", "x", "batched"),
+        node("MatMul", "x", "half"),
+        node("Gather", "table", "x"),
+    ]
+    names = ["w", "gemm", "bias", "left", "fused", "tied", "half", "table", "unused"]
+    shapes = {**dict.fromkeys(names, (2, 2)), "batched": (2, 2, 2)}
+    assert packed_initializers(model_of(nodes, shapes, {"half": 10})) == {"w", "gemm", "fused"}
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.integers(0, 10**6), st.integers(0, 255), st.integers(0, 10**6))
+def test_a_damaged_model_is_read_or_refused(position, byte, length):
+    model = bytearray(model_of([node("MatMul", "x", "w")], {"w": (2, 2)}))
+    model[position % len(model)] = byte
+    try:
+        external_initializers(memoryview(model)[: len(model) - length % 3])
+    except EngineError as error:
+        assert "no ONNX model" in str(error)

@@ -197,6 +197,8 @@ class Header:
                     f"segment {index} of the engine does not start where the one before it ends."
                 )
             end += segment.nbytes
+            if len({weight.name for weight in segment.weights}) != len(segment.weights):
+                raise EngineError(f"segment {index} of the engine lists a weight twice.")
             for weight in segment.weights:
                 if weight.block >= len(self.weights) or weight.nbytes != self.weights[weight.block].nbytes:
                     raise EngineError(

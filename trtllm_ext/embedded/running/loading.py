@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from trtllm_ext.embedded.plan import OnnxStep, Plan, ProfileRecord, TensorRecord, read_plan
+from trtllm_ext.embedded.plan.onnx_model import Initializer, external_initializers
 from trtllm_ext.embedded.plan.steps import onnx_steps
 from trtllm_ext.embedded.rules.program import ShapeProgram
 from trtllm_ext.embedded.running.sessions import LoadMode, SegmentSession, SharedWeight, open_session
@@ -148,9 +149,15 @@ def _elements(plan: Plan) -> Mapping[str, ElementType]:
 
 
 def _open_segment(plan: Plan, index: int, mode: LoadMode) -> SegmentSession:
+    table = plan.header.segments[index].weights
+    there = external_initializers(plan.segment(index))
+    if {weight.name: Initializer(weight.onnx_type, weight.shape) for weight in table} != there:
+        raise EngineError(
+            f"segment {index} of the engine has other weights than its header says: names, types or shapes differ."
+        )
     weights = [
         SharedWeight(weight.name, weight.onnx_type, weight.shape, plan.weight(weight.block), weight.is_folded)
-        for weight in plan.header.segments[index].weights
+        for weight in table
     ]
     process_pool = shares_process_pool(len(plan.header.segments))
     return open_session(bytes(plan.segment(index)), weights, mode, process_pool)

@@ -1,0 +1,138 @@
+"""What must be known of a serialized ONNX model before it is opened, read from its bytes.
+
+A model is a protobuf message: a sequence of fields, each a number with a value. Reading the few that matter takes
+no time; importing onnx for them would take longer than loading a mapped engine.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from trtllm_ext.errors import EngineError
+
+# Field numbers of onnx.proto, and TensorProto.DataLocation.EXTERNAL.
+_GRAPH = 7
+_NODE, _INITIALIZER = 1, 5
+_NODE_INPUT, _NODE_OP = 1, 4
+_TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_LOCATION = 1, 2, 8, 14
+_EXTERNAL = 1
+
+_FLOAT = 1
+_PRODUCTS = ("MatMul", "FusedMatMul", "Gemm")
+
+
+@dataclass(frozen=True)
+class Initializer:
+    """An initializer whose data is outside of the model."""
+
+    onnx_type: int
+    shape: tuple[int, ...]
+
+
+def external_initializers(model: memoryview) -> Mapping[str, Initializer]:
+    """The initializers with data outside of `model`, by name. Raises EngineError if it is no ONNX model."""
+    try:
+        found = [_initializer(value) for value in _graph_fields(model, _INITIALIZER)]
+    except ValueError as error:
+        raise EngineError(f"a segment of the engine is no ONNX model: {error}") from None
+    return {name: initializer for name, initializer, is_external in found if is_external}
+
+
+def packed_initializers(model: memoryview) -> set[str]:
+    """External initializers that ONNX Runtime packs into memory of its own, and after that never reads again.
+
+    These are float matrices that are right operands of products and nothing else.
+    """
+    packed, others = set(), set()
+    for node in _graph_fields(model, _NODE):
+        fields = list(_fields(node))
+        inputs = [_text(value) for number, value in fields if number == _NODE_INPUT]
+        is_product = any(number == _NODE_OP and _text(value) in _PRODUCTS for number, value in fields)
+        for position, name in enumerate(inputs):
+            (packed if is_product and position == 1 else others).add(name)
+    return {
+        name
+        for name, initializer in external_initializers(model).items()
+        if name in packed - others and initializer.onnx_type == _FLOAT and len(initializer.shape) == 2
+    }
+
+
+def _graph_fields(model: memoryview, wanted: int) -> Iterator[memoryview]:
+    for number, graph in _fields(model):
+        if number == _GRAPH:
+            yield from (_message(value) for key, value in _fields(_message(graph)) if key == wanted)
+
+
+def _initializer(tensor: memoryview) -> tuple[str, Initializer, bool]:
+    name, onnx_type, location = "", 0, 0
+    shape: list[int] = []
+    for number, value in _fields(tensor):
+        if number == _TENSOR_NAME:
+            name = _text(value)
+        elif number == _TENSOR_TYPE:
+            onnx_type = _number(value)
+        elif number == _TENSOR_LOCATION:
+            location = _number(value)
+        elif number == _TENSOR_DIMS:
+            shape.extend([value] if isinstance(value, int) else _varints(value))
+    return name, Initializer(onnx_type, tuple(shape)), location == _EXTERNAL
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Number and value of each field; the values of fixed-size fields, which nobody asks for, are left out."""
+    position = 0
+    while position < len(message):
+        key, position = _varint(message, position)
+        number, kind = key >> 3, key & 7
+        if kind == 0:
+            value, position = _varint(message, position)
+            yield number, value
+            continue
+        if kind == 2:
+            length, position = _varint(message, position)
+        elif kind in (1, 5):
+            length = 8 if kind == 1 else 4
+        else:
+            raise ValueError(f"field {number} has the unknown kind {kind}")
+        end = position + length
+        if end > len(message):
+            raise ValueError(f"field {number} is longer than what it lies in")
+        if kind == 2:
+            yield number, message[position:end]
+        position = end
+
+
+def _varints(message: memoryview) -> Iterator[int]:
+    position = 0
+    while position < len(message):
+        value, position = _varint(message, position)
+        yield value
+
+
+def _varint(message: memoryview, position: int) -> tuple[int, int]:
+    """An integer in groups of 7 bits, lowest first, and the position behind it."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if position >= len(message):
+            break
+        byte = message[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise ValueError("a number in it has no end")
+
+
+def _message(value: int | memoryview) -> memoryview:
+    if isinstance(value, int):
+        raise ValueError("a number stands where a message belongs")
+    return value
+
+
+def _number(value: int | memoryview) -> int:
+    if not isinstance(value, int):
+        raise ValueError("a message stands where a number belongs")
+    return value
+
+
+def _text(value: int | memoryview) -> str:
+    return str(_message(value), "utf-8")
