@@ -135,6 +135,22 @@ def test_configs_that_do_not_fit_leave_nothing(checkpoint, tmp_path, config, mes
     assert names(tmp_path) == []
 
 
+def test_a_stored_build_config_can_be_given_back(checkpoint, minilm_dir, tmp_path):
+    tx.convert(minilm_dir, tmp_path / "encoder")
+    for source, config in (
+        (checkpoint, tx.BuildConfig()),
+        (checkpoint, tx.BuildConfig(max_num_tokens=32, opt_num_tokens=8)),
+        (tmp_path / "encoder", tx.BuildConfig()),
+        (tmp_path / "encoder", tx.BuildConfig(max_batch_size=2, max_input_len=64)),
+    ):
+        engine = check_build(source, config)
+        stored = engine.config.to_dict()["build_config"]
+        (tmp_path / "build.json").write_text(json.dumps(stored))
+        again = check_build(source, tx.BuildConfig.from_json_file(tmp_path / "build.json"))
+        assert again.inputs == engine.inputs
+        assert again.config.to_dict()["build_config"] == stored
+
+
 def test_no_checkpoint(tmp_path):
     with pytest.raises(CheckpointError, match="is not a checkpoint directory"):
         tx.build_engine_dir(tmp_path / "none", tmp_path / "engine")

@@ -27,6 +27,8 @@ def resolve_limits(
 ) -> BuildConfig:
     """Fill in what was left open, as trtllm-build does, and refuse what cannot be meant.
 
+    Limits that the model has no use for stay at their defaults, so the result can be given back for the same model.
+
     used: names of the limits that the model has a use for (`model.limits`).
     max_position_embeddings: the longest sequence that the model has positions for, when it has such a bound.
     Raises ConfigError for a limit that was given although the model has no use for it, or that the model's
@@ -42,7 +44,6 @@ def resolve_limits(
                 f"{name}={getattr(config, name)} {_MEANING[name]}, which {model} has no use for: "
                 f"{_reason(name, used)}. Leave it out; limits that count here: {takes}."
             )
-    changes: dict[str, Any] = {}
     longest = config.max_seq_len
     if max_position_embeddings is not None and "max_input_len" in used:
         for name in ("max_input_len", "max_seq_len"):
@@ -55,12 +56,15 @@ def resolve_limits(
         longest = min(longest or max_position_embeddings, max_position_embeddings)
     if longest is None:
         longest = max(2048, config.max_input_len)
-    changes["max_seq_len"] = longest
-    changes["max_input_len"] = min(config.max_input_len, longest)
-    changes["opt_batch_size"] = min(config.opt_batch_size, config.max_batch_size)
+    changes = {
+        "max_seq_len": longest,
+        "max_input_len": min(config.max_input_len, longest),
+        "opt_batch_size": min(config.opt_batch_size, config.max_batch_size),
+    }
     if config.opt_num_tokens is None:
         changes["opt_num_tokens"] = min(config.max_batch_size * config.max_beam_width, config.max_num_tokens)
-    return BuildConfig.from_dict({**config.to_dict(), **changes}, explicit=config.explicit)
+    useful = {name: value for name, value in changes.items() if name in known}
+    return BuildConfig.from_dict({**config.to_dict(), **useful}, explicit=config.explicit)
 
 
 def _reason(name: str, used: frozenset[str]) -> str:
