@@ -1,5 +1,7 @@
 """Builder: networks, configs, profiles, and what TensorRT refuses told as an error."""
 
+import os
+import threading
 from collections import OrderedDict
 
 import numpy as np
@@ -103,6 +105,46 @@ def test_networks_that_cannot_be_built(define, message):
     with pytest.raises(BuildError) as caught:
         build(define)
     assert message in str(caught.value)
+
+
+def test_is_building_is_set_while_any_thread_builds_with_tensorrt(monkeypatch):
+    from types import SimpleNamespace
+
+    from trtllm_ext.builder.builder import _is_building
+
+    monkeypatch.delenv("IS_BUILDING", raising=False)
+    with _is_building():
+        assert "IS_BUILDING" not in os.environ, "the embedded engine has no use for it"
+    monkeypatch.setattr(backend, "choice", lambda: SimpleNamespace(engine="tensorrt"))
+    first, second = _is_building(), _is_building()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert os.environ["IS_BUILDING"] == "1", "the second build is still at work"
+    second.__exit__(None, None, None)
+    assert "IS_BUILDING" not in os.environ
+    with _is_building():
+        del os.environ["IS_BUILDING"]
+
+
+def test_builds_in_several_threads_leave_the_environment_alone(monkeypatch):
+    monkeypatch.delenv("IS_BUILDING", raising=False)
+    seen = []
+
+    def work():
+        try:
+            for _ in range(5):
+                build(lambda: doubled([1, 2, 4]))
+                seen.append("IS_BUILDING" in os.environ)
+        except BaseException as problem:
+            seen.append(problem)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [False] * 20
 
 
 def test_unset_parameters_are_an_error():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -241,15 +242,27 @@ def _stream_writer(trt: Any, writer: Any) -> Any:
     return Stream()
 
 
+_builds_lock = threading.Lock()
+_num_builds = 0
+
+
 @contextmanager
 def _is_building() -> Iterator[None]:
-    # TensorRT-LLM's collective plugins open communicators when they see their layer, unless this is set.
-    before = os.environ.get("IS_BUILDING")
-    os.environ["IS_BUILDING"] = "1"
+    """While NVIDIA's engine is being built by any thread, IS_BUILDING is set, as TensorRT-LLM sets it.
+
+    Its collective plugins open communicators when they see their layer, unless it is.
+    """
+    global _num_builds
+    if backend.choice().engine != "tensorrt":
+        yield
+        return
+    with _builds_lock:
+        _num_builds += 1
+        os.environ["IS_BUILDING"] = "1"
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["IS_BUILDING"]
-        else:
-            os.environ["IS_BUILDING"] = before
+        with _builds_lock:
+            _num_builds -= 1
+            if not _num_builds:
+                os.environ.pop("IS_BUILDING", None)
