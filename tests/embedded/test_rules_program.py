@@ -264,3 +264,28 @@ def test_what_is_no_program(junk):
 def test_another_version_is_named():
     with pytest.raises(ValueError, match="version 2"):
         ShapeProgram.from_json(PROGRAMS[0] | {"version": 2})
+
+
+def test_a_layer_whose_result_is_known_still_checks_the_lengths_of_a_run():
+    network = new_network()
+    x = add_input(network, (-1, 4), name="x")
+    rows = network.add_slice(x, (0, 0), (2, 4), (1, 1)).get_output(0)
+    network.add_reduce(rows, trt.ReduceOperation.SUM, 1, False).get_output(0).name = "y"
+    program = _through_json(ShapeProgram.of(network, ["y"]))
+    assert program.run({"x": (2, 4)}) == {"y": (4,)}
+    with pytest.raises(RuleError, match="slice of dimension 0 is out of bounds"):
+        program.run({"x": (1, 4)})
+
+
+def test_where_a_slice_starts_is_a_matter_of_shape():
+    network = new_network()
+    x, start = add_input(network, (16,), name="x"), add_input(network, (1,), trt.int32, "start")
+    layer = network.add_slice(x, (0,), (4,), (1,))
+    layer.set_input(1, start)
+    layer.get_output(0).name = "y"
+    program = _through_json(ShapeProgram.of(network, ["y"]))
+    assert start.is_shape_tensor and program.shape_inputs == ("start",)
+    assert program.run({}, {"start": np.array([12])}) == {"y": (4,)}
+    for outside in (-8, 13):
+        with pytest.raises(RuleError, match="out of bounds"):
+            program.run({}, {"start": np.array([outside])})

@@ -35,6 +35,12 @@ def _record(index: int, profile: IOptimizationProfile, inputs: Sequence[TensorRe
                 f"profile {index} has a range for {name!r}, which is no input of the network; its inputs are "
                 f"{', '.join(map(repr, sorted(known))) or 'none'}."
             )
+    for tensor in inputs:
+        if tensor.name in profile._values and not tensor.is_shape_input:
+            raise BuildError(
+                f"profile {index} has a range for the values of {tensor.name!r}, on whose values no shape depends; "
+                "set_shape_input() is for shape inputs only, set_shape() is for all."
+            )
     return ProfileRecord(
         shapes={tensor.name: _shape_range(index, profile, tensor) for tensor in inputs},
         values={

@@ -11,6 +11,7 @@ from trtllm_ext.embedded.rules.known import Known, RuleError
 from trtllm_ext.embedded.rules.program import ShapeProgram, _Input, _Step
 
 if TYPE_CHECKING:
+    from trtllm_ext.embedded.graph import Graph
     from trtllm_ext.embedded.network import INetworkDefinition
     from trtllm_ext.embedded.node import Node
     from trtllm_ext.embedded.tensor import ITensor
@@ -22,33 +23,24 @@ def compile_program(
     """The program for the named tensors. Raises RuleError if there is no such tensor, or a layer is wrong."""
     graph = network._graph
     roots = _find(network, tensor_names)
-    shapes, values = _demanded(network, list(roots.values()))
+    shapes, values = _demanded(list(roots.values()))
     equal_lengths = _equal_lengths(graph.inputs)
     named = {name for places in equal_lengths.values() for name, _ in places}
     numbers: dict[ITensor, int] = {}
-    constants: dict[int, Known] = {}
     steps: list[_Step] = []
+    stepped: set[Node] = set()
 
     def number_of(tensor: ITensor) -> int:
         return numbers.setdefault(tensor, len(numbers))
 
-    inputs = [
-        _Input(number_of(tensor), tensor.name, tensor._spec.dtype, tensor._spec.shape)
-        for tensor in graph.inputs
-        if (tensor in shapes or tensor.name in named) and tensor._spec is not None
-    ]
     for node in graph.ordered():
         if not any(tensor in shapes for tensor in node.outputs):
             continue
         if node.known is None:
             raise RuleError(f"{node.name}: {node.error or 'a layer before it is wrong'}")
-        if all(
-            _is_settled(tensor, known, values) for tensor, known in zip(node.outputs, node.known, strict=True)
-        ):
-            for tensor, known in zip(node.outputs, node.known, strict=True):
-                kept = known if tensor in values else Known(known.dtype, known.shape)
-                constants[number_of(tensor)] = kept
+        if _is_settled(graph, node, values):
             continue
+        stepped.add(node)
         steps.append(
             _Step(
                 kind=node.kind,
@@ -59,12 +51,23 @@ def compile_program(
                 label=node.name,
             )
         )
+    outputs = {name: number_of(tensor) for name, tensor in roots.items()}
+    inputs = [
+        _Input(number_of(tensor), tensor.name, tensor._spec.dtype, tensor._spec.shape)
+        for tensor in graph.inputs
+        if (tensor in numbers or tensor.name in named) and tensor._spec is not None
+    ]
+    constants = {
+        number: _constant(tensor, tensor in values)
+        for tensor, number in numbers.items()
+        if tensor._node is not None and tensor._node not in stepped
+    }
     return program(
         strongly_typed=graph.strongly_typed,
         inputs=inputs,
         constants=constants,
         steps=steps,
-        outputs={name: number_of(tensor) for name, tensor in roots.items()},
+        outputs=outputs,
         shape_inputs=[tensor.name for tensor in graph.inputs if tensor in values],
         equal_lengths=equal_lengths,
     )
@@ -95,19 +98,40 @@ def _find(network: INetworkDefinition, names: Sequence[str]) -> dict[str, ITenso
     return {name: by_name[name] for name in names}
 
 
-def _is_settled(tensor: ITensor, known: Known, values: set[ITensor]) -> bool:
-    """Whether all that will be asked of a tensor is known already."""
-    return known.is_exact and (tensor not in values or known.has_value or _is_constant(tensor))
+def _constant(tensor: ITensor, with_value: bool) -> Known:
+    """What is known of the output of a settled layer, with its value only where that is asked for."""
+    known = tensor._graph.known(tensor)
+    assert known is not None  # for the type checker: a settled layer is right
+    return known if with_value else Known(known.dtype, known.shape)
 
 
-def _is_constant(tensor: ITensor) -> bool:
+def _is_settled(graph: Graph, node: Node, values: set[ITensor]) -> bool:
+    """Whether a run can bring nothing new to a layer: neither a length or value asked for, nor a reason to fail."""
+    for tensor in node.outputs:
+        known = graph.known(tensor)
+        if known is None or not known.is_exact or (tensor in values and not _has_value(tensor, known)):
+            return False
+    deciding = set(dimension_inputs(node.kind))
+    for number, operand in enumerate(node.inputs):
+        known = None if operand is None else graph.known(operand)
+        if operand is None or known is None:
+            continue
+        if not known.is_exact or (number in deciding and not _has_value(operand, known)):
+            return False
+    return True
+
+
+def _has_value(tensor: ITensor, known: Known) -> bool:
     # The values of a constant that are not known now, being too many, will not be known later.
-    return tensor._node is not None and tensor._node.kind == LayerType.CONSTANT
+    return known.has_value or (tensor._node is not None and tensor._node.kind == LayerType.CONSTANT)
 
 
-def _demanded(network: INetworkDefinition, roots: list[ITensor]) -> tuple[set[ITensor], set[ITensor]]:
-    """The tensors whose shape, and those whose values, the shapes of `roots` depend on."""
-    graph = network._graph
+def _demanded(roots: list[ITensor]) -> tuple[set[ITensor], set[ITensor]]:
+    """The tensors that `roots` are computed from, and those whose values shapes on the way depend on.
+
+    A shape that is known beforehand does not end the way: the layers before it may still fail on the lengths of a
+    run.
+    """
     shapes: set[ITensor] = set()
     values: set[ITensor] = set()
     stack: list[tuple[ITensor, bool]] = [(tensor, False) for tensor in roots]
@@ -118,14 +142,15 @@ def _demanded(network: INetworkDefinition, roots: list[ITensor]) -> tuple[set[IT
         shapes.add(tensor)
         if by_value:
             values.add(tensor)
-        known, node = graph.known(tensor), tensor._node
-        if node is None or (known is not None and _is_settled(tensor, known, values)):
-            continue
-        stack += _needs(node, tensor in values)
+        node = tensor._node
+        if node is not None:
+            known = tensor._graph.known(tensor)
+            stack += _needs(node, by_value and known is not None and not _has_value(tensor, known))
     return shapes, values
 
 
 def _needs(node: Node, by_value: bool) -> list[tuple[ITensor, bool]]:
+    """The inputs of a layer, and whether by value; `by_value`: its output is asked for by value."""
     count = len(node.inputs)
     wanted = set(value_inputs(node.kind, count) if by_value else dimension_inputs(node.kind))
     return [(tensor, number in wanted) for number, tensor in enumerate(node.inputs) if tensor is not None]

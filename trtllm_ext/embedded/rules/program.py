@@ -11,6 +11,7 @@ import numpy as np
 
 from trtllm_ext.embedded.enums import DataType, LayerType
 from trtllm_ext.embedded.rules import infer
+from trtllm_ext.embedded.rules.demand import dimension_inputs
 from trtllm_ext.embedded.rules.known import FLOATS, MAX_HOST_VOLUME, Known, RuleError, can_hold, known_with
 from trtllm_ext.embedded.rules.schema import (
     DATA_TYPE,
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 _MAX_TENSORS = 10_000_000
+_DEPENDS_ON_DATA = (
+    "depends on data: on values that are computed in a way that shapes cannot follow, or on more than "
+    f"{MAX_HOST_VOLUME} numbers"
+)
 _FIELDS = {
     "version",
     "strongly_typed",
@@ -132,14 +137,15 @@ class ShapeProgram:
         for name, number in self._outputs.items():
             shape = known[number].shape
             if -1 in shape:
-                raise RuleError(
-                    f"the shape of {name!r} is {shape} where -1 depends on data: on values that are computed in a way "
-                    f"that shapes cannot follow, or on more than {MAX_HOST_VOLUME} numbers"
-                )
+                raise RuleError(f"the shape of {name!r} is {shape} where -1 {_DEPENDS_ON_DATA}")
             result_shapes[name] = shape
         return result_shapes
 
     def _infer(self, step: _Step, operands: list[Known | None]) -> list[Known]:
+        for number in dimension_inputs(step.kind):
+            operand = operands[number] if number < len(operands) else None
+            if operand is not None and not operand.has_value and 0 not in operand.shape:
+                raise RuleError(f"{step.label}: input {number} decides a shape, but it {_DEPENDS_ON_DATA}")
         try:
             results = infer(step.kind, step.attributes, operands, self._strongly_typed)
         except RuleError as error:
