@@ -140,10 +140,12 @@ def test_default_gather(trt, oracle, axis, shape, index_type):
     np.testing.assert_array_equal(got, np.take(x, indices, axis=axis))
 
 
-def test_gather_of_what_is_outside_is_zero(trt, oracle):
+@pytest.mark.parametrize("beyond", [2, -3])
+def test_gather_from_the_end_but_not_beyond(trt, oracle, beyond):
     x = np.array([1.0, 2.0], np.float32)
-    got = oracle(gatherer(trt, "DEFAULT"), x, np.array([0, 2, -1, -3, 1], np.int32))
-    assert got.tolist() == [1, 0, 2, 0, 2]
+    assert oracle(gatherer(trt, "DEFAULT"), x, np.array([0, -1, -2], np.int32)).tolist() == [1, 2, 1]
+    with pytest.raises(OracleError, match="leave a dimension of length 2"):
+        oracle(gatherer(trt, "DEFAULT"), x, np.array([0, beyond], np.int32))
 
 
 def test_gather_with_rows_together(trt, oracle):

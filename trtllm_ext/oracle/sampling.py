@@ -107,7 +107,7 @@ def _fill_value(call: Call, dtype: np.dtype[Any]) -> Array:
 
 
 def gather(call: Call) -> Array:
-    """DEFAULT, ELEMENT or ND. Negative indices count from the end; zero is stored for what lies outside."""
+    """DEFAULT, ELEMENT or ND. Negative indices count from the end; what lies outside is refused."""
     layer = call.attributes("IGatherLayer")
     data, indices = call.input(0), call.input(1)
     if indices.dtype.kind not in "iu":
@@ -124,24 +124,22 @@ def gather(call: Call) -> Array:
     if mode != "DEFAULT" or leading not in (0, 1):
         call.refuse(f"mode {mode} with num_elementwise_dims={leading} is not known here")
     if leading == 0:
-        picked, inside = _bounded(indices.astype(np.int64), data.shape[axis])
-        result = _taken(data, picked.reshape(-1), axis)
-        result = result.reshape(data.shape[:axis] + indices.shape + data.shape[axis + 1 :])
-        return _zero_outside(
-            result, inside.reshape((1,) * axis + indices.shape + (1,) * (data.ndim - axis - 1))
-        )
+        return np.take(data, _bounded(call, indices.astype(np.int64), data.shape[axis]), axis=axis)
     return _gather_leading(call, data, indices.astype(np.int64), axis)
 
 
-def _bounded(indices: Array, length: int) -> tuple[Array, Array]:
-    """Indices made non-negative, 0 for those outside, and which ones are inside."""
+def _bounded(call: Call, indices: Array, length: int) -> Array:
+    """Indices made non-negative.
+
+    For what lies beyond the ends TensorRT stores 0, and the embedded engine fails the run: nobody can mean either.
+    """
     positive = np.where(indices < 0, indices + length, indices)
-    inside = (positive >= 0) & (positive < length)
-    return np.where(inside, positive, 0), inside
-
-
-def _zero_outside(result: Array, inside: Array) -> Array:
-    return result if bool(inside.all()) else np.where(inside, result, np.zeros((), result.dtype))
+    if bool(((positive < 0) | (positive >= length)).any()):
+        call.refuse(
+            f"indices {int(indices.min())}..{int(indices.max())} leave a dimension of length {length}; they must be "
+            f"within {-length}..{length - 1}"
+        )
+    return positive
 
 
 def _gather_leading(call: Call, data: Array, indices: Array, axis: int) -> Array:
@@ -156,14 +154,11 @@ def _gather_leading(call: Call, data: Array, indices: Array, axis: int) -> Array
     rows = lengths.pop() if lengths else 1
     data = np.broadcast_to(data, (rows, *data.shape[1:]))
     indices = np.broadcast_to(indices, (rows, *indices.shape[1:]))
-    picked, inside = _bounded(indices, data.shape[axis])
+    picked = _bounded(call, indices, data.shape[axis])
     shape = data.shape[:axis] + indices.shape[1:] + data.shape[axis + 1 :]
     result = np.empty(shape, data.dtype)
     for row in range(rows):
-        taken = _taken(data[row], picked[row].reshape(-1), axis - 1)
-        after = (1,) * (data.ndim - axis - 1)
-        mask = inside[row].reshape((1,) * (axis - 1) + indices.shape[1:] + after)
-        result[row] = _zero_outside(taken.reshape(shape[1:]), mask)
+        result[row] = np.take(data[row], picked[row], axis=axis - 1)
     return result
 
 
@@ -176,12 +171,9 @@ def _gather_elements(call: Call, data: Array, indices: Array, axis: int) -> Arra
         )
     if indices.size == 0:
         return np.zeros(indices.shape, data.dtype)
-    picked, inside = _bounded(indices, data.shape[axis])
-    if data.size == 0:
-        return np.zeros(indices.shape, data.dtype)
     places: list[Array] = list(np.indices(indices.shape, sparse=True))
-    places[axis] = picked
-    return _zero_outside(data[tuple(places)], inside)
+    places[axis] = _bounded(call, indices, data.shape[axis])
+    return data[tuple(places)]
 
 
 def _gather_nd(call: Call, data: Array, indices: Array, leading: int) -> Array:
@@ -196,13 +188,9 @@ def _gather_nd(call: Call, data: Array, indices: Array, leading: int) -> Array:
             f"the first {leading} dimensions of data {data.shape} and indices {indices.shape} must be equal"
         )
     shape = indices.shape[:-1] + data.shape[leading + depth :]
-    if data.size == 0 or indices.size == 0:
+    if indices.size == 0:
         return np.zeros(shape, data.dtype)
     places: list[Array] = list(np.indices(indices.shape[:-1], sparse=True))[:leading]
-    inside = np.ones(indices.shape[:-1], np.bool_)
     for level in range(depth):
-        picked, within = _bounded(indices[..., level], data.shape[leading + level])
-        places.append(picked)
-        inside &= within
-    result = data[tuple(places)]
-    return _zero_outside(result, inside.reshape(inside.shape + (1,) * (result.ndim - inside.ndim)))
+        places.append(_bounded(call, indices[..., level], data.shape[leading + level]))
+    return data[tuple(places)]
