@@ -79,6 +79,14 @@ def test_a_whole_file_of_trtllm_build_is_read():
         ({"max_beam_width": 4}, "max_beam_width=4 is a setting for decoders"),
         ({"weight_streaming": True}, "weight_streaming=True is not offered"),
         (
+            {"monitor_memory": True},
+            "monitor_memory=True is not offered by this package. Leave it out, and measure",
+        ),
+        (
+            {"visualize_network": "out"},
+            "visualize_network='out' is not offered by this package. Leave it out;",
+        ),
+        (
             {"plugin_config": {"gemm_plugins": None}},
             "unknown plugin_config key 'gemm_plugins'. Did you mean gemm_plugin",
         ),

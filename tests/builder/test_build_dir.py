@@ -13,6 +13,7 @@ import pytest
 
 import trtllm_ext as tx
 from trtllm_ext.builder import check_build
+from trtllm_ext.builder.build_config import SETTINGS
 from trtllm_ext.errors import BuildError, CheckpointError, ConfigError, EngineError
 from trtllm_ext.models import model_from_checkpoint, sublayer_stack_config, write_random_checkpoint
 
@@ -133,6 +134,18 @@ def test_configs_that_do_not_fit_leave_nothing(checkpoint, tmp_path, config, mes
         tx.build_engine_dir(checkpoint, tmp_path / "engine", config)
     assert message in str(caught.value)
     assert names(tmp_path) == []
+
+
+def test_a_dry_run_has_no_directory(checkpoint, tmp_path):
+    with pytest.raises(ConfigError, match=r"dry_run=True builds nothing.* Use check_build"):
+        tx.build_engine_dir(checkpoint, tmp_path / "engine", tx.BuildConfig(dry_run=True))
+    assert names(tmp_path) == []
+
+
+def test_a_build_config_is_stored_without_the_act_of_building(checkpoint, engine_dir):
+    stored = json.loads((engine_dir / "config.json").read_text())["build_config"]
+    assert set(SETTINGS) - set(stored) == {"dry_run", "visualize_network"}
+    assert check_build(checkpoint).config.to_dict()["build_config"].keys() == stored.keys()
 
 
 def test_a_stored_build_config_can_be_given_back(checkpoint, minilm_dir, tmp_path):

@@ -26,14 +26,16 @@ _DECODER_ONLY = (
     "max_encoder_input_len",
     "use_mrope",
 )
-_NOT_OFFERED = (
-    "enable_debug_output",
-    "visualize_network",
-    "weight_sparsity",
-    "weight_streaming",
-    "use_strip_plan",
-    "use_refit",
-)
+# The others, each with what to do instead of asking for it.
+_NOT_OFFERED = {
+    "enable_debug_output": "Mark the tensors you want to see as outputs (tensor.mark_output)",
+    "visualize_network": "Leave it out; `trtllm-ext inspect` lists the layers of an engine",
+    "monitor_memory": "Leave it out, and measure the process from outside (such as /usr/bin/time -v)",
+    "weight_sparsity": "Leave it out",
+    "weight_streaming": "Leave it out",
+    "use_strip_plan": "Leave it out",
+    "use_refit": "Leave it out, and build again for other weights",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,10 +154,10 @@ class BuildConfig:
                     f"{name}={getattr(self, name)!r} is a setting for decoders that generate text, and no "
                     f"model of this package does. Leave it out (its default is {SETTINGS[name]!r})."
                 )
-        for name in _NOT_OFFERED:
+        for name, instead in _NOT_OFFERED.items():
             if getattr(self, name) != SETTINGS[name] and not _means_nothing(getattr(self, name)):
                 raise ConfigError(
-                    f"{name}={getattr(self, name)!r} is not offered by this package. Leave it out."
+                    f"{name}={getattr(self, name)!r} is not offered by this package. {instead}."
                 )
         check_plugin_config(self.plugin_config)
 

@@ -67,6 +67,11 @@ def build_engine_dir(
     """
     checkpoint, asked = Path(checkpoint_dir), build_config or BuildConfig()
     tell = progress or _silent
+    if asked.dry_run:
+        raise ConfigError(
+            "dry_run=True builds nothing, so there is no engine directory to write. Use check_build (`trtllm-ext build "
+            "--dry_run`) to check a checkpoint, or leave dry_run out."
+        )
     if Path(output_dir).resolve() == checkpoint.resolve():
         raise BuildError(f"output_dir {output_dir} is the checkpoint itself; give another directory.")
     with replaced_directory(output_dir, ENGINE_DIRECTORY) as staging:

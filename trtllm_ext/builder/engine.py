@@ -19,6 +19,8 @@ from trtllm_ext.runtime.envelope import Envelope, TensorSummary, engine_name, en
 from trtllm_ext.runtime.json_files import canonical_digest, parse_json_object, to_json
 from trtllm_ext.version import __version__
 
+_NOT_STORED = ("dry_run", "visualize_network")
+
 
 @dataclass(frozen=True)
 class EngineConfig:
@@ -34,12 +36,13 @@ class EngineConfig:
     build_id: str = field(default_factory=lambda: secrets.token_hex(16))
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form."""
+        """The JSON form. What tells of the act of building and not of the engine is left out."""
+        build_config = self.build_config.to_dict()
         return {
             "version": self.version,
             "build_id": self.build_id,
             "pretrained_config": self.pretrained_config,
-            "build_config": self.build_config.to_dict(),
+            "build_config": {name: build_config[name] for name in build_config if name not in _NOT_STORED},
         }
 
     @classmethod
