@@ -23,7 +23,7 @@ from trtllm_ext.embedded.plan import (
     write_plan,
 )
 from trtllm_ext.embedded.plan.layout import CHUNK_BYTES, PAGE_BYTES
-from trtllm_ext.embedded.plan.onnx_model import Initializer, external_initializers, packed_initializers
+from trtllm_ext.embedded.plan.onnx_model import Initializer, external_initializers, lasting_initializers
 from trtllm_ext.errors import BuildError, EngineError
 
 BUDGET_S = 10
@@ -254,20 +254,26 @@ def test_external_initializers_are_read_without_onnx():
     }
 
 
-def test_only_right_operands_of_products_that_nothing_else_reads_are_packed():
+def test_what_lasts_is_all_but_right_operands_of_products_and_what_is_folded():
     nodes = [
         node("MatMul", "x", "w"),
         node("Gemm", "x", "gemm", "bias"),
-        node("FusedMatMul", "left", "fused"),
+        node("FusedMatMul", "left", "fused", "x"),
         node("MatMul", "x", "tied"),
         node("Gather", "tied", "x"),
         node("MatMul", "x", "batched"),
         node("MatMul", "x", "half"),
         node("Gather", "table", "x"),
+        node("Cast", "cast"),
+        onnx.helper.make_node("Cast", ["seen"], ["folded"]),
+        onnx.helper.make_node("Reshape", ["folded", "inside"], ["shaped"]),
+        node("Add", "shaped", "x"),
+        node("Gather", "seen", "x"),
     ]
-    names = ["w", "gemm", "bias", "left", "fused", "tied", "half", "table", "unused"]
+    lasting = {"bias", "left", "tied", "batched", "half", "table", "seen"}
+    names = [*lasting, "w", "gemm", "fused", "cast", "unused"]
     shapes = {**dict.fromkeys(names, (2, 2)), "batched": (2, 2, 2)}
-    assert packed_initializers(model_of(nodes, shapes, {"half": 10})) == {"w", "gemm", "fused"}
+    assert lasting_initializers(model_of(nodes, shapes, {"half": 10})) == lasting
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)

@@ -12,7 +12,7 @@ from trtllm_ext.errors import EngineError
 # Field numbers of onnx.proto, and TensorProto.DataLocation.EXTERNAL.
 _GRAPH = 7
 _NODE, _INITIALIZER = 1, 5
-_NODE_INPUT, _NODE_OP = 1, 4
+_NODE_INPUT, _NODE_OUTPUT, _NODE_OP = 1, 2, 4
 _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_LOCATION = 1, 2, 8, 14
 _EXTERNAL = 1
 
@@ -37,23 +37,34 @@ def external_initializers(model: memoryview) -> Mapping[str, Initializer]:
     return {name: initializer for name, initializer, is_external in found if is_external}
 
 
-def packed_initializers(model: memoryview) -> set[str]:
-    """External initializers that ONNX Runtime packs into memory of its own, and after that never reads again.
+def lasting_initializers(model: memoryview) -> set[str]:
+    """External initializers that are still read in runs after ONNX Runtime has folded and packed what it can.
 
-    These are float matrices that are right operands of products and nothing else.
+    It folds what is computed from constants alone, and packs float matrices that are right operands of products.
+    model: as accepted by `external_initializers()`.
     """
-    packed, others = set(), set()
+    external = external_initializers(model)
+    constants = {_initializer(value)[0] for value in _graph_fields(model, _INITIALIZER)}
+    lasting = set()
     for node in _graph_fields(model, _NODE):
         fields = list(_fields(node))
-        inputs = [_text(value) for number, value in fields if number == _NODE_INPUT]
+        inputs, outputs = (
+            [_text(value) for number, value in fields if number == wanted]
+            for wanted in (_NODE_INPUT, _NODE_OUTPUT)
+        )
+        if constants.issuperset(inputs):
+            constants.update(outputs)
+            continue
         is_product = any(number == _NODE_OP and _text(value) in _PRODUCTS for number, value in fields)
         for position, name in enumerate(inputs):
-            (packed if is_product and position == 1 else others).add(name)
-    return {
-        name
-        for name, initializer in external_initializers(model).items()
-        if name in packed - others and initializer.onnx_type == _FLOAT and len(initializer.shape) == 2
-    }
+            is_packed = is_product and position == 1 and name in external and _is_float_matrix(external[name])
+            if name in external and not is_packed:
+                lasting.add(name)
+    return lasting
+
+
+def _is_float_matrix(initializer: Initializer) -> bool:
+    return initializer.onnx_type == _FLOAT and len(initializer.shape) == 2
 
 
 def _graph_fields(model: memoryview, wanted: int) -> Iterator[memoryview]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from trtllm_ext.embedded.plan import OnnxStep, Plan, ProfileRecord, TensorRecord, read_plan
-from trtllm_ext.embedded.plan.onnx_model import Initializer, external_initializers
+from trtllm_ext.embedded.plan.onnx_model import Initializer, external_initializers, lasting_initializers
 from trtllm_ext.embedded.plan.steps import onnx_steps
 from trtllm_ext.embedded.rules.program import ShapeProgram
 from trtllm_ext.embedded.running.sessions import LoadMode, SegmentSession, SharedWeight, open_session
@@ -155,10 +155,15 @@ def _open_segment(plan: Plan, index: int, mode: LoadMode) -> SegmentSession:
         raise EngineError(
             f"segment {index} of the engine has other weights than its header says: names, types or shapes differ."
         )
-    weights = [
-        SharedWeight(weight.name, weight.onnx_type, weight.shape, plan.weight(weight.block), weight.is_folded)
-        for weight in table
-    ]
+    # Prepacked, an engine reads nothing from its plan any more: most weights are in memory of ONNX Runtime then, and
+    # the others are copied.
+    copied = lasting_initializers(plan.segment(index)) if mode == "prepack" else set()
+    weights = []
+    for weight in table:
+        data = plan.weight(weight.block)
+        if weight.name in copied:
+            data = data.copy()
+        weights.append(SharedWeight(weight.name, weight.onnx_type, weight.shape, data, weight.is_folded))
     process_pool = shares_process_pool(len(plan.header.segments))
     return open_session(bytes(plan.segment(index)), weights, mode, process_pool)
 

@@ -15,6 +15,9 @@ class Runtime:
     `load_mode` is ours: `prepack` (the default) packs weights for the fastest runs and takes as much memory again;
     `mapped` uses weights where they lie, so an engine in a mapped file loads at once and processes share its memory,
     and runs are slower. It counts for engines deserialized after it is set.
+
+    Runs of a prepacked engine do not read the file it came from; those of a mapped one do, as `serialize()` does in
+    both modes. So replace the file of an engine in use by renaming another one over it, never write into it.
     """
 
     def __init__(self, logger: ILogger) -> None:
@@ -43,8 +46,8 @@ class Runtime:
     def deserialize_cuda_engine(self, serialized_engine: Any) -> ICudaEngine | None:
         """The engine in `serialized_engine`, anything with the buffer protocol.
 
-        A mapped file or read-only memory is used where it is and must not change while the engine lives; other
-        memory is copied. Every byte is checked. None, with the reason in the log, if the engine is damaged,
+        A mapped file or read-only memory is used where it is and must not change while the engine lives (see the
+        class for files); other memory is copied. Every byte is checked. None, with the reason in the log, if the engine is damaged,
         foreign, or of another version.
         """
         try:
