@@ -1,5 +1,6 @@
 """Sessions: right numbers, no copies, and a clear refusal of everything that does not fit."""
 
+import re
 import threading
 from collections import OrderedDict
 
@@ -10,6 +11,7 @@ from small_engines import HIDDEN, build, packed
 import trtllm_ext as tx
 from trtllm_ext.errors import EngineError, InputError
 from trtllm_ext.graph import functional
+from trtllm_ext.runtime.run_failure import explain_failure
 
 BUDGET_S = 25
 
@@ -373,6 +375,33 @@ def test_inputs_that_do_not_fit_each_other():
     with pytest.raises(InputError, match=r"the inputs do not fit each other: a \(3, 8\), b \(2, 8\)"):
         session.run({"a": tokens(3), "b": tokens(2)})
     assert session.run({"a": tokens(2), "b": tokens(2)})["y"].shape == (2, 2 * HIDDEN)
+
+
+@pytest.mark.parametrize("index", [5, -6])
+def test_an_index_beyond_its_table_is_told_as_a_sentence(index):
+    def define():
+        ids = tx.Tensor(name="ids", dtype="int32", shape=[-1], dim_range=OrderedDict(num_tokens=[[1, 2, 4]]))
+        table = functional.constant(np.ones((5, HIDDEN), np.float32))
+        functional.embedding(ids, table).mark_output("y", "float32")
+
+    session = tx.Session.from_serialized_engine(build(define))
+    with pytest.raises(EngineError) as caught:
+        session.run({"ids": np.array([0, index], np.int32)})
+    told = re.sub("layer '.*GATHER_0'", "layer '...GATHER_0'", str(caught.value))
+    assert told == (
+        f"the engine failed while running: layer '...GATHER_0' was given the index {index}, but what it looks up has "
+        f"5 entries, 0 to 4. Where these are token ids, they must come from the model's own tokenizer."
+    )
+    assert session.run({"ids": np.array([0, 4], np.int32)})["y"].shape == (2, HIDDEN)
+
+
+def test_other_failures_name_layer_and_operator():
+    logged = (
+        "execute_async_v3: the run failed: Non-zero status code returned while running Mul node. "
+        "Name:'M/mul_L3/PROD_0/Mul' Status Message: 3 by 5"
+    )
+    assert explain_failure(logged) == "layer 'M/mul_L3/PROD_0' (Mul) failed: 3 by 5"
+    assert explain_failure("CUDA error 700") == "CUDA error 700"
 
 
 def test_what_is_no_engine(engine):

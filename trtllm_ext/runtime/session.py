@@ -12,6 +12,7 @@ from trtllm_ext.runtime.bindings import Bindings
 from trtllm_ext.runtime.engine_dir import EngineDir
 from trtllm_ext.runtime.memory import DeviceMemory, HostMemory, Memory
 from trtllm_ext.runtime.ports import ports_of, profile_shapes
+from trtllm_ext.runtime.run_failure import explain_failure
 from trtllm_ext.runtime.tensor_info import TensorInfo
 from trtllm_ext.runtime.tensors import Shape
 from trtllm_ext.runtime.trt_log import recording_logger
@@ -222,7 +223,10 @@ class Session:
                 raise
             if not done:
                 bindings.forget()
-                raise EngineError(f"{self._source()} failed while running{bindings.said(mark)}.")
+                said = bindings.said(mark).removeprefix(": ")
+                raise EngineError(
+                    f"{self._source()} failed while running: {explain_failure(said or 'no reason was logged')}."
+                )
             if not self._memory.reads_in_place:
                 self._memory.finish(results, stream)
             return results
