@@ -38,12 +38,11 @@ def test_neutral_values_are_taken(build):
         "--kv_cache_type disabled --paged_kv_cache disable --max_draft_len 0 --logits_dtype float32 "
         "--remove_input_padding enable --context_fmha enable --tokens_per_block 64 --multiple_profiles disable "
         "--gemm_plugin disable --nccl_plugin auto --bert_attention_plugin disable --gpt_attention_plugin disable "
-        "--moe_plugin disable --use_fused_mlp disable --auto_parallel 1 --gpus_per_node 8 --monitor_memory"
+        "--moe_plugin disable --use_fused_mlp disable --auto_parallel 1 --gpus_per_node 8"
     )
     assert code == 0, said
     assert config["max_beam_width"] == 1
     assert config["kv_cache_type"] == "disabled"
-    assert config["monitor_memory"] is True
     assert config["plugin_config"]["gemm_plugin"] is False
     assert config["plugin_config"]["nccl_plugin"] == "auto"
     assert config["plugin_config"]["tokens_per_block"] == 64
@@ -72,6 +71,7 @@ def test_plugin_flags_win_over_the_file(build, tmp_path):
         ("--gemm_plugin float16", "gemm_plugin='float16' asks for a plugin, and this build has none"),
         ("--nccl_plugin bfloat16", "nccl_plugin='bfloat16' asks for a plugin"),
         ("--weight_streaming", "weight_streaming=True is not offered by this package"),
+        ("--monitor_memory", "monitor_memory=True is not offered by this package"),
         ("--strip_plan", "use_strip_plan=True is not offered by this package"),
         ("--workers 2", "--workers 2 is refused: the engines of all ranks are built one after the other"),
         ("--logits_dtype float16", "--logits_dtype float16 is refused: no model of this package has logits"),
