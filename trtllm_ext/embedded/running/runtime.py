@@ -47,12 +47,12 @@ class Runtime:
         """The engine in `serialized_engine`, anything with the buffer protocol.
 
         A mapped file or read-only memory is used where it is and must not change while the engine lives (see the
-        class for files); other memory is copied. Every byte is checked. None, with the reason in the log, if the engine is damaged,
-        foreign, or of another version.
+        class for files); other memory is copied. Every byte is checked. None, with the reason in the log, if the
+        engine is damaged, foreign, or of another version, or if its memory cannot be read.
         """
         try:
             return ICudaEngine(load_plan(serialized_engine, self._load_mode), self._logger)
-        except (EngineError, ConfigError) as error:
+        except (EngineError, ConfigError, OSError) as error:
             self._logger.log(ILogger.ERROR, f"deserialize_cuda_engine: {error}")
         except MemoryError:
             self._logger.log(

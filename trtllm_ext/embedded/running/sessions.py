@@ -2,13 +2,12 @@
 
 Weights reach a session as initializers shared by pointer, so a model is loaded without one byte of them being read
 or copied (measured: a 1 GB model in 13 ms and 9 MB of memory without prepacking). The model itself still says that
-they lie in a file; that file is an empty placeholder, so an optimisation that wants to look at a weight fails
-instead of seeing something else. Weights that such an optimisation is meant to see are handed over a second time, as
-external initializers, which copies them while the session is being made.
+they lie in a file; that file is an empty placeholder in this package, so loading writes nothing, and an optimisation
+that wants to look at a weight fails instead of seeing something else. Weights that such an optimisation is meant to
+see are handed over a second time, as external initializers, which copies them while the session is being made.
 """
 
 import functools
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +23,9 @@ if TYPE_CHECKING:
 
 LoadMode = Literal["prepack", "mapped"]
 
-# The file that models name as the place of their weights.
+# The file that models name as the place of their weights, and the folder where an empty one lies.
 WEIGHTS_FILE = "weights"
+_PLACEHOLDER = Path(__file__).parent / "placeholder"
 # They would turn weights into new weights in private memory.
 _WEIGHT_OPTIMIZERS = ("ConstantFolding", "FuseFp16InitializerToFp32NodeTransformer")
 _FATAL_ONLY = 4
@@ -69,33 +69,31 @@ def open_session(
 
     values = {weight.name: _value(weight) for weight in weights}
     inject = {weight.name for weight in weights if weight.is_folded and mode == "prepack"}
-    with tempfile.TemporaryDirectory(prefix="trtllm_ext-") as folder:
-        (Path(folder) / WEIGHTS_FILE).touch()
-        while True:
-            options = _options(mode, folder, process_pool)
-            for name, value in values.items():
-                options.add_initializer(name, value)
-            if inject:
-                options.add_external_initializers(sorted(inject), [values[name] for name in sorted(inject)])
-            try:
-                session = onnxruntime.InferenceSession(
-                    model,
-                    options,
-                    providers=["CPUExecutionProvider"],
-                    enable_fallback=0,
-                )
-            except Exception as error:
-                # Its exceptions have no common base. One that is about threads says that somebody else in this
-                # process made the process's pool, which then is the only one allowed. One that is about the
-                # placeholder is cured by handing every weight over. Anything else is about the model.
-                if _POOL_OF_PROCESS in str(error) and not process_pool:
-                    process_pool = True
-                    continue
-                if _READ_OF_PLACEHOLDER not in str(error) or len(inject) == len(values):
-                    raise EngineError(f"ONNX Runtime refuses a part of the engine: {brief(error)}") from error
-                inject = set(values)
-            else:
-                return SegmentSession(session, (options, values, weights))
+    while True:
+        options = _options(mode, process_pool)
+        for name, value in values.items():
+            options.add_initializer(name, value)
+        if inject:
+            options.add_external_initializers(sorted(inject), [values[name] for name in sorted(inject)])
+        try:
+            session = onnxruntime.InferenceSession(
+                model,
+                options,
+                providers=["CPUExecutionProvider"],
+                enable_fallback=0,
+            )
+        except Exception as error:
+            # Its exceptions have no common base. One that is about threads says that somebody else in this
+            # process made the process's pool, which then is the only one allowed. One that is about the
+            # placeholder is cured by handing every weight over. Anything else is about the model.
+            if _POOL_OF_PROCESS in str(error) and not process_pool:
+                process_pool = True
+                continue
+            if _READ_OF_PLACEHOLDER not in str(error) or len(inject) == len(values):
+                raise EngineError(f"ONNX Runtime refuses a part of the engine: {brief(error)}") from error
+            inject = set(values)
+        else:
+            return SegmentSession(session, (options, values, weights))
 
 
 def brief(error: Exception) -> str:
@@ -114,7 +112,7 @@ def _value(weight: SharedWeight) -> "onnxruntime.OrtValue":
     return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array, weight.onnx_type)
 
 
-def _options(mode: LoadMode, folder: str, process_pool: bool) -> "onnxruntime.SessionOptions":
+def _options(mode: LoadMode, process_pool: bool) -> "onnxruntime.SessionOptions":
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -125,7 +123,9 @@ def _options(mode: LoadMode, folder: str, process_pool: bool) -> "onnxruntime.Se
     else:
         options.intra_op_num_threads = num_threads()
         options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", str(_PLACEHOLDER)
+    )
     _make_process_arena()
     options.add_session_config_entry("session.use_env_allocators", "1")
     if mode == "mapped":
