@@ -219,3 +219,62 @@ def test_mapped_engines_take_no_private_memory(built, tmp_path):
     weights_mb = large.nbytes / 2**20
     assert private_mb("mapped") < 0.1 * weights_mb
     assert 0.9 * weights_mb < private_mb("prepack") < 1.3 * weights_mb
+
+
+# Without what is usually there
+
+
+def test_engines_are_loaded_without_a_folder_to_write_to(built, log, monkeypatch):
+    import tempfile
+
+    def no_folder(*_, **__):
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "_get_default_tempdir", no_folder)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    model, plan = built
+    check(model, context_of(plan, log))
+    builder = trt.Builder(log)
+    network = strongly_typed(builder)
+    network.mark_output(network.add_identity(network.add_input("x", trt.float32, (2,))).get_output(0))
+    assert builder.build_serialized_network(network, builder.create_builder_config()) is None
+    assert "cannot be written to a temporary file: No usable temporary directory" in log.last
+
+
+def test_models_find_the_placeholder_of_their_weights():
+    from trtllm_ext.embedded.running import sessions
+    from trtllm_ext.lowering import WEIGHTS_LOCATION
+
+    assert (sessions._PLACEHOLDER / WEIGHTS_LOCATION).read_bytes() == b""
+
+
+def released(plan):
+    view = memoryview(bytes(plan))
+    view.release()
+    return view
+
+
+def closed(plan):
+    memory = mmap.mmap(-1, len(plan))
+    memory.close()
+    return memory
+
+
+def fortran(plan):
+    length = len(plan) // 2 * 2
+    array = np.asfortranarray(np.frombuffer(plan, np.uint8, length).reshape(2, -1))
+    array.flags.writeable = False
+    return array
+
+
+@pytest.mark.parametrize(
+    "make, reason",
+    [
+        (released, "cannot be read: operation forbidden on released memoryview"),
+        (closed, "cannot be read: mmap closed"),
+        (fortran, "contiguous bytes, not as a strided buffer"),
+    ],
+)
+def test_memory_that_cannot_be_read_is_refused(built, log, make, reason):
+    assert trt.Runtime(log).deserialize_cuda_engine(make(built[1])) is None
+    assert reason in log.last

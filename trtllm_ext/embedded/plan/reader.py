@@ -87,9 +87,9 @@ def read_plan(buffer: memoryview) -> Plan:
     buffer: contiguous bytes that stay unchanged for as long as the plan is used.
     Raises EngineError with the reason if it is no plan, not whole, damaged, or of another version.
     """
-    view = buffer.toreadonly().cast("B") if buffer.contiguous else None
-    if view is None:
+    if not buffer.c_contiguous:
         raise EngineError("the engine must be given as contiguous bytes.")
+    view = buffer.toreadonly().cast("B")
     layout = Layout.unpack(view)
     trailer = bytes(view[layout.trailer_offset : layout.file_bytes])
     body, own_digest = trailer[:-DIGEST_BYTES], trailer[-DIGEST_BYTES:]

@@ -88,7 +88,9 @@ def _stable_view(buffer: Any) -> memoryview:
         raise EngineError(
             f"an engine is given as bytes or a buffer, not as {type(buffer).__name__}."
         ) from None
-    if not view.contiguous:
+    except (ValueError, BufferError) as error:
+        raise EngineError(f"the memory given for the engine cannot be read: {error}.") from None
+    if not view.c_contiguous:
         raise EngineError("an engine is given as contiguous bytes, not as a strided buffer.")
     if view.readonly or isinstance(buffer, mmap.mmap):
         return view
