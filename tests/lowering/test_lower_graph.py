@@ -325,3 +325,15 @@ def test_models_load_in_every_session():
     assert self_contained(segment).opset_import[0].version == 21
     for level in ("DISABLE_ALL", "BASIC", "EXTENDED", "ALL"):
         session_of(segment, level)
+
+
+def test_a_name_given_to_a_dimension_is_never_another_inputs_length():
+    net = Net()
+    x, other = net.input("x", "FLOAT", (-1,)), net.input("other", "FLOAT", (-1,))
+    other.set_dimension_name(0, "x.0")
+    head = net.network.add_slice(other, (0,), (0,), (1,))
+    head.set_input(2, net.op("shape", x))
+    net.mark(net.op("reduce", head.get_output(0), net.trt.ReduceOperation.SUM, 1, True))
+    assert net.run({"x": np.ones(2, np.float32), "other": np.ones(5, np.float32)})["y"].tolist() == [2]
+    names = [info.type.tensor_type.shape.dim[0].dim_param for info in net.segment().model.graph.input]
+    assert len(set(names)) == 2

@@ -15,7 +15,7 @@ from trtllm_ext.lowering.element_types import (
     numpy_type_of,
 )
 from trtllm_ext.lowering.steps import WEIGHTS_LOCATION, OnnxSegment, Weight
-from trtllm_ext.lowering.values import Value, constant
+from trtllm_ext.lowering.values import Symbol, Value, constant
 
 OPSET = 21
 IR_VERSION = 10
@@ -49,7 +49,7 @@ class Emitter:
         self._casts: dict[tuple[str, int], Value] = {}
         self._constants: dict[tuple[Any, ...], str] = {}
         self._stored: dict[tuple[int, int, int], Value] = {}
-        self._input_symbols: set[str] = set()
+        self._dim_params: dict[Symbol, str] = {}
         self._descriptions: dict[str, onnx.ValueInfoProto] = {}
         self._transposed: dict[str, tuple[Value, tuple[int, ...]]] = {}
         self._cast_key: dict[str, tuple[str, int]] = {}
@@ -73,11 +73,13 @@ class Emitter:
 
     # Inputs and outputs
 
-    def input(self, name: str, onnx_type: int, shape: tuple[int, ...], dim_names: Sequence[str]) -> Value:
-        """Declare an input of the graph; `dim_names` are for the dimensions that `shape` has as -1."""
-        symbols = tuple(None if length >= 0 else dim_names[axis] for axis, length in enumerate(shape))
-        self._input_symbols.update(symbol for symbol in symbols if symbol is not None)
-        value = Value(name, onnx_type, shape, symbols=symbols)
+    def input(self, name: str, onnx_type: int, shape: tuple[int, ...], symbols: Sequence[Symbol]) -> Value:
+        """Declare an input of the graph; `symbols` are for the dimensions that `shape` has as -1."""
+        unknown = tuple(None if length >= 0 else symbols[axis] for axis, length in enumerate(shape))
+        for symbol in unknown:
+            if symbol is not None and symbol not in self._dim_params:
+                self._dim_params[symbol] = self._new_dim_param(str(symbol))
+        value = Value(name, onnx_type, shape, symbols=unknown)
         self._inputs.append(self._described(name, value))
         self.reserve(name)
         return value
@@ -89,10 +91,16 @@ class Emitter:
 
     def _described(self, name: str, value: Value) -> onnx.ValueInfoProto:
         dims = [
-            length if isinstance(length, int) or length in self._input_symbols else None
-            for length in value.lengths
+            self._dim_params.get(length) if isinstance(length, Symbol) else length for length in value.lengths
         ]
         return helper.make_tensor_value_info(name, value.onnx_type, dims)
+
+    def _new_dim_param(self, wanted: str) -> str:
+        # To ONNX Runtime equal strings are equal lengths.
+        taken, name = set(self._dim_params.values()), wanted
+        while name in taken:
+            name += "'"
+        return name
 
     def output(self, name: str, value: Value) -> None:
         """Declare `value` an output of the graph under the reserved `name`."""

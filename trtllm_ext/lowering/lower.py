@@ -23,7 +23,7 @@ from trtllm_ext.lowering.registry import lowering_of
 from trtllm_ext.lowering.shape_values import elements_of
 from trtllm_ext.lowering.steps import Lowered
 from trtllm_ext.lowering.symbols import symbols_of
-from trtllm_ext.lowering.values import Value
+from trtllm_ext.lowering.values import Symbol, Value
 
 # Layers whose shape may depend on the values of a shape tensor, which ONNX Runtime does not always follow.
 _NOT_INFERRED = frozenset({"SHUFFLE", "SLICE", "FILL"})
@@ -54,8 +54,11 @@ def _input(emitter: Emitter, tensor: Any) -> Value:
     name: str = tensor.name
     shape = tuple(tensor.shape)
     get_name = getattr(tensor, "get_dimension_name", lambda axis: None)
-    dim_names = [get_name(axis) or f"{name}.{axis}" for axis in range(len(shape))]
-    return emitter.input(name, onnx_type_of(tensor.dtype, f"network input {name!r}"), shape, dim_names)
+    given = [get_name(axis) for axis in range(len(shape))]
+    symbols = [
+        Symbol(name, axis) if dim_name is None else Symbol(dim_name) for axis, dim_name in enumerate(given)
+    ]
+    return emitter.input(name, onnx_type_of(tensor.dtype, f"network input {name!r}"), shape, symbols)
 
 
 def _lower_layer(layer: Layer) -> Value:

@@ -1,4 +1,4 @@
-"""Names for lengths that are known only at run time.
+"""Symbols for lengths that are known only at run time.
 
 Dimensions of the network's inputs have names; equal names are equal lengths. Following them through the layers tells
 ONNX Runtime that two operands have one shape, without which it does not fuse a residual with its norm, and tells the
@@ -10,19 +10,19 @@ from math import prod
 
 from trtllm_ext.lowering.layer import Layer
 from trtllm_ext.lowering.reduction import axes_of_mask
-from trtllm_ext.lowering.values import Element, Value
+from trtllm_ext.lowering.values import Element, Symbol, Value
 
 Lengths = tuple[Element, ...] | None
 
 
-def symbols_of(layer: Layer, value: Value) -> tuple[str | None, ...]:
-    """A name for each length of a layer's result that is not known; one of its own where no other fits."""
+def symbols_of(layer: Layer, value: Value) -> tuple[Symbol | None, ...]:
+    """A symbol for each length of a layer's result that is not known; one of its own where no other fits."""
     follow = _FOLLOW.get(layer.view.kind)
     lengths = None if follow is None else follow(layer)
     if lengths is None or len(lengths) != value.ndim:
         lengths = (None,) * value.ndim
     return tuple(
-        None if known >= 0 else length if isinstance(length, str) else f"{value.name}.{axis}"
+        None if known >= 0 else length if isinstance(length, Symbol) else Symbol(value.name, axis)
         for axis, (known, length) in enumerate(zip(value.shape, lengths, strict=True))
     )
 
@@ -35,7 +35,7 @@ def _broadcast(*shapes: tuple[Element, ...]) -> Lengths:
 
 def _broadcast_length(lengths: tuple[Element, ...]) -> Element:
     longer = {length for length in lengths if length != 1}
-    # Of two different names either may turn out to be 1.
+    # Of two different symbols either may turn out to be 1.
     return longer.pop() if len(longer) == 1 else (None if longer else 1)
 
 
@@ -78,7 +78,7 @@ def _gather(layer: Layer) -> Lengths:
 def _concatenation(layer: Layer) -> Lengths:
     shapes = [layer.raw(index).lengths for index in range(len(layer.values))]
     axis = int(layer.api.axis)
-    # Lengths beside the axis are equal by the rules of the layer: any that is named will do.
+    # Lengths beside the axis are equal by the rules of the layer: any that has a symbol will do.
     return tuple(
         None if place == axis else next((length for length in column if length is not None), None)
         for place, column in enumerate(zip(*shapes, strict=True))
@@ -104,18 +104,18 @@ def _shuffle(layer: Layer) -> Lengths:
     reshaped: list[Element] = []
     for axis, length in enumerate(shape):
         element = source[axis] if wanted[axis] == 0 and copied and axis < len(source) else wanted[axis]
-        reshaped.append(length if length >= 0 else element if isinstance(element, str) else None)
+        reshaped.append(length if length >= 0 else element if isinstance(element, Symbol) else None)
     reshaped = _with_the_rest(source, reshaped)
     return tuple(reshaped[origin] for origin in out)
 
 
 def _with_the_rest(source: tuple[Element, ...], reshaped: list[Element]) -> list[Element]:
-    """The one length that a reshape leaves open is the name that only the input has, if the numbers agree."""
+    """The one length that a reshape leaves open is the symbol that only the input has, if the numbers agree."""
     if reshaped.count(None) != 1 or None in source:
         return reshaped
-    left = [length for length in source if isinstance(length, str)]
+    left = [length for length in source if isinstance(length, Symbol)]
     for length in reshaped:
-        if isinstance(length, str):
+        if isinstance(length, Symbol):
             if length not in left:
                 return reshaped
             left.remove(length)

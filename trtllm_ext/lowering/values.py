@@ -11,9 +11,23 @@ from trtllm_ext.lowering.element_types import onnx_type_of_numpy
 MAX_FOLLOWED = 16
 
 
-# A length, or an element of a shape tensor: a number, the name of a length known only at run time (equal names stand
-# for equal lengths), or unknown.
-Element = int | str | None
+@dataclass(frozen=True, slots=True)
+class Symbol:
+    """A length known only at run time; equal symbols stand for equal lengths.
+
+    `name` is what the network calls the dimension, or with an `axis` the tensor whose length it is. So no name that
+    a network gives can be taken for a length that has none.
+    """
+
+    name: str
+    axis: int | None = None
+
+    def __str__(self) -> str:
+        return self.name if self.axis is None else f"{self.name}.{self.axis}"
+
+
+# A length, or an element of a shape tensor: a number, a length known only at run time, or unknown.
+Element = int | Symbol | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +36,7 @@ class Value:
 
     `shape` has -1 where a length is not known. A constant has `data`, a 1-D array that borrows its owner's memory;
     it becomes an initializer in the shape in which it is used. `elements` is what is known about the elements of a
-    small 1-D or 0-d integer tensor, `symbols` the names of the lengths that are not known (empty: none is named).
+    small 1-D or 0-d integer tensor, `symbols` stand for the lengths that are not known (empty: none has one).
     """
 
     name: str
@@ -30,7 +44,7 @@ class Value:
     shape: tuple[int, ...]
     data: np.ndarray[Any, Any] | None = None
     elements: tuple[Element, ...] | None = None
-    symbols: tuple[str | None, ...] = ()
+    symbols: tuple[Symbol | None, ...] = ()
 
     @property
     def ndim(self) -> int:
@@ -44,9 +58,11 @@ class Value:
 
     @property
     def lengths(self) -> tuple[Element, ...]:
-        """The lengths: numbers, names, or None."""
-        names = self.symbols or (None,) * self.ndim
-        return tuple(length if length >= 0 else name for length, name in zip(self.shape, names, strict=True))
+        """The lengths: numbers, symbols, or None."""
+        symbols = self.symbols or (None,) * self.ndim
+        return tuple(
+            length if length >= 0 else symbol for length, symbol in zip(self.shape, symbols, strict=True)
+        )
 
     def reshaped(self, shape: tuple[int, ...]) -> "Value":
         """The same constant in another static shape of equal volume."""
