@@ -337,3 +337,22 @@ def test_a_name_given_to_a_dimension_is_never_another_inputs_length():
     assert net.run({"x": np.ones(2, np.float32), "other": np.ones(5, np.float32)})["y"].tolist() == [2]
     names = [info.type.tensor_type.shape.dim[0].dim_param for info in net.segment().model.graph.input]
     assert len(set(names)) == 2
+
+
+def test_a_bias_of_a_product_may_be_a_weight_in_another_shape():
+    bias = np.random.default_rng(0).standard_normal((1, 512)).astype(np.float32)
+    weight = np.random.default_rng(1).standard_normal((512, 8)).astype(np.float32)
+    net = Net()
+    x, none, turned = (
+        net.input("x", "FLOAT", (-1, 8)),
+        net.trt.MatrixOperation.NONE,
+        net.trt.MatrixOperation.TRANSPOSE,
+    )
+    row, sum_of = net.constant(bias), net.trt.ElementWiseOperation.SUM
+    net.mark(net.op("concatenation", [row, row]), "rows")
+    product = net.op("matrix_multiply", x, none, net.constant(weight), turned)
+    net.mark(net.op("elementwise", product, row, sum_of))
+    a = np.ones((3, 8), np.float32)
+    got = net.run({"x": a})
+    np.testing.assert_allclose(got["y"], a @ weight.T + bias, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(got["rows"], np.concatenate([bias, bias]))

@@ -142,13 +142,19 @@ class Emitter:
 
     def extend(self, value: Value, op_type: str, extra: Value) -> Value:
         """Turn the node that computes `value`, which nothing has read yet, into an `op_type` with one more input."""
-        node = self._producer[value.name]
+        node, before = self._producer[value.name], len(self._nodes)
         ref = self.ref(extra)
+        if len(self._nodes) > before:
+            # What the node now reads comes from a node behind it.
+            self._nodes.append(self._nodes.pop(self._position(node)))
         node.op_type, node.domain = op_type, ""
         node.input.append(ref)
         self._consumed.add(ref)
         self._bound.discard(value.name)
         return value
+
+    def _position(self, node: onnx.NodeProto) -> int:
+        return next(at for at in range(len(self._nodes) - 1, -1, -1) if self._nodes[at] is node)
 
     def rename(self, value: Value, wanted: str, *, reserved: bool) -> Value:
         """`value` under the name of a network tensor where that is possible without a copy.
