@@ -356,3 +356,11 @@ def test_a_bias_of_a_product_may_be_a_weight_in_another_shape():
     got = net.run({"x": a})
     np.testing.assert_allclose(got["y"], a @ weight.T + bias, rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(got["rows"], np.concatenate([bias, bias]))
+
+
+def test_a_tensor_without_a_name():
+    net = Net()
+    inner = net.op("unary", net.input("x", "FLOAT", (2,)), net.trt.UnaryOperation.NEG)
+    inner.name = ""
+    net.mark(net.op("unary", inner, net.trt.UnaryOperation.NEG))
+    assert net.run({"x": np.array([1, 2], np.float32)})["y"].tolist() == [1, 2]

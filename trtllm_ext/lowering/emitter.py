@@ -62,8 +62,8 @@ class Emitter:
         self._names.add(name)
 
     def unique(self, wanted: str) -> str:
-        """`wanted`, or the first `wanted_N` that is free."""
-        name = wanted
+        """`wanted`, or the first `wanted_N` that is free; to ONNX the empty name is none."""
+        name = wanted = wanted or "unnamed"
         while name in self._names:
             count = self._name_counts.get(wanted, 0) + 1
             self._name_counts[wanted] = count
