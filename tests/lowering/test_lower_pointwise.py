@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from lowered_net import FLOATS, INTS, NUMPY, Net, same_bits
 
+from trtllm_ext.lowering import LoweringError
+
 BUDGET_S = 20
 
 BINARY = {
@@ -249,3 +251,13 @@ def test_relu_of_integers(type_name):
     net = Net()
     net.mark(net.op("activation", net.input("a", type_name, a.shape), net.trt.ActivationType.RELU))
     same_bits(net.run({"a": a})["y"], np.maximum(a, 0))
+
+
+@pytest.mark.parametrize("operation", ["DIV", "FLOOR_DIV"])
+def test_a_divisor_with_a_zero_is_refused(operation):
+    net = Net()
+    divisor = net.constant(np.array([-1, 0], np.int32))
+    x = net.input("x", "INT32", (2,))
+    net.mark(net.op("elementwise", x, divisor, getattr(net.trt.ElementWiseOperation, operation)))
+    with pytest.raises(LoweringError, match="the divisor contains 0"):
+        net.lower()

@@ -4,6 +4,7 @@ from onnx import helper
 
 from trtllm_ext.lowering.element_types import BOOL, INT64
 from trtllm_ext.lowering.emitter import Emitter
+from trtllm_ext.lowering.errors import LoweringError
 from trtllm_ext.lowering.values import Value
 
 # b ** e overflows 64 bits from e = 64 on for every |b| > 1; for |b| <= 1 only the parity of e matters.
@@ -11,7 +12,12 @@ _EXPONENT_BITS = 6
 
 
 def divide(emitter: Emitter, a: Value, b: Value) -> Value:
-    """Quotient rounded toward zero, as in C. A zero divisor fails the run."""
+    """Quotient rounded toward zero, as in C. A zero divisor fails the run.
+
+    Raises LoweringError for a constant divisor that contains 0: ONNX Runtime may refuse to load such a model.
+    """
+    if 0 in (b.known_ints() or ()) or (b.data is not None and not b.data.all()):
+        raise LoweringError(f"layer {emitter.scope!r}: the divisor contains 0, so that every run would fail")
     known = None if b.data is None else b.array()
     if known is not None and not (known == -1).any():
         return emitter.map("Div", a, b)
