@@ -358,3 +358,18 @@ def test_elements_of_floats_survive_movement(tmp_path):
         y = net.op("slice", y, (1, 0), (6, 4), (1, 1))
         net.mark(y)
         same_bits(net.run({"a": a})["y"], np.concatenate([a.T, a.T])[1:7])
+
+
+@pytest.mark.parametrize("rows", [0, 2])
+@pytest.mark.parametrize("computed", [False, True])
+def test_a_copied_length_of_zero_beside_an_open_one(rows, computed):
+    net = Net()
+    x = net.input("a", "FLOAT", (-1, -1, 8))
+    layer = net.network.add_shuffle(x)
+    if computed:
+        layer.set_input(1, net.constant(np.array([0, -1])))
+    else:
+        layer.reshape_dims = (0, -1)
+    net.mark(layer.get_output(0))
+    a = np.arange(rows * 24, dtype=np.float32).reshape(rows, 3, 8)
+    np.testing.assert_array_equal(net.run({"a": a})["y"], a.reshape(rows, 24))

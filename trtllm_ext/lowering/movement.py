@@ -6,6 +6,7 @@ them together with ours, and with them a rounding.
 """
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 
@@ -89,11 +90,13 @@ def _reshaped(layer: Layer, value: Value, shape: tuple[int, ...]) -> Value:
     if all(length >= 0 for length in shape) and value.is_static:
         return reshape_to(layer.emitter, value, shape)
     target = [_target(layer, value, axis, shape, wanted, placeholder) for axis in range(len(shape))]
-    if target.count(-1) <= 1 and 0 not in shape:
+    # ONNX's -1 does not stand beside a length of 0, and one that is copied may turn out to be 0.
+    is_free = -1 not in target or 0 not in target
+    if target.count(-1) <= 1 and 0 not in shape and is_free:
         if tuple(target) == (0,) * value.ndim:
             return value
         dims_value, allow_zero = layer.emitter.ints(target), 0
-    elif layer.has(1):
+    elif layer.has(1) and (is_free or not placeholder or target.count(-1) > 1):
         dims_value, allow_zero = layer.emitter.cast(layer.raw(1), INT64), int(not placeholder)
     else:
         dims_value, allow_zero = _lengths(layer, value, shape, target), 1
@@ -125,15 +128,29 @@ def _target(
 
 
 def _lengths(layer: Layer, value: Value, shape: tuple[int, ...], target: Sequence[int]) -> Value:
-    """All lengths of a reshape's result as a tensor; a length that nothing determines is 0."""
+    """All lengths of a reshape's result as a tensor; an open one is what is left when copies are taken away."""
     emitter = layer.emitter
-    parts = [
-        unsqueeze(emitter, emitter.dim_of(value, axis), 0)
-        if shape[axis] < 0 and target[axis] == 0
-        else emitter.ints([max(shape[axis], 0)])
-        for axis in range(len(shape))
-    ]
+    copied = [axis for axis in range(len(shape)) if shape[axis] < 0 and target[axis] == 0]
+
+    def part(axis: int) -> Value:
+        if axis in copied:
+            return unsqueeze(emitter, emitter.dim_of(value, axis), 0)
+        return _rest(emitter, value, shape, copied) if shape[axis] < 0 else emitter.ints([shape[axis]])
+
+    parts = [part(axis) for axis in range(len(shape))]
     return emitter.node("Concat", parts, INT64, (len(parts),), axis=0)
+
+
+def _rest(emitter: Emitter, value: Value, shape: tuple[int, ...], copied: Sequence[int]) -> Value:
+    """The length that a reshape leaves open, 1-D: 0 if that is of no consequence."""
+    known = prod(length for length in shape if length >= 0)
+    if known == 0:
+        return emitter.ints([0])
+    rest = emitter.ints([1])
+    for axis in range(value.ndim):
+        if axis not in copied:
+            rest = emitter.map("Mul", rest, emitter.dim_of(value, axis))
+    return emitter.map("Div", rest, emitter.ints([known]))
 
 
 # Concatenation, gather, select
