@@ -370,3 +370,14 @@ def test_inputs_a_kind_does_not_have():
         "there is no input 1; there are 1",
     ]
     assert layer.num_inputs == 1
+
+
+def test_gather_of_a_length_from_the_end():
+    network = new_network()
+    x = add_input(network, (-1, 6, 4))
+    length = network.add_gather(network.add_shape(x).get_output(0), add_constant(network, [-2]), 0)
+    layer = network.add_shuffle(add_input(network, (24,)))
+    layer.set_input(
+        1, network.add_concatenation([length.get_output(0), add_constant(network, [4])]).get_output(0)
+    )
+    assert shape_of(layer.get_output(0)) == (6, 4)

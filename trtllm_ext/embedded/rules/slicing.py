@@ -272,6 +272,9 @@ def _element(
     else:
         row = indices[place[: indices.ndim - 1]]
         source = (*place[:leading], *row, *place[indices.ndim - 1 :])
-    if any(one is None or not 0 <= one < length for one, length in zip(source, data.shape, strict=True)):
+    # A negative index counts from the end.
+    if any(
+        one is None or not -length <= one < length for one, length in zip(source, data.shape, strict=True)
+    ):
         return None
     return data[source]
