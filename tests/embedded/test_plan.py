@@ -167,6 +167,7 @@ def put(*path_and_value):
         (put("tensors", {}), "an? .*dict.* at header.tensors, where a list"),
         (put("name", 3), "3 at header.name, where a string"),
         (put("strongly_typed", 1), "where true or false"),
+        (put("verbosity", "LOUD"), "'LOUD' as verbosity; there are LAYER_NAMES_ONLY, NONE, DETAILED"),
         (put("profiles", []), "no optimization profile"),
         (put("profiles", 0, "shapes", []), "does not cover exactly its inputs"),
         (put("profiles", 0, "shapes", 0, "min", [9, 2]), "no proper min <= opt <= max"),

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from trtllm_ext.embedded.enums import ProfilingVerbosity
 from trtllm_ext.embedded.plan import strict_json
 from trtllm_ext.embedded.plan.layout import WEIGHT_ALIGNMENT, Layout, align
 from trtllm_ext.embedded.plan.steps import Step, check_flow, step_from_json
@@ -175,6 +176,11 @@ class Header:
         names = [tensor.name for tensor in self.tensors]
         if len(set(names)) != len(names):
             raise EngineError("the engine's header lists a tensor twice.")
+        if self.verbosity not in ProfilingVerbosity.__members__:
+            raise EngineError(
+                f"the engine's header has {self.verbosity!r} as verbosity; there are "
+                f"{', '.join(ProfilingVerbosity.__members__)}."
+            )
         if self.plugins:
             raise EngineError(
                 f"the engine needs plugins ({', '.join(str(plugin.get('name')) for plugin in self.plugins)}), "
