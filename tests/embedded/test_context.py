@@ -415,6 +415,35 @@ def test_an_allocator_without_memory_stops_the_run(context, log):
     assert "the output allocator of 'y' gave no memory for 192 bytes" in log.last
 
 
+@pytest.mark.parametrize(
+    "method, act, reason",
+    [
+        ("reallocate_output_async", lambda: 1 / 0, "failed: division by zero"),
+        (
+            "reallocate_output_async",
+            lambda: "here",
+            "failed: 'str' object cannot be interpreted as an integer",
+        ),
+        (
+            "reallocate_output_async",
+            lambda: 64.0,
+            "failed: 'float' object cannot be interpreted as an integer",
+        ),
+        ("reallocate_output_async", lambda: -64, "gave no memory for 192 bytes"),
+        ("notify_shape", lambda: 1 / 0, "failed: division by zero"),
+    ],
+)
+def test_an_allocator_that_fails_stops_the_run(context, log, method, act, reason):
+    x = tokens(3)
+    context.set_input_shape("x", x.shape)
+    context.set_tensor_address("x", x.ctypes.data)
+    allocator = Allocator()
+    setattr(allocator, method, lambda *_: act())
+    context.set_output_allocator("y", allocator)
+    assert context.execute_async_v3(0) is False
+    assert f"the output allocator of 'y' {reason}" in log.last
+
+
 def test_inputs_that_nothing_reads_and_outputs_that_read_nothing(log):
     constant = np.arange(400, dtype=np.float32).reshape(20, 20)
 

@@ -285,12 +285,16 @@ class IExecutionContext:
 def _allocate(name: str, slot: Slot, shape: Shape, nbytes: int, stream: int) -> int:
     """Memory for an output from its allocator, which is told the shape."""
     allocator = slot.allocator
-    address = (
-        allocator.reallocate_output_async(name, slot.address, max(nbytes, 1), _ALIGNMENT, stream)
-        if allocator
-        else 0
-    )
-    if allocator is None or not address:
+    if allocator is None:
+        raise Refusal(f"output {name!r} has no output allocator.")
+    try:
+        address = index(
+            allocator.reallocate_output_async(name, slot.address, max(nbytes, 1), _ALIGNMENT, stream) or 0
+        )
+        if address > 0:
+            allocator.notify_shape(name, Dims(shape))
+    except Exception as error:  # the application's code may raise anything
+        raise Refusal(f"the output allocator of {name!r} failed: {brief(error)}") from error
+    if address <= 0:
         raise Refusal(f"the output allocator of {name!r} gave no memory for {nbytes} bytes.")
-    allocator.notify_shape(name, Dims(shape))
     return address

@@ -97,8 +97,8 @@ def open_session(
 
 
 def brief(error: Exception) -> str:
-    """What ONNX Runtime says, without the source locations in front."""
-    return " ".join(str(error).split())[:600]
+    """What an exception says, on one line; its kind if it says nothing."""
+    return " ".join(str(error).split())[:600] or type(error).__name__
 
 
 def _value(weight: SharedWeight) -> "onnxruntime.OrtValue":
