@@ -1,6 +1,7 @@
 """Optimization profiles: which shapes, and which values of shape inputs, an engine is built for."""
 
 from collections.abc import Iterable, Sequence
+from operator import index
 
 from trtllm_ext.embedded.types import Dims
 
@@ -24,7 +25,8 @@ class IOptimizationProfile:
     ) -> None:
         """Set the range of an input's shape.
 
-        Raises ValueError unless the three have one length and 0 <= min <= opt <= max holds in every dimension.
+        Raises ValueError unless the three have one length and 0 <= min <= opt <= max holds in every dimension, and
+        TypeError for lengths that are no integers of 64 bits.
         """
         given = _range(f"set_shape({input!r})", min, opt, max)
         if any(length < 0 for length in given[0]):
@@ -38,7 +40,8 @@ class IOptimizationProfile:
     def set_shape_input(self, input: str, min: Sequence[int], opt: Sequence[int], max: Sequence[int]) -> None:
         """Set the range of a shape input's values, element by element.
 
-        Raises ValueError unless the three have one length and min <= opt <= max holds for every element.
+        Raises ValueError unless the three have one length and min <= opt <= max holds for every element, and
+        TypeError for elements that are no integers of 64 bits.
         """
         self._values[input] = _range(f"set_shape_input({input!r})", min, opt, max)
 
@@ -63,7 +66,7 @@ class IOptimizationProfile:
 
 
 def _range(where: str, low: Iterable[int], opt: Iterable[int], high: Iterable[int]) -> Range:
-    minimum, optimum, maximum = (tuple(int(element) for element in bound) for bound in (low, opt, high))
+    minimum, optimum, maximum = (_integers(where, bound) for bound in (low, opt, high))
     if not len(minimum) == len(optimum) == len(maximum):
         raise ValueError(
             f"{where}: min={minimum}, opt={optimum} and max={maximum} do not have the same number of dimensions."
@@ -73,3 +76,13 @@ def _range(where: str, low: Iterable[int], opt: Iterable[int], high: Iterable[in
             f"{where}: min={minimum} <= opt={optimum} <= max={maximum} does not hold in every dimension."
         )
     return minimum, optimum, maximum
+
+
+def _integers(where: str, bound: Iterable[int]) -> tuple[int, ...]:
+    try:
+        given = tuple(index(element) for element in bound)
+    except TypeError:
+        raise TypeError(f"{where}: {bound!r} is not a sequence of integers.") from None
+    if not all(-(2**63) <= element < 2**63 for element in given):
+        raise TypeError(f"{where}: {given} has an element of more than 64 bits.")
+    return given
