@@ -313,3 +313,75 @@ def test_the_inspector_tells_as_much_as_was_asked_for(builder, log):
     ]
     _, inspector = inspected(builder, trt.ProfilingVerbosity.NONE, log)
     assert inspector.get_engine_information(one_line) == ""
+
+
+# Values that cannot be
+
+
+def test_a_writer_that_raises_stops_the_build(builder, log):
+    class Raising(trt.IStreamWriter):
+        def write(self, data):
+            raise KeyError("no room")
+
+    network = feed_forward(builder)
+    assert (
+        builder.build_serialized_network_to_stream(network, config_with(builder, SIZES), Raising()) is False
+    )
+    assert "the engine cannot be written: the stream writer failed: 'no room'" in log.last
+
+
+@pytest.mark.parametrize("error", [ValueError, TypeError, OverflowError])
+def test_what_no_plan_can_hold_is_an_error_in_the_log(builder, log, monkeypatch, error):
+    def fail(*_):
+        raise error("too large")
+
+    monkeypatch.setattr("trtllm_ext.embedded.builder.assemble", fail)
+    assert builder.build_serialized_network(feed_forward(builder), config_with(builder, SIZES)) is None
+    assert "the network has a value that cannot be built: too large" in log.last
+
+
+def test_a_build_without_enough_memory_is_an_error_in_the_log(builder, log, monkeypatch):
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("trtllm_ext.embedded.builder.assemble", fail)
+    assert builder.build_serialized_network(feed_forward(builder), config_with(builder, SIZES)) is None
+    assert "there is not enough memory to build the network" in log.last
+
+
+def test_a_name_of_the_network_that_cannot_be_stored_is_an_error_in_the_log(builder, log):
+    network = feed_forward(builder)
+    network.name = "x\ud800"
+    assert builder.build_serialized_network(network, config_with(builder, SIZES)) is None
+    assert "surrogates not allowed" in log.last
+
+
+def test_names_that_cannot_be_stored_are_refused(builder):
+    network = strongly_typed(builder)
+    x = network.add_input("x", trt.float32, (-1,))
+    layer = network.add_identity(x)
+    for give in (
+        lambda: network.add_input("\ud800", trt.float32, (2,)),
+        lambda: setattr(x, "name", "\ud800"),
+        lambda: setattr(layer, "name", "\ud800"),
+        lambda: setattr(layer, "metadata", "\ud800"),
+        lambda: x.set_dimension_name(0, "\ud800"),
+    ):
+        with pytest.raises(TypeError, match="UTF-8"):
+            give()
+
+
+@pytest.mark.parametrize("field", ["alpha", "beta"])
+def test_numbers_of_a_fill_have_64_bits(builder, field):
+    layer = strongly_typed(builder).add_fill((2,), trt.FillOperation.LINSPACE, trt.int64)
+    with pytest.raises(TypeError, match="at most 64 bits"):
+        setattr(layer, field, 2**70)
+
+
+@pytest.mark.parametrize("most", [8.5, "8", 2**64])
+@pytest.mark.parametrize("method", ["set_shape", "set_shape_input"])
+def test_profiles_take_integers_of_64_bits(builder, method, most):
+    profile = builder.create_optimization_profile()
+    with pytest.raises(TypeError, match=r"x'\): .*(integers|64 bits)"):
+        getattr(profile, method)("x", (1,), (2,), (most,))
+    getattr(profile, method)("x", (np.int32(1),), (2,), (2**63 - 1,))

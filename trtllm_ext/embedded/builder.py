@@ -11,6 +11,7 @@ from trtllm_ext.embedded.profile import IOptimizationProfile
 from trtllm_ext.embedded.running.engine import ICudaEngine
 from trtllm_ext.embedded.running.output_allocator import IStreamWriter
 from trtllm_ext.embedded.running.runtime import Runtime
+from trtllm_ext.embedded.running.sessions import brief
 from trtllm_ext.errors import BuildError, TrtllmExtError
 
 # In a strongly typed network the types are the network's; TensorRT refuses these there.
@@ -109,7 +110,7 @@ class Builder:
             with temporary_file() as file:
                 write_plan(file.write, parts.header, parts.segments, parts.weights)
                 return host_memory_of(file)
-        except OSError as error:
+        except (OSError, BuildError, UnicodeEncodeError) as error:
             self._error(method, f"the engine cannot be written to a temporary file: {error}")
             return None
 
@@ -123,13 +124,16 @@ class Builder:
             return False
 
         def sink(data: memoryview) -> None:
-            taken = writer.write(data)
+            try:
+                taken = writer.write(data)
+            except Exception as error:  # the application's code may raise anything
+                raise BuildError(f"the stream writer failed: {brief(error)}") from error
             if taken != len(data):
                 raise OSError(f"the stream writer took {taken} of {len(data)} bytes")
 
         try:
             write_plan(sink, parts.header, parts.segments, parts.weights)
-        except (OSError, BuildError) as error:
+        except (OSError, BuildError, UnicodeEncodeError) as error:
             self._error(method, f"the engine cannot be written: {error}")
             return False
         return True
@@ -148,7 +152,12 @@ class Builder:
         except TrtllmExtError as error:
             for line in str(error).splitlines():
                 self._error(method, line)
-            return None
+        except MemoryError:
+            self._error(method, "there is not enough memory to build the network.")
+        except (TypeError, ValueError, OverflowError, OSError) as error:
+            # A number or a text that no plan, no model or no array can hold.
+            self._error(method, f"the network has a value that cannot be built: {brief(error)}")
+        return None
 
     def _check_flags(self, network: INetworkDefinition, config: IBuilderConfig) -> None:
         if network._graph.strongly_typed:

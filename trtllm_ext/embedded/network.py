@@ -15,7 +15,7 @@ from trtllm_ext.embedded.logger import ILogger
 from trtllm_ext.embedded.node import Node
 from trtllm_ext.embedded.rules import Known
 from trtllm_ext.embedded.tensor import ITensor
-from trtllm_ext.embedded.types import Dims, storage_dtype
+from trtllm_ext.embedded.types import Dims, storage_dtype, text_of
 
 _MAX_NAME = 4096
 _NO_INPUTS = frozenset({DataType.INT4, DataType.FP4, DataType.E8M0})
@@ -116,6 +116,7 @@ class INetworkDefinition(LayerAdders):
             raise TypeError(
                 f"add_input takes (name: str, dtype: DataType, shape: Dims), not ({name!r}, {dtype!r})"
             )
+        text_of(name, "the name of an input")
         dims = tuple(Dims(shape))
         if not name or len(name) > _MAX_NAME:
             return self._refuse(

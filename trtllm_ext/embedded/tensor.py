@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from trtllm_ext.embedded.enums import DataType, Severity, TensorLocation
 from trtllm_ext.embedded.rules.known import FLOATS, Known
-from trtllm_ext.embedded.types import Dims
+from trtllm_ext.embedded.types import Dims, text_of
 
 if TYPE_CHECKING:
     from trtllm_ext.embedded.graph import Graph
@@ -73,9 +73,7 @@ class ITensor:
 
     @name.setter
     def name(self, name: str) -> None:
-        if not isinstance(name, str):
-            raise TypeError(f"the name of a tensor must be a str, not {name!r}")
-        self._graph.rename(self, name)
+        self._graph.rename(self, text_of(name, "the name of a tensor"))
 
     @property
     def shape(self) -> Dims:
@@ -218,7 +216,7 @@ class ITensor:
                 f"{self._name}: only a dimension of a network input has a name; {index} is none",
             )
         elif name:
-            self._dimension_names[index] = name
+            self._dimension_names[index] = text_of(name, "the name of a dimension")
         else:
             self._dimension_names.pop(index, None)
 

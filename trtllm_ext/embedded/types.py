@@ -75,6 +75,17 @@ def datatype_of(array_dtype: np.dtype[Any]) -> DataType:
         ) from None
 
 
+def text_of(value: Any, what: str) -> str:
+    """`value`, if it is text that can be stored. Raises TypeError naming `what`, as TensorRT does, if it is not."""
+    if not isinstance(value, str):
+        raise TypeError(f"{what} must be a str, not {value!r}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise TypeError(f"{what} must be text that UTF-8 can hold, not {value!r}: {error.reason}") from None
+    return value
+
+
 def volume(iterable: Iterable[int]) -> int:
     """The product of the elements: 1 for none, since a scalar has one element."""
     product = 1

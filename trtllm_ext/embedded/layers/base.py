@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar, overload
 from trtllm_ext.embedded.enums import DataType, LayerType, NativeEnum, Severity
 from trtllm_ext.embedded.node import Node
 from trtllm_ext.embedded.tensor import ITensor
-from trtllm_ext.embedded.types import Dims, Permutation
+from trtllm_ext.embedded.types import Dims, Permutation, text_of
 
 T = TypeVar("T")
 E = TypeVar("E", bound=NativeEnum)
@@ -37,20 +37,13 @@ class ILayer:
         return layer
 
     @property
-    def _attributes(self) -> dict[str, Any]:
-        """All attributes by TensorRT's property names, as the rules take them. Not to be changed."""
-        return self._node.attributes
-
-    @property
     def name(self) -> str:
         """The name; the outputs, named after the layer when it was made, keep theirs when it changes."""
         return self._node.name
 
     @name.setter
     def name(self, name: str) -> None:
-        if not isinstance(name, str):
-            raise TypeError(f"the name of a layer must be a str, not {name!r}")
-        self._node.name = name
+        self._node.name = text_of(name, "the name of a layer")
 
     @property
     def metadata(self) -> str:
@@ -59,9 +52,7 @@ class ILayer:
 
     @metadata.setter
     def metadata(self, metadata: str) -> None:
-        if not isinstance(metadata, str):
-            raise TypeError(f"the metadata of a layer must be a str, not {metadata!r}")
-        self._node.metadata = metadata
+        self._node.metadata = text_of(metadata, "the metadata of a layer")
 
     @property
     def type(self) -> Any:

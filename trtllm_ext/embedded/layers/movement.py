@@ -172,7 +172,10 @@ class IFillLayer(ILayer):
 
 def _number(value: Any) -> int | float:
     if hasattr(value, "__index__"):
-        return int(value.__index__())
+        number = int(value.__index__())
+        if not -(2**63) <= number < 2**63:
+            raise TypeError(f"expected a number of at most 64 bits, got {value!r}")
+        return number
     if isinstance(value, str) or not hasattr(value, "__float__"):
         raise TypeError(f"expected a number, got {value!r}")
     return float(value)
