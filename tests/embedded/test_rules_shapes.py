@@ -376,8 +376,39 @@ def test_gather_of_a_length_from_the_end():
     network = new_network()
     x = add_input(network, (-1, 6, 4))
     length = network.add_gather(network.add_shape(x).get_output(0), add_constant(network, [-2]), 0)
-    layer = network.add_shuffle(add_input(network, (24,)))
+    layer = network.add_fill((), trt.FillOperation.RANDOM_UNIFORM)
     layer.set_input(
-        1, network.add_concatenation([length.get_output(0), add_constant(network, [4])]).get_output(0)
+        0, network.add_concatenation([length.get_output(0), add_constant(network, [4])]).get_output(0)
     )
     assert shape_of(layer.get_output(0)) == (6, 4)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "number"),
+    [(trt.int64, float("nan")), (trt.int64, float("inf")), (trt.int64, 1e30), (trt.int32, 2**40)],
+)
+@pytest.mark.parametrize("name", ["alpha", "beta"])
+def test_fill_with_what_its_type_cannot_hold(name, dtype, number):
+    network = new_network()
+    layer = network.add_fill((3,), trt.FillOperation.LINSPACE, dtype)
+    setattr(layer, name, number)
+    with pytest.raises(ValueError):
+        shape_of(layer.get_output(0))
+    [error] = errors_of(network)
+    assert f"{name} is {number}, which {dtype.name} cannot hold" in error
+
+
+def test_fill_with_a_large_number_of_a_wide_type():
+    network = new_network()
+    layer = network.add_fill((3,), trt.FillOperation.LINSPACE, trt.float32)
+    layer.alpha, layer.beta = 2**62, float("inf")
+    assert shape_of(layer.get_output(0)) == (3,)
+
+
+def test_nothing_beside_a_huge_length_is_not_listed():
+    network = new_network()
+    layer = network.add_slice(add_constant(network, [[1, 2], [3, 4]]), (0, 0), (0, 1), (1, 1))
+    layer.mode, layer.shape = trt.SampleMode.WRAP, (0, 10**12)
+    assert shape_of(layer.get_output(0)) == (0, 10**12)
+    nothing = np.zeros(0, np.int64)
+    assert shape_of(network.add_constant((0, 2**62, 2**62), nothing).get_output(0)) == (0, 2**62, 2**62)

@@ -22,7 +22,7 @@ NUMBERS = FLOATS | INDICES | {DataType.INT8}
 # float16 and bfloat16 are left out: nothing computes shapes in them, and their rounding would have to be followed.
 _HELD = frozenset({DataType.INT32, DataType.INT64, DataType.BOOL, DataType.FLOAT})
 
-_RANGE = {
+RANGE = {
     DataType.INT32: (-(2**31), 2**31 - 1),
     DataType.INT64: (-(2**63), 2**63 - 1),
 }
@@ -72,6 +72,9 @@ def can_hold(dtype: DataType, shape: tuple[int, ...]) -> bool:
         return False
     volume = 1
     for length in shape:
+        # Beside a length of 0 another may be of any size.
+        if length > MAX_HOST_VOLUME:
+            return False
         volume *= length
     return volume <= MAX_HOST_VOLUME
 
@@ -97,7 +100,7 @@ def fit(element: Any, dtype: DataType) -> Any:
     if dtype == DataType.FLOAT:
         with np.errstate(over="ignore"):
             return float(np.float32(element))
-    low, high = _RANGE[dtype]
+    low, high = RANGE[dtype]
     return int(element) if low <= element <= high else None
 
 

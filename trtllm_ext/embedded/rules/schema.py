@@ -62,7 +62,9 @@ def read_lengths(data: Any) -> tuple[int, ...]:
 
 
 def _read_number(data: Any) -> int | float:
-    if isinstance(data, bool) or not isinstance(data, int | float) or not math.isfinite(data):
+    if type(data) is int:
+        return as_int(data, -(2**127), 2**127)
+    if not isinstance(data, float) or not math.isfinite(data):
         raise ValueError(f"expected a number, found {data!r:.80}")
     return data
 

@@ -1,5 +1,6 @@
 """Rules of layers that make tensors: constant and fill."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from trtllm_ext.embedded.enums import DataType, FillOperation
 from trtllm_ext.embedded.rules.known import (
     FLOATS,
     INDICES,
+    RANGE,
     Known,
     OperandError,
     RuleError,
@@ -18,6 +20,7 @@ from trtllm_ext.embedded.rules.known import (
 from trtllm_ext.embedded.rules.movement import length_of_vector
 from trtllm_ext.embedded.rules.typing import require_indices
 
+_FLOAT_RANGE = (-(2**127), 2**127)
 _FILL_TYPES = {
     FillOperation.LINSPACE: INDICES | {DataType.FLOAT},
     FillOperation.RANDOM_UNIFORM: FLOATS - {DataType.BF16},
@@ -53,6 +56,8 @@ def fill(attributes: Mapping[str, Any], inputs: Sequence[Known | None], strongly
     if dtype not in _FILL_TYPES[operation]:
         names = ", ".join(sorted(one.name for one in _FILL_TYPES[operation]))
         raise RuleError(f"operation {operation.name} makes no {dtype.name}; it makes {names}")
+    for what in ("alpha", "beta"):
+        _check_number(what, attributes[what], dtype)
     shape = _fill_shape(attributes, dims)
     _check_parameters(shape, operation, dtype, first, second)
     if operation != FillOperation.LINSPACE or dtype not in INDICES or not can_hold(dtype, shape):
@@ -112,10 +117,19 @@ def _check_parameters(
         )
 
 
+def _check_number(what: str, number: float, dtype: DataType) -> None:
+    """Raises RuleError for what the type cannot hold; a float may be infinite or NaN in any type of floats."""
+    if dtype in FLOATS and isinstance(number, float):
+        return
+    low, high = RANGE.get(dtype, _FLOAT_RANGE)
+    if not low <= number <= high:
+        raise RuleError(f"{what} is {number!r:.40}, which {dtype.name} cannot hold")
+
+
 def _parameter(given: Known | None, attribute: float, count: int) -> list[int] | None:
     """The integers of a parameter, or None if they are not known."""
     if given is not None:
         return [int(element) for element in given.elements().flat] if given.has_value else None
-    if not np.isfinite(attribute) or attribute != int(attribute):
+    if not math.isfinite(attribute) or attribute != int(attribute):
         return None
     return [int(attribute)] * count
