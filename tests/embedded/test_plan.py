@@ -107,7 +107,15 @@ def test_the_trailer_holds_the_digests():
     plan, _ = written([b"model", b"two"], [b"abc", b"defg"])
     weights = b"abc" + bytes(61) + b"defg"
     assert hashlib.sha256(weights).digest() in plan
-    assert read_plan(memoryview(plan)).weights_sha256 == hashlib.sha256(weights).hexdigest()
+    assert hashlib.sha256(plan[: read_plan(memoryview(plan)).layout.segments_offset]).digest() in plan
+
+
+def test_damage_that_the_fast_checksums_miss_is_found_by_the_digest_on_request():
+    plan = bytearray(written([b"m", b"n"], [b"abcd"])[0])
+    read = read_plan(memoryview(plan))
+    plan[read.layout.weights_offset] ^= 1
+    with pytest.raises(EngineError, match="do not match their sha256"):
+        read.check_weights_digest()
 
 
 def test_reading_copies_no_weights():
@@ -282,7 +290,8 @@ def test_what_lasts_is_all_but_right_operands_of_products_and_what_is_folded():
 def test_a_damaged_model_is_read_or_refused(position, byte, length):
     model = bytearray(model_of([node("MatMul", "x", "w")], {"w": (2, 2)}))
     model[position % len(model)] = byte
-    try:
-        external_initializers(memoryview(model)[: len(model) - length % 3])
-    except EngineError as error:
-        assert "no ONNX model" in str(error)
+    for read in (external_initializers, lasting_initializers):
+        try:
+            read(memoryview(model)[: len(model) - length % 3])
+        except EngineError as error:
+            assert "no ONNX model" in str(error)

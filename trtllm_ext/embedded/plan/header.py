@@ -9,10 +9,8 @@ from trtllm_ext.embedded.plan import strict_json
 from trtllm_ext.embedded.plan.layout import WEIGHT_ALIGNMENT, Layout, align
 from trtllm_ext.embedded.plan.steps import Step, check_flow, step_from_json
 from trtllm_ext.embedded.plan.strict_json import Fields
-from trtllm_ext.embedded.types import volume
+from trtllm_ext.embedded.types import Dims, volume
 from trtllm_ext.errors import EngineError
-
-MAX_RANK = 8
 
 # Bytes of an element by the number that ONNX gives its type (TensorProto.DataType).
 ONNX_ITEM_BYTES = {1: 4, 2: 1, 3: 1, 6: 4, 7: 8, 9: 1, 10: 2, 16: 2, 17: 1}
@@ -244,8 +242,8 @@ def _read_tensor(fields: Fields) -> TensorRecord:
     if mode not in ("input", "output"):
         fields.refuse("mode", mode, '"input" or "output"')
     shape = fields.integers("shape", low=-1)
-    if len(shape) > MAX_RANK:
-        fields.refuse("shape", list(shape), f"a list of at most {MAX_RANK} lengths")
+    if len(shape) > Dims.MAX_DIMS:
+        fields.refuse("shape", list(shape), f"a list of at most {Dims.MAX_DIMS} lengths")
     return TensorRecord(
         name=fields.text("name"),
         is_input=mode == "input",

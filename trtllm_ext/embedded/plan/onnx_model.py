@@ -5,6 +5,7 @@ no time; importing onnx for them would take longer than loading a mapped engine.
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from trtllm_ext.errors import EngineError
@@ -30,10 +31,8 @@ class Initializer:
 
 def external_initializers(model: memoryview) -> Mapping[str, Initializer]:
     """The initializers with data outside of `model`, by name. Raises EngineError if it is no ONNX model."""
-    try:
+    with _refusing():
         found = [_initializer(value) for value in _graph_fields(model, _INITIALIZER)]
-    except ValueError as error:
-        raise EngineError(f"a segment of the engine is no ONNX model: {error}") from None
     return {name: initializer for name, initializer, is_external in found if is_external}
 
 
@@ -41,9 +40,13 @@ def lasting_initializers(model: memoryview) -> set[str]:
     """External initializers that are still read in runs after ONNX Runtime has folded and packed what it can.
 
     It folds what is computed from constants alone, and packs float matrices that are right operands of products.
-    model: as accepted by `external_initializers()`.
+    Raises EngineError if `model` is no ONNX model.
     """
-    external = external_initializers(model)
+    with _refusing():
+        return _lasting(model, external_initializers(model))
+
+
+def _lasting(model: memoryview, external: Mapping[str, Initializer]) -> set[str]:
     constants = {_initializer(value)[0] for value in _graph_fields(model, _INITIALIZER)}
     lasting = set()
     for node in _graph_fields(model, _NODE):
@@ -61,6 +64,14 @@ def lasting_initializers(model: memoryview) -> set[str]:
             if name in external and not is_packed:
                 lasting.add(name)
     return lasting
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise EngineError(f"a segment of the engine is no ONNX model: {error}") from None
 
 
 def _is_float_matrix(initializer: Initializer) -> bool:

@@ -68,17 +68,15 @@ class Plan:
             )
 
     def check_weights_digest(self) -> None:
-        """Compare the weights with their sha256, on one thread. Raises EngineError if they differ."""
+        """Compare the weights with their sha256, on one thread; for whoever asks, loading has no need of it.
+
+        Raises EngineError if they differ.
+        """
         weights = self.buffer[self.layout.weights_offset : self.layout.trailer_offset]
         if hashlib.sha256(weights).digest() != self._weights_digest:
             raise EngineError(
                 "the weights of the engine do not match their sha256: it was changed or damaged."
             )
-
-    @property
-    def weights_sha256(self) -> str:
-        """sha256 of the weights as the plan states it, in hexadecimal."""
-        return self._weights_digest.hex()
 
 
 def read_plan(buffer: memoryview) -> Plan:
