@@ -278,3 +278,40 @@ def fortran(plan):
 def test_memory_that_cannot_be_read_is_refused(built, log, make, reason):
     assert trt.Runtime(log).deserialize_cuda_engine(make(built[1])) is None
     assert reason in log.last
+
+
+def test_attributes_that_are_not_there_are_refused(built, log):
+    builder = trt.Builder(log)
+    context = context_of(built[1], log)
+    for holder, name in (
+        (builder.create_builder_config(), "max_workspace_size"),
+        (builder.create_optimization_profile(), "extra_memory"),
+        (builder, "max_batch_size"),
+        (context, "profile"),
+        (context.engine, "weight_budget"),
+        (trt.Runtime(log), "mode"),
+    ):
+        with pytest.raises(AttributeError, match=name):
+            setattr(holder, name, 1)
+
+
+def test_attributes_that_only_tensorrt_has_say_so(built, log):
+    context = context_of(built[1], log)
+    assert context.profiler is None
+    context.profiler = None
+    with pytest.raises(AttributeError, match=r"IExecutionContext\.profiler is not supported by the embedded"):
+        context.profiler = object()
+    with pytest.raises(AttributeError, match=r"IBuilderConfig\.int8_calibrator is not supported"):
+        trt.Builder(log).create_builder_config().int8_calibrator = object()
+
+
+def test_arguments_of_the_wrong_type_are_named(built, log):
+    context = context_of(built[1], log)
+    with pytest.raises(TypeError, match="profile_index must be an int, not 'a'"):
+        context.set_optimization_profile_async("a", 0)
+    with pytest.raises(TypeError, match="index must be an int, not 'a'"):
+        context.engine.get_tensor_name("a")
+    with pytest.raises(TypeError, match=r"name must be a str, not \[\]"):
+        context.engine.get_tensor_mode([])
+    with pytest.raises(TypeError, match="profile_index must be an int, not None"):
+        context.engine.get_tensor_profile_shape("x", None)

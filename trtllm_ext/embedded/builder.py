@@ -12,6 +12,7 @@ from trtllm_ext.embedded.running.engine import ICudaEngine
 from trtllm_ext.embedded.running.output_allocator import IStreamWriter
 from trtllm_ext.embedded.running.runtime import Runtime
 from trtllm_ext.embedded.running.sessions import brief
+from trtllm_ext.embedded.unsupported import Unsupported
 from trtllm_ext.errors import BuildError, TrtllmExtError
 
 # In a strongly typed network the types are the network's; TensorRT refuses these there.
@@ -38,6 +39,10 @@ class Builder:
 
     A build that fails logs why, naming the layer or tensor, and returns None (False for a stream).
     """
+
+    __slots__ = ("__weakref__", "_logger", "max_threads")
+    error_recorder = Unsupported()
+    gpu_allocator = Unsupported()
 
     def __init__(self, logger: ILogger) -> None:
         self._logger = logger

@@ -15,6 +15,7 @@ from trtllm_ext.embedded.enums import (
 from trtllm_ext.embedded.logger import ILogger
 from trtllm_ext.embedded.profile import IOptimizationProfile
 from trtllm_ext.embedded.timing_cache import ITimingCache, timing_cache_from
+from trtllm_ext.embedded.unsupported import Unsupported
 
 _DEFAULT_FLAGS = 1 << int(BuilderFlag.TF32)
 _DEFAULT_PREVIEW_FEATURES = 1 << int(PreviewFeature.PROFILE_SHARING_0806)
@@ -27,6 +28,35 @@ class IBuilderConfig:
     All of TensorRT's settings are kept and read back. Those that choose among GPU kernels change nothing here; the
     build warns about flags that promise a different engine than the one that is made.
     """
+
+    __slots__ = (
+        "DLA_core",
+        "__weakref__",
+        "_logger",
+        "_pool_limits",
+        "_preview_features",
+        "_profiles",
+        "_tactic_sources",
+        "_timing_cache",
+        "avg_timing_iterations",
+        "builder_optimization_level",
+        "default_device_type",
+        "engine_capability",
+        "flags",
+        "hardware_compatibility_level",
+        "l2_limit_for_tiling",
+        "max_aux_streams",
+        "max_num_tactics",
+        "plugins_to_serialize",
+        "profile_stream",
+        "profiling_verbosity",
+        "quantization_flags",
+        "runtime_platform",
+        "tiling_optimization_level",
+    )
+    algorithm_selector = Unsupported()
+    int8_calibrator = Unsupported()
+    progress_monitor = Unsupported()
 
     def __init__(self, logger: ILogger) -> None:
         self._logger = logger

@@ -3,10 +3,8 @@
 from collections.abc import Iterable, Sequence
 from operator import index
 
+from trtllm_ext.embedded.plan import Range
 from trtllm_ext.embedded.types import Dims
-
-# (min, opt, max)
-Range = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 
 
 class IOptimizationProfile:
@@ -14,6 +12,8 @@ class IOptimizationProfile:
 
     Made by `Builder.create_optimization_profile()`.
     """
+
+    __slots__ = ("__weakref__", "_extra_memory_target", "_shapes", "_values")
 
     def __init__(self) -> None:
         self._shapes: dict[str, Range] = {}

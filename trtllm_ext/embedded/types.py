@@ -2,6 +2,7 @@
 
 import ctypes
 from collections.abc import Iterable, Iterator
+from operator import index
 from typing import Any, ClassVar, overload
 
 import ml_dtypes
@@ -73,6 +74,14 @@ def datatype_of(array_dtype: np.dtype[Any]) -> DataType:
             f"Could not implicitly convert NumPy data type {array_dtype} to TensorRT. Convert the array to one of "
             f"{', '.join(str(known) for known in _TYPE_OF_STORAGE)}."
         ) from None
+
+
+def index_of(value: Any, what: str) -> int:
+    """`value`, if it is an integer. Raises TypeError naming `what`, as TensorRT does, if it is not."""
+    try:
+        return index(value)
+    except TypeError:
+        raise TypeError(f"{what} must be an int, not {value!r}") from None
 
 
 def text_of(value: Any, what: str) -> str:

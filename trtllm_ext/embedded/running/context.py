@@ -12,7 +12,8 @@ from trtllm_ext.embedded.running.loading import LoadedPlan, Shape
 from trtllm_ext.embedded.running.output_allocator import IOutputAllocator
 from trtllm_ext.embedded.running.sessions import brief
 from trtllm_ext.embedded.running.shape_state import Refusal, ShapeState, Slot
-from trtllm_ext.embedded.types import Dims, volume
+from trtllm_ext.embedded.types import Dims, index_of, volume
+from trtllm_ext.embedded.unsupported import Unsupported
 
 if TYPE_CHECKING:
     from trtllm_ext.embedded.running.engine import ICudaEngine
@@ -28,6 +29,24 @@ class IExecutionContext:
     invalid dims); nothing is run then. A context is used by one thread at a time, and different contexts of an
     engine by any number.
     """
+
+    __slots__ = (
+        "__weakref__",
+        "_engine",
+        "_execution",
+        "_input_consumed_event",
+        "_is_ready",
+        "_logger",
+        "_shapes",
+        "_slots",
+        "debug_sync",
+        "name",
+        "nvtx_verbosity",
+        "persistent_cache_limit",
+    )
+    error_recorder = Unsupported()
+    profiler = Unsupported()
+    temporary_allocator = Unsupported()
 
     def __init__(self, engine: "ICudaEngine", loaded: LoadedPlan, logger: ILogger) -> None:
         self._engine = engine
@@ -65,6 +84,7 @@ class IExecutionContext:
 
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
         """Use another profile; shapes of dynamic inputs must be set again if it is a different one."""
+        profile_index = index_of(profile_index, "profile_index")
         try:
             if self._shapes.select_profile(profile_index):
                 self._is_ready = False

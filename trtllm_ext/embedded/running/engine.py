@@ -20,7 +20,8 @@ from trtllm_ext.embedded.plan import Range, TensorRecord
 from trtllm_ext.embedded.running.context import IExecutionContext
 from trtllm_ext.embedded.running.inspector import EngineInspector
 from trtllm_ext.embedded.running.loading import LoadedPlan
-from trtllm_ext.embedded.types import Dims
+from trtllm_ext.embedded.types import Dims, index_of
+from trtllm_ext.embedded.unsupported import Unsupported
 
 
 class ICudaEngine:
@@ -29,6 +30,9 @@ class ICudaEngine:
     Questions about a tensor that is not there log an error and get the answer that TensorRT gives: invalid dims,
     DataType.FLOAT, TensorIOMode.NONE.
     """
+
+    __slots__ = ("__weakref__", "_header", "_loaded", "_logger", "_tensors")
+    error_recorder = Unsupported()
 
     def __init__(self, loaded: LoadedPlan, logger: ILogger) -> None:
         self._loaded: LoadedPlan | None = loaded
@@ -164,7 +168,7 @@ class ICudaEngine:
 
     def get_tensor_name(self, index: int) -> str | None:
         """Name of an input or output, inputs first; None, with an error in the log, beyond the last."""
-        if not 0 <= index < len(self._header.tensors):
+        if not 0 <= index_of(index, "index") < len(self._header.tensors):
             self._refuse(
                 "get_tensor_name", f"there is no tensor {index}; the engine has {len(self._header.tensors)}."
             )
@@ -255,7 +259,7 @@ class ICudaEngine:
         self, method: str, name: str, profile_index: int, kind: Literal["shapes", "values"]
     ) -> Range | tuple[()]:
         profiles = self._header.profiles
-        if not 0 <= profile_index < len(profiles):
+        if not 0 <= index_of(profile_index, "profile_index") < len(profiles):
             self._refuse(method, f"there is no profile {profile_index}; the engine has {len(profiles)}.")
             return ()
         profile = profiles[profile_index]
@@ -267,6 +271,8 @@ class ICudaEngine:
         return ranges[name]
 
     def _record(self, method: str, name: str) -> TensorRecord | None:
+        if not isinstance(name, str):
+            raise TypeError(f"name must be a str, not {name!r}")
         record = self._tensors.get(name)
         if record is None:
             self._refuse(method, f"there is no {name!r}; there are {_names(self._tensors)}.")

@@ -6,6 +6,7 @@ from trtllm_ext.embedded.logger import ILogger
 from trtllm_ext.embedded.running.engine import ICudaEngine
 from trtllm_ext.embedded.running.loading import load_plan
 from trtllm_ext.embedded.running.sessions import LoadMode
+from trtllm_ext.embedded.unsupported import Unsupported
 from trtllm_ext.errors import ConfigError, EngineError
 
 
@@ -19,6 +20,17 @@ class Runtime:
     Runs of a prepacked engine do not read the file it came from; those of a mapped one do, as `serialize()` does in
     both modes. So replace the file of an engine in use by renaming another one over it, never write into it.
     """
+
+    __slots__ = (
+        "__weakref__",
+        "_load_mode",
+        "_logger",
+        "engine_host_code_allowed",
+        "max_threads",
+        "temporary_directory",
+    )
+    error_recorder = Unsupported()
+    gpu_allocator = Unsupported()
 
     def __init__(self, logger: ILogger) -> None:
         self._logger = logger
