@@ -264,36 +264,53 @@ def mutated(header, rng):
 
 
 def check_signed_nonsense(plan, seed):
-    """Whatever a well-signed plan says, it is refused, or it is an engine that runs or refuses to run."""
+    """Whatever a well-signed plan says: both load modes refuse it, or run it to the same numbers, or not at all."""
     header, segments, weights = parts_of(plan)
     changed = mutated(json.loads(header), random.Random(seed))
+    data = signed(json.dumps(changed).encode(), segments, weights)
+    prepacked, mapped = results(data, "prepack"), results(data, "mapped")
+    assert (prepacked is None) == (mapped is None)
+    if prepacked is not None:
+        assert set(prepacked) == set(mapped)
+        for name, array in prepacked.items():
+            np.testing.assert_allclose(array, mapped[name], rtol=1e-4, atol=1e-4)
+
+
+def results(data, load_mode):
+    """The outputs of an engine, empty if it does not run; None if it is refused."""
     log = Log()
-    engine = trt.Runtime(log).deserialize_cuda_engine(signed(json.dumps(changed).encode(), segments, weights))
+    runtime = trt.Runtime(log)
+    runtime.load_mode = load_mode
+    engine = runtime.deserialize_cuda_engine(data)
     if engine is None:
         assert len(log.said) == 1
-        return
-    exercise(engine)
+        return None
+    return exercise(engine)
 
 
 def exercise(engine):
-    """Run an engine at the optimum of its first profile, if that is small enough."""
+    """Run an engine at the optimum of its first profile, if that is small enough; gives the outputs if it ran."""
     context = engine.create_execution_context()
-    kept = {}
+    kept, outputs = {}, {}
     for name in engine:
-        if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
+        is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
+        if is_input:
             shape = tuple(engine.get_tensor_profile_shape(name, 0)[1])
             context.set_input_shape(name, shape)
         else:
             shape = tuple(context.get_tensor_shape(name))
         size = np.prod([max(length, 0) for length in shape], dtype=object)
         if size > 1 << 20:
-            return
-        kept[name] = np.zeros(int(size) + 1, np.int64)
+            return {}
+        dtype = trt.nptype(engine.get_tensor_dtype(name))
         if engine.is_shape_inference_io(name):
-            low = engine.get_tensor_profile_values(name, 0)[1]
-            kept[name] = np.array([*low, 0], trt.nptype(engine.get_tensor_dtype(name)))
+            kept[name] = np.array([*engine.get_tensor_profile_values(name, 0)[1], 0], dtype)
+        elif is_input:
+            kept[name] = (np.arange(int(size) + 1) % 7).astype(dtype)
+        else:
+            kept[name] = outputs[name] = np.zeros(int(size) + 1, dtype)
         context.set_tensor_address(name, kept[name].ctypes.data)
-    context.execute_async_v3(0)
+    return outputs if context.execute_async_v3(0) else {}
 
 
 @USUAL
