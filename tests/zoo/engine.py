@@ -1,10 +1,15 @@
 """Building and running a case through TensorRT's API on host memory, as the embedded engine allows."""
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from zoo import NUMPY, Case, Feed, add_profile, define
+
+
+# What was logged about an engine, which itself takes no attributes that TensorRT's has not.
+_LOGGERS: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
 
 class EngineFailedError(Exception):
@@ -39,7 +44,7 @@ def network_and_engine(case: Case, trt: Any, feeds: list[Feed]) -> tuple[Any, An
     engine = trt.Runtime(logger).deserialize_cuda_engine(plan)
     if engine is None:
         raise EngineFailedError("deserialize: " + " | ".join(logger.messages))
-    engine.zoo_logger = logger
+    _LOGGERS[engine] = logger
     return network, engine
 
 
@@ -57,7 +62,9 @@ def run(engine: Any, trt: Any, feed: Feed, context: Any = None) -> dict[str, np.
     for name in set(names) - set(inputs):
         type_name = str(engine.get_tensor_dtype(name)).split(".")[1]
         # Filled, so that an element which the engine does not write shows.
-        outputs[name] = np.full(tuple(context.get_tensor_shape(name)), 85, np.uint8).astype(NUMPY[type_name])
+        shape = tuple(context.get_tensor_shape(name))
+        _must(engine, -1 not in shape, f"get_tensor_shape({name})")
+        outputs[name] = np.full(shape, 85, np.uint8).astype(NUMPY[type_name])
         address = outputs[name].ctypes.data
         _must(engine, context.set_tensor_address(name, address), f"set_tensor_address({name})")
     _must(engine, context.execute_async_v3(0), "execute_async_v3")
@@ -66,4 +73,4 @@ def run(engine: Any, trt: Any, feed: Feed, context: Any = None) -> dict[str, np.
 
 def _must(engine: Any, said_yes: bool, step: str) -> None:
     if not said_yes:
-        raise EngineFailedError(f"{step}: " + " | ".join(engine.zoo_logger.messages))
+        raise EngineFailedError(f"{step}: " + " | ".join(_LOGGERS[engine].messages))
