@@ -1,6 +1,7 @@
 """The commands, each from its arguments to what it prints and writes."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -186,6 +187,46 @@ def test_runs_that_are_refused(engine, tmp_path, capsys):
     assert "there is no directory" in refused(target=tmp_path / "none" / "y.npz")
     assert "it is a directory" in refused(target=tmp_path)
     assert sorted(each.name for each in tmp_path.iterdir() if each.name.startswith(".")) == []
+
+
+def test_run_checks_the_output_before_anything_else(tmp_path, capsys):
+    """The engine and the input do not exist: the output is looked at first."""
+    source = tmp_path / "x.npz"
+
+    def refused(target):
+        return fails(capsys, "run", "--engine_dir", tmp_path / "none", "--input", source, "--output", target)
+
+    os.mkfifo(tmp_path / "pipe")
+    assert "pipe: it is no regular file (a device, a pipe or a socket)" in refused(tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
+    np.savez(source, hidden_states=tokens())
+    (tmp_path / "link").symlink_to(source)
+    before = source.read_bytes()
+    for target in (source, tmp_path / "link", tmp_path / "." / ".." / tmp_path.name / "x.npz"):
+        assert f"--output {target} is the input file {source}, which it would replace" in refused(target)
+    assert source.read_bytes() == before
+
+
+def test_embed_checks_the_output_before_anything_else(tmp_path, capsys):
+    sentences, tokenizer = tmp_path / "s.txt", tmp_path / "tokenizer.json"
+    for file in (sentences, tokenizer):
+        file.write_text("One.")
+        files = ["--sentences", sentences, "--tokenizer", tokenizer, "--output", file]
+        told = fails(capsys, "embed", "--engine_dir", tmp_path / "none", *files)
+        assert f"--output {file} is the input file {file}, which it would replace" in told
+        assert file.read_text() == "One."
+    os.mkfifo(tmp_path / "pipe")
+    files = ["--sentences", sentences, "--output", tmp_path / "pipe"]
+    assert "it is no regular file" in fails(capsys, "embed", "--engine_dir", tmp_path / "none", *files)
+
+
+def test_run_writes_through_a_link(engine, tmp_path):
+    np.savez(tmp_path / "x.npz", hidden_states=tokens())
+    (tmp_path / "link.npz").symlink_to(tmp_path / "y.npz")
+    files = ["--input", tmp_path / "x.npz", "--output", tmp_path / "link.npz"]
+    assert cli.main([str(each) for each in ("run", "--engine_dir", engine, *files)]) == 0
+    assert (tmp_path / "link.npz").is_symlink()
+    assert np.load(tmp_path / "y.npz").files == ["hidden_states_out"]
 
 
 # --- inspect --------------------------------------------------------------------------------------------------

@@ -336,3 +336,54 @@ def test_a_file_where_none_can_be(tmp_path):
         atomic.replaced_file(tmp_path, error=InputError),
     ):
         pass
+
+
+def test_the_target_of_a_link_is_replaced_and_the_link_stays(tmp_path):
+    (tmp_path / "deep").mkdir()
+    target, link = tmp_path / "deep" / "target", tmp_path / "link"
+    link.symlink_to(target)
+    for text in ("first", "second"):  # also where the link led nowhere yet
+        with atomic.replaced_file(link, error=InputError) as temporary:
+            temporary.write_text(text)
+        assert target.read_text() == text
+        assert link.is_symlink()
+    assert names(tmp_path / "deep") == ["target"]
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_what_is_no_regular_file_is_not_replaced(tmp_path, linked):
+    pipe, path = tmp_path / "pipe", tmp_path / "pipe"
+    os.mkfifo(pipe)
+    if linked:
+        path = tmp_path / "link"
+        path.symlink_to(pipe)
+    before = names(tmp_path)
+    with (
+        pytest.raises(InputError, match=rf"cannot write {path}: it is no regular file \(a device, a pipe"),
+        atomic.replaced_file(path, error=InputError),
+    ):
+        pytest.fail("the block must not run")
+    assert pipe.is_fifo()
+    assert names(tmp_path) == before
+
+
+def test_a_pipe_that_arrives_meanwhile_is_not_replaced(tmp_path):
+    path = tmp_path / "out"
+    with (
+        pytest.raises(InputError, match="it is no regular file"),
+        atomic.replaced_file(path, error=InputError) as temporary,
+    ):
+        temporary.write_text("new")
+        os.mkfifo(path)
+    assert path.is_fifo()
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_link_to_itself(tmp_path):
+    path = tmp_path / "loop"
+    path.symlink_to(path)
+    with (
+        pytest.raises(InputError, match=r"loop: too many levels"),
+        atomic.replaced_file(path, error=InputError),
+    ):
+        pytest.fail("the block must not run")

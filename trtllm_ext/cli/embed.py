@@ -41,8 +41,12 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from trtllm_ext.cli.npz import check_output, write_npz
     from trtllm_ext.runtime import Session
 
+    if arguments.output:
+        source = None if arguments.sentences == "-" else arguments.sentences
+        check_output(arguments.output, source, arguments.tokenizer)
     sentences = _read_sentences(arguments.sentences)
     with Session.from_engine_dir(arguments.engine_dir, arguments.rank, arguments.load_mode) as session:
         encoder = SentenceEncoder(session, arguments.tokenizer)
@@ -53,8 +57,6 @@ def run(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     if arguments.output:
-        from trtllm_ext.cli.npz import write_npz
-
         write_npz(arguments.output, {OUTPUT: vectors})
     _print_similarities(sentences, vectors)
     if arguments.output:

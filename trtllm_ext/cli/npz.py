@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from trtllm_ext.errors import InputError
-from trtllm_ext.runtime.atomic import replaced_file
+from trtllm_ext.runtime.atomic import file_target, replaced_file
 
 
 def read_npz(path: str) -> dict[str, np.ndarray[Any, Any]]:
@@ -32,6 +32,19 @@ def read_npz(path: str) -> dict[str, np.ndarray[Any, Any]]:
             f"({str(problem).splitlines()[0] if str(problem) else 'damaged'}). Write it with numpy.savez(file, "
             f"name=array)."
         ) from problem
+
+
+def check_output(path: str, *inputs: str | None) -> None:
+    """Refuse, before anything is computed, an output file that cannot be written or is one of the inputs.
+
+    Raises InputError.
+    """
+    target = file_target(path, InputError)
+    for each in inputs:
+        if each and target.exists() and Path(each).exists() and target.samefile(each):
+            raise InputError(
+                f"--output {path} is the input file {each}, which it would replace. Give another name."
+            )
 
 
 def write_npz(path: str, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:

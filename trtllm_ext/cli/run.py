@@ -20,10 +20,11 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from trtllm_ext.cli.npz import read_npz, write_npz
+    from trtllm_ext.cli.npz import check_output, read_npz, write_npz
     from trtllm_ext.runtime import Session
     from trtllm_ext.runtime.dtypes import numpy_dtype
 
+    check_output(arguments.output, arguments.input)
     inputs = read_npz(arguments.input)
     with Session.from_engine_dir(arguments.engine_dir, arguments.rank, arguments.load_mode) as session:
         for info in session.inputs:

@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -119,22 +120,45 @@ def replaced_directory(path: str | os.PathLike[str], kind: Kind) -> Iterator[Pat
                 _take_place(staging, final)
 
 
-@contextmanager
-def replaced_file(path: str | os.PathLike[str], *, error: type[TrtllmExtError]) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; when the block ends well the file is renamed to `path`."""
-    final = Path(path)
-    if final.is_dir():
-        raise error(f"cannot write {final}: it is a directory. Give the name of a file.")
+def file_target(path: str | os.PathLike[str], error: type[TrtllmExtError]) -> Path:
+    """The file that writing `path` replaces: the target of a symbolic link, else `path` itself.
+
+    Raises `error` for what cannot be replaced: a directory, a device, a pipe, a socket, a place without a directory.
+    """
+    given = Path(path)
     try:
+        with suppress(FileNotFoundError):
+            mode = given.stat().st_mode
+            if stat.S_ISDIR(mode):
+                raise error(f"cannot write {given}: it is a directory. Give the name of a file.")
+            if not stat.S_ISREG(mode):
+                raise error(
+                    f"cannot write {given}: it is no regular file (a device, a pipe or a socket), and the file is "
+                    f"written by replacing what is there. Give the name of a file."
+                )
+        final = given.resolve() if given.is_symlink() else given
         if not final.parent.is_dir():
             raise error(f"cannot write {final}: there is no directory {final.parent}. Create it first.")
+    except OSError as problem:
+        raise error(os_error_text(problem, given)) from problem
+    return final
+
+
+@contextmanager
+def replaced_file(path: str | os.PathLike[str], *, error: type[TrtllmExtError]) -> Iterator[Path]:
+    """Yield a temporary name beside the file; when the block ends well it takes that file's place.
+
+    Raises `error` as `file_target` does, and for everything that goes wrong with the file system.
+    """
+    final = file_target(path, error)
+    try:
         handle, name = tempfile.mkstemp(prefix=f".{final.name}.writing-", dir=final.parent)
         os.close(handle)
         temporary = Path(name)
         try:
             temporary.chmod(0o666 & ~_umask())
             yield temporary
-            temporary.replace(final)
+            temporary.replace(file_target(final, error))
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as problem:
