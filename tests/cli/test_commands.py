@@ -245,6 +245,18 @@ def test_inspect(engine, capsys):
     assert "--layers lists them" not in capsys.readouterr().out
 
 
+def test_inspect_takes_engine_dir_too(engine, capsys):
+    assert cli.main(["inspect", str(engine)]) == 0
+    told = capsys.readouterr().out
+    assert cli.main(["inspect", "--engine_dir", str(engine)]) == 0
+    assert capsys.readouterr().out == told
+
+
+def test_inspect_a_text_file(tmp_path, capsys):
+    (tmp_path / "text.txt").write_text("text")
+    assert f"error: {tmp_path / 'text.txt'}: " in fails(capsys, "inspect", tmp_path / "text.txt")
+
+
 def test_inspect_as_json(engine, capsys):
     assert cli.main(["inspect", str(engine), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import signal
 import subprocess
 import sys
 
@@ -54,7 +53,7 @@ OPTIONS = {
     "--output_timing_cache --allow_nan --dry_run",
     "run": "--engine_dir --rank --load_mode --input --output",
     "embed": "--engine_dir --rank --load_mode --sentences --tokenizer --output",
-    "inspect": "--rank --layers --json",
+    "inspect": "--engine_dir --rank --layers --json",
     "doctor": "--json",
 }
 
@@ -80,6 +79,11 @@ def test_the_options_are_those_that_were_decided(command):
         (["build", "--checkpoint_dir", "x", "--max_batch_size", "many"], "invalid int value: 'many'"),
         (["build"], "the following arguments are required: --checkpoint_dir"),
         (["run", "--engine_dir", "x"], "the following arguments are required: --input, --output"),
+        (["convert", "--model-dir", "x"], "; unknown: --model-dir. Did you mean --model_dir?"),
+        (["run", "--engine=x", "--input", "x"], "; unknown: --engine. Did you mean --engine_dir?"),
+        (["run", "--engine_dir", "x", "--zebra"], "required: --input, --output; unknown: --zebra\n"),
+        (["inspect"], "one of the arguments ENGINE --engine_dir is required"),
+        (["inspect", "x", "--engine_dir", "y"], "--engine_dir: not allowed with argument ENGINE"),
         (["bild"], "invalid choice: 'bild'"),
         ([], "required: COMMAND"),
     ],
@@ -124,13 +128,100 @@ def test_errors_of_a_command(monkeypatch, capsys, problem, message):
     assert message in capsys.readouterr().err
 
 
-def test_interrupted(monkeypatch):
-    def interrupt(arguments):
-        os.kill(os.getpid(), signal.SIGINT)
-        signal.sigtimedwait([], 1)
+# A child that may be interrupted, also where its parent ignores SIGINT, as a background job of a shell does.
+CHILD = """
+import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from trtllm_ext.cli import main as cli
 
-    monkeypatch.setattr(cli.inspect, "run", interrupt)
-    assert cli.main(["inspect", "engine"]) == 130
+def interrupt(arguments=None):
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(2)
+
+def interrupted_import(arguments=None):
+    try:
+        interrupt()
+    except KeyboardInterrupt:
+        raise ImportError("numpy failed to import")
+"""
+
+
+def child(code):
+    return subprocess.run(
+        [sys.executable, "-c", CHILD + code], capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+@pytest.mark.parametrize("how", ["interrupt", "interrupted_import"])
+def test_interrupted(how):
+    done = child(f"cli.inspect.run = {how}\nsys.exit(cli.main(['inspect', 'engine']))")
+    assert done.returncode == 130
+    assert done.stderr == "trtllm-ext: interrupted\n"
+
+
+def test_an_interrupt_while_doctor_imports_is_no_finding():
+    done = child("""
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == "onnxruntime.capi":
+            interrupted_import()
+
+sys.meta_path.insert(0, Finder())
+sys.exit(cli.main(["doctor"]))
+""")
+    assert done.returncode == 130, done.stdout
+    assert done.stderr == "trtllm-ext: interrupted\n"
+    assert done.stdout == ""
+
+
+def test_an_ignored_interrupt_stays_ignored():
+    done = child("""
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+cli.inspect.run = lambda arguments: os.kill(os.getpid(), signal.SIGINT) or 0
+sys.exit(cli.main(["inspect", "engine"]))
+""")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_earlier_interrupt_says_nothing_about_the_next_command():
+    done = child("""
+cli.inspect.run = interrupt
+assert cli.main(["inspect", "engine"]) == 130
+def fail(arguments):
+    raise ZeroDivisionError
+cli.inspect.run = fail
+sys.exit(cli.main(["inspect", "engine"]))
+""")
+    assert done.returncode == 1
+    assert "ZeroDivisionError: no text (not expected" in done.stderr
+
+
+@pytest.mark.parametrize("length", [10, 1_000_000])
+def test_stdout_that_takes_no_more(tmp_path, length):
+    """A file size limit stands in for a full disk."""
+    code = f"""
+import resource
+cli.inspect.run = lambda arguments: print("x" * {length}) or 0
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+sys.exit(cli.main(["inspect", "engine"]))
+"""
+    with (tmp_path / "out").open("w") as out:
+        done = subprocess.run(
+            [sys.executable, "-c", CHILD + code],
+            stdout=out,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "trtllm-ext: error: the output cannot be written: file too large.\n"
+
+
+def test_the_package_runs_as_a_module():
+    command = [sys.executable, "-m", "trtllm_ext", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout.split()[0]) == (0, "trtllm-ext")
 
 
 def test_an_unknown_backend_is_told():

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 
 from trtllm_ext import backend
+from trtllm_ext.cli import interrupts
 from trtllm_ext.cli.terminal import table
 from trtllm_ext.errors import BackendError, ConfigError
 from trtllm_ext.version import __version__
@@ -58,6 +59,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(arguments: argparse.Namespace) -> int:
     findings = list(examine())
+    interrupts.raise_if_noted()  # what was found while it stopped would be false
     problems = [finding for finding in findings if finding.state == "problem"]
     if arguments.json:
         print(

@@ -22,7 +22,9 @@ _FEW_LAYERS = 12
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
     parser = commands.add_parser("inspect", help="what an engine is, without running it")
-    parser.add_argument("engine", metavar="ENGINE", help="engine directory, or a bare engine file")
+    engine = parser.add_mutually_exclusive_group(required=True)
+    engine.add_argument("engine", nargs="?", metavar="ENGINE", help="engine directory, or a bare engine file")
+    engine.add_argument("--engine_dir", metavar="DIR", help="the same, as `run` and `embed` take it")
     parser.add_argument(
         "--rank", type=int, default=0, metavar="N", help="whose engine to look at (default: 0)"
     )
@@ -32,7 +34,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(arguments: argparse.Namespace) -> int:
-    report = describe(Path(arguments.engine), arguments.rank)
+    report = describe(Path(arguments.engine or arguments.engine_dir), arguments.rank)
     if arguments.json:
         print(json.dumps(report, indent=1))
     else:
@@ -48,7 +50,11 @@ def describe(path: Path, rank: int = 0) -> dict[str, Any]:
     from trtllm_ext.runtime import EngineDir, Session
 
     if path.is_file():
-        with Session.from_serialized_engine(path.read_bytes()) as session:
+        try:
+            session = Session.from_serialized_engine(path.read_bytes())
+        except EngineError as problem:
+            raise EngineError(f"{path}: {problem}") from problem
+        with session:
             return {"engine": str(path), **_of_session(session)}
     directory = EngineDir.read(path, rank)
     report = {"engine": str(path), **_of_directory(directory)}

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from trtllm_ext.cli import build, convert, doctor, embed, inspect, run
+from trtllm_ext.cli import build, convert, doctor, embed, inspect, interrupts, run
 from trtllm_ext.errors import TrtllmExtError
 from trtllm_ext.version import __version__
 
@@ -40,9 +40,24 @@ class _Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{**settings, "allow_abbrev": False})
+        self._given: list[str] = []
+
+    def parse_known_args(
+        self, args: Any = None, namespace: Any = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        self._given = list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
+        unknown = [each for each in self._unknown_options() if each not in message]
+        if "required" in message and unknown:
+            # argparse misses an option before it says that another one is unknown.
+            message += f"; unknown: {' '.join(unknown)}{self.suggestion(unknown)}"
         self.exit(2, f"{self.prog}: error: {message}\nSee `{self.prog} --help`.\n")
+
+    def _unknown_options(self) -> list[str]:
+        names = [each.split("=")[0] for each in self._given if each.startswith("--")]
+        return [name for name in names if name not in ("--", *self._option_string_actions)]
 
     def suggestion(self, arguments: list[str]) -> str:
         """A sentence with the options nearest to unknown ones, or nothing."""
@@ -84,6 +99,17 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. Wrong usage raises SystemExit(2), as argparse does."""
+    with interrupts.watched():
+        try:
+            return _run(argv)
+        except BaseException as problem:
+            if not isinstance(problem, KeyboardInterrupt) and not interrupts.noted():
+                raise
+            print("trtllm-ext: interrupted", file=sys.stderr)
+            return 130
+
+
+def _run(argv: Sequence[str] | None) -> int:
     arguments, unknown = make_parser().parse_known_args(argv)
     if unknown:
         arguments.parser.error(f"unknown: {' '.join(unknown)}{arguments.parser.suggestion(unknown)}")
@@ -92,19 +118,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code: int = arguments.run(arguments)
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except TrtllmExtError as problem:
-        if tracebacks:
-            raise
-        return _tell(str(problem))
     except Exception as problem:
+        if interrupts.noted():
+            raise
+        # Errors of a file name it; those of a stream do not, and a command writes to no stream but stdout.
+        if isinstance(problem, OSError) and problem.filename is None:
+            # Python would complain once more at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if isinstance(problem, BrokenPipeError):  # whoever read our output has seen enough
+                return 1
+            return _tell(f"the output cannot be written: {(problem.strerror or str(problem)).lower()}.")
         if tracebacks:
             raise
+        if isinstance(problem, TrtllmExtError):
+            return _tell(str(problem))
         text = str(problem).strip().splitlines()
         return _tell(
             f"{type(problem).__name__}: {text[0] if text else 'no text'} (not expected; {TRACEBACK_VARIABLE}=1 "
