@@ -330,14 +330,18 @@ def concatenate(draw: Callable[..., Any], drawn: Drawn, source: int) -> None:
 
 
 def cut(draw: Callable[..., Any], drawn: Drawn, source: int) -> None:
-    """A slice with any mode along the static dimensions, all of the dynamic one."""
+    """A slice with any mode; of a dynamic dimension all, or a fixed number, which not every run may have."""
     x = drawn.sketches[source]
     mode = draw(st.sampled_from(["STRICT_BOUNDS", "FILL", "CLAMP", "WRAP", "REFLECT"]))
     start, size, stride = [], [], []
     for k, p in x.dims:
-        if p:
-            rule = (0, (k, 1), 1)
-        elif mode == "STRICT_BOUNDS":
+        if p and not draw(st.booleans()):
+            start.append(0)
+            size.append((k, p))
+            stride.append(1)
+            continue
+        k *= LENGTHS[0] ** p
+        if mode == "STRICT_BOUNDS":
             step = draw(st.sampled_from([-1, 1, 2]))
             first = draw(st.integers(0, k - 1))
             room = first + 1 if step < 0 else (k - first + step - 1) // step
@@ -352,7 +356,7 @@ def cut(draw: Callable[..., Any], drawn: Drawn, source: int) -> None:
     def build(network: Any, trt: Any, tensors: list[Any]) -> Any:
         plain = tuple(1 if p else k for k, p in size)
         layer = network.add_slice(tensors[source], start, plain, stride)
-        if x.dynamic:
+        if sketch.dynamic:
             layer.set_input(2, _computed_shape(network, trt, tensors[source], x, sketch.dims))
         layer.mode = getattr(trt.SampleMode, mode)
         return made(layer)

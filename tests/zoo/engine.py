@@ -7,7 +7,6 @@ import numpy as np
 
 from zoo import NUMPY, Case, Feed, add_profile, define
 
-
 # What was logged about an engine, which itself takes no attributes that TensorRT's has not.
 _LOGGERS: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
