@@ -21,10 +21,9 @@ from trtllm_ext.embedded.plan import (
     WeightRecord,
 )
 from trtllm_ext.embedded.plan.layout import WEIGHT_ALIGNMENT, align
-from trtllm_ext.embedded.profile_check import profile_records
+from trtllm_ext.embedded.profile_check import optimum_shapes, profile_records
 from trtllm_ext.embedded.rules.program import ShapeProgram
-from trtllm_ext.embedded.running.loading import optimum_shapes
-from trtllm_ext.embedded.running.sessions import WEIGHTS_FILE, SharedWeight, open_session
+from trtllm_ext.embedded.running.sessions import SharedWeight, open_session
 from trtllm_ext.embedded.tensor import ITensor
 from trtllm_ext.embedded.tensor_types import element_type_of
 from trtllm_ext.errors import BuildError, EngineError
@@ -70,7 +69,7 @@ def assemble(network: INetworkDefinition, config: IBuilderConfig) -> Parts:
         offset = records[-1].offset + records[-1].nbytes if records else 0
         records.append(SegmentRecord(offset=offset, nbytes=len(model), weights=weights))
         segments.append(model)
-        _try_segment(model, step, weights)
+        _try_segment(model, step)
 
     records_of_tensors = tuple(
         _tensor_record(
@@ -163,13 +162,8 @@ class _Blocks:
         for initializer in step.model.graph.initializer:
             block = blocks.get(initializer.name)
             if block is not None:
-                del initializer.external_data[:]
-                for key, value in (
-                    ("location", WEIGHTS_FILE),
-                    ("offset", block.offset),
-                    ("length", block.nbytes),
-                ):
-                    initializer.external_data.add(key=key, value=str(value))
+                initializer.external_data.add(key="offset", value=str(block.offset))
+                initializer.external_data.add(key="length", value=str(block.nbytes))
         return tuple(table), step.model.SerializeToString(deterministic=True)
 
     def _number(self, weight: "Weight") -> int:
@@ -197,13 +191,13 @@ def _folded_names(step: "OnnxSegment") -> set[str]:
     return folded
 
 
-def _try_segment(model: bytes, step: "OnnxSegment", table: Sequence[SegmentWeight]) -> None:
+def _try_segment(model: bytes, step: "OnnxSegment") -> None:
     """Open the model once, so that what ONNX Runtime cannot run is refused now and not when it is loaded."""
     shared = [
         SharedWeight(weight.name, weight.onnx_type, weight.shape, weight.data) for weight in step.weights
     ]
     try:
-        open_session(model, shared, "mapped")
+        open_session(model, shared, "mapped", threads=1)
     except EngineError as error:
         raise BuildError(f"the network cannot be run on this machine: {error}") from error
 

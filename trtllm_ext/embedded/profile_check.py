@@ -1,9 +1,13 @@
-"""Profiles against the inputs of a network."""
+"""Profiles against the inputs of a network, and the shapes that follow at their optimum."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from trtllm_ext.embedded.plan import ProfileRecord, Range, TensorRecord
 from trtllm_ext.embedded.profile import IOptimizationProfile
+from trtllm_ext.embedded.tensor_types import element_type_named
 from trtllm_ext.errors import BuildError
 
 
@@ -91,3 +95,22 @@ def _value_range(index: int, profile: IOptimizationProfile, tensor: TensorRecord
             f"profile {index} gives {len(given[0])} values for {tensor.name!r}, which has {count} elements."
         )
     return given
+
+
+def optimum_shapes(
+    infer: Callable[
+        [Mapping[str, tuple[int, ...]], Mapping[str, np.ndarray[Any, Any]]], Mapping[str, tuple[int, ...]]
+    ],
+    tensors: Sequence[TensorRecord],
+    profile: ProfileRecord,
+) -> Mapping[str, tuple[int, ...]]:
+    """What `infer` says of the outputs at the optimum of a profile. Raises what it raises."""
+    values = {
+        tensor.name: np.array(
+            profile.values[tensor.name][1], element_type_named(tensor.dtype).storage
+        ).reshape(tensor.shape)
+        for tensor in tensors
+        if tensor.is_shape_input
+    }
+    shapes = {tensor.name: profile.shapes[tensor.name][1] for tensor in tensors if tensor.is_input}
+    return infer(shapes, values)

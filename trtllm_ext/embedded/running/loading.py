@@ -1,15 +1,16 @@
 """From the bytes of a plan to what can be run: checks, sessions, shape inference."""
 
 import mmap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from trtllm_ext.embedded.plan import OnnxStep, Plan, ProfileRecord, TensorRecord, read_plan
+from trtllm_ext.embedded.plan import OnnxStep, Plan, TensorRecord, read_plan
 from trtllm_ext.embedded.plan.onnx_model import Initializer, external_initializers, lasting_initializers
 from trtllm_ext.embedded.plan.steps import onnx_steps
+from trtllm_ext.embedded.profile_check import optimum_shapes
 from trtllm_ext.embedded.rules.program import ShapeProgram
 from trtllm_ext.embedded.running.sessions import LoadMode, SegmentSession, SharedWeight, open_session
 from trtllm_ext.embedded.running.threads import num_threads, shares_process_pool
@@ -129,23 +130,6 @@ def _check_shapes(loaded: LoadedPlan) -> None:
             )
 
 
-def optimum_shapes(
-    infer: Callable[[Mapping[str, Shape], Mapping[str, np.ndarray[Any, Any]]], Mapping[str, Shape]],
-    tensors: Sequence[TensorRecord],
-    profile: ProfileRecord,
-) -> Mapping[str, Shape]:
-    """What `infer` says of the outputs at the optimum of a profile. Raises what it raises."""
-    values = {
-        tensor.name: np.array(
-            profile.values[tensor.name][1], element_type_named(tensor.dtype).storage
-        ).reshape(tensor.shape)
-        for tensor in tensors
-        if tensor.is_shape_input
-    }
-    shapes = {tensor.name: profile.shapes[tensor.name][1] for tensor in tensors if tensor.is_input}
-    return infer(shapes, values)
-
-
 def _elements(plan: Plan) -> Mapping[str, ElementType]:
     return {tensor.name: element_type_named(tensor.dtype) for tensor in plan.header.tensors}
 
@@ -167,7 +151,7 @@ def _open_segment(plan: Plan, index: int, mode: LoadMode) -> SegmentSession:
             data = data.copy()
         weights.append(SharedWeight(weight.name, weight.onnx_type, weight.shape, data, weight.is_folded))
     process_pool = shares_process_pool(len(plan.header.segments))
-    return open_session(bytes(plan.segment(index)), weights, mode, process_pool)
+    return open_session(bytes(plan.segment(index)), weights, mode, process_pool=process_pool)
 
 
 def _check_signature(segment: SegmentSession, step: OnnxStep, elements: Mapping[str, ElementType]) -> None:

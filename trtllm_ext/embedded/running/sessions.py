@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 LoadMode = Literal["prepack", "mapped"]
 
-# The file that models name as the place of their weights, and the folder where an empty one lies.
-WEIGHTS_FILE = "weights"
+# Where an empty file lies, of the name by which models call their weights.
 _PLACEHOLDER = Path(__file__).parent / "placeholder"
 # They would turn weights into new weights in private memory.
 _WEIGHT_OPTIMIZERS = ("ConstantFolding", "FuseFp16InitializerToFp32NodeTransformer")
@@ -57,12 +56,18 @@ class SegmentSession:
 
 
 def open_session(
-    model: bytes, weights: Sequence[SharedWeight], mode: LoadMode, process_pool: bool = False
+    model: bytes,
+    weights: Sequence[SharedWeight],
+    mode: LoadMode,
+    *,
+    process_pool: bool = False,
+    threads: int | None = None,
 ) -> SegmentSession:
     """Make a session of a model whose large initializers are given by pointer.
 
     mode: `prepack` lets ONNX Runtime fold and pack weights into memory of its own, fastest to run; `mapped` leaves
-    them where they are. process_pool: run on the process's thread pool instead of one of its own.
+    them where they are. process_pool: run on the process's thread pool instead of one of its own. threads: size of
+    its own pool, by default `num_threads()`.
     Raises EngineError if ONNX Runtime refuses the model.
     """
     import onnxruntime
@@ -70,7 +75,7 @@ def open_session(
     values = {weight.name: _value(weight) for weight in weights}
     inject = {weight.name for weight in weights if weight.is_folded and mode == "prepack"}
     while True:
-        options = _options(mode, process_pool)
+        options = _options(mode, None if process_pool else threads or num_threads())
         for name, value in values.items():
             options.add_initializer(name, value)
         if inject:
@@ -112,16 +117,17 @@ def _value(weight: SharedWeight) -> "onnxruntime.OrtValue":
     return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array, weight.onnx_type)
 
 
-def _options(mode: LoadMode, process_pool: bool) -> "onnxruntime.SessionOptions":
+def _options(mode: LoadMode, threads: int | None) -> "onnxruntime.SessionOptions":
+    """threads: size of the session's own pool, None for the process's."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL_ONLY
-    options.use_per_session_threads = not process_pool
-    if process_pool:
+    options.use_per_session_threads = threads is not None
+    if threads is None:
         _make_process_pool()
     else:
-        options.intra_op_num_threads = num_threads()
+        options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", str(_PLACEHOLDER)
