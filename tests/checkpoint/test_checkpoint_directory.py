@@ -173,7 +173,7 @@ def test_foreign_and_missing_files(tmp_path, checkpoint):
     [
         (
             lambda c: c.update(architecture="SublayerStak"),
-            "'SublayerStak' is not known. Did you mean SublayerStack",
+            "'SublayerStak' is not known; supported: SublayerStack, Encoder",
         ),
         (lambda c: c.update(architecture="Encoder"), "architecture 'Encoder' needs embedding"),
         (lambda c: c.update(dtype="float8"), "dtype='float8' is not a weight type"),
@@ -350,3 +350,27 @@ def test_checksums_cover_the_name(checkpoint):
     file.write_bytes(swapped)
     with pytest.raises(CheckpointError, match=r"layers.\d.mlp.fc.weight is damaged"):
         load_checkpoint(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            '{"architectures": ["BertModel"]}',
+            r"is a Hugging Face model folder.* trtllm-ext convert --model_dir \S+ --",
+        ),
+        (
+            '{"model_type": "bert"}',
+            r"is a Hugging Face model folder, not a checkpoint directory. Convert it first",
+        ),
+        (
+            '{"pretrained_config": {}, "build_config": {}}',
+            r"is an engine directory, built already. Run it: trtllm-ext",
+        ),
+        ('{"architecture": "LlamaForCausalLM"}', r"config has the unknown field|config lacks the field"),
+    ],
+)
+def test_wrong_kinds_of_directories(tmp_path, config, message):
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(tmp_path)

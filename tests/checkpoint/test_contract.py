@@ -121,3 +121,18 @@ def test_each_placement_takes_its_norms_and_no_others(placement):
 def test_an_rms_norm_has_no_bias():
     with pytest.raises(ConfigError, match=r"rms_norm has no bias"):
         NormContract(kind="rms_norm", eps=1e-6, bias=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("relu2", r"'relu2' is not known. Say 'squared_relu': max\(x, 0\)\^2\."),
+        ("swish", r"Say 'silu': "),
+        ("gelu_fancy", r"Say 'gelu_erf', x/2 .*, or 'gelu_tanh', x/2 "),
+        ("sillu", r"Did you mean silu"),
+        (["relu"], r"is not known"),
+    ],
+)
+def test_hints_for_activations(name, message):
+    with pytest.raises(ConfigError, match=message):
+        check_activation(name)

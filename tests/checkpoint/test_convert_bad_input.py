@@ -24,11 +24,18 @@ def refused(folder, output, message, **arguments):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"architectures": ["BertModell"]}, r"'BertModell' is not supported. Did you mean BertModel"),
-        ({"architectures": ["LlamaForCausalLM"]}, r"'LlamaForCausalLM' is not supported"),
-        ({"architectures": None}, r"architectures=None, expected a list of one name"),
+        ({"architectures": ["BertModell"]}, r"'BertModell' is not supported; supported: BertModel, "),
+        (
+            {"architectures": ["DebertaV2Model"]},
+            r"'DebertaV2Model' is not supported; supported: BertModel, Bert",
+        ),
+        ({"architectures": []}, r"architectures=\[\], expected a list of one name"),
+        ({"architectures": None}, r"has no architectures, so it does not say which model this is"),
         ({"architectures": [["BertModel"]]}, r"is not supported"),
-        ({"hidden_act": "gelu_newest"}, r"hidden_act='gelu_newest' is not known. Did you mean gelu_new"),
+        (
+            {"hidden_act": "gelu_newest"},
+            r"hidden_act='gelu_newest' is not known.*: gelu \(gelu_erf\), .*gelu_new \(gelu_tanh\)",
+        ),
         ({"hidden_act": ["gelu"]}, r"hidden_act=\['gelu'\] is not known"),
         (
             {"position_embedding_type": "relative_key"},
@@ -48,6 +55,32 @@ def refused(folder, output, message, **arguments):
 )
 def test_configs(bert_folder, tmp_path, config, message):
     refused(bert_folder(config), tmp_path / "c", message)
+
+
+def test_wrong_kinds_of_sources(bert_folder, tmp_path, monkeypatch):
+    convert(bert_folder(), tmp_path / "checkpoint")
+    refused(
+        tmp_path / "checkpoint",
+        tmp_path / "c",
+        r"is a checkpoint directory, converted already. Build its engine",
+    )
+    engine = tmp_path / "engine"
+    engine.mkdir()
+    (engine / "config.json").write_text('{"pretrained_config": {}, "build_config": {}}')
+    refused(
+        engine,
+        tmp_path / "c",
+        r"engine is an engine directory, built already. Run it: trtllm-ext run --engine_dir",
+    )
+    (tmp_path / "file").write_text("")
+    refused(tmp_path / "file", tmp_path / "c", r"is a file; expected the model's folder, with config.json")
+    text = refused(tmp_path / "none", tmp_path / "c", r"The model folder .*none does not exist\.$")
+    assert "hub" not in text
+    monkeypatch.chdir(tmp_path)
+    message = (
+        r"org/name-v2 does not exist. Names of models on a hub are not looked up; download .* local folder"
+    )
+    refused("org/name-v2", tmp_path / "c", message)
 
 
 def test_weights_that_are_missing_unused_or_misshapen_are_all_listed(bert_folder, tmp_path):

@@ -274,7 +274,7 @@ def test_limits(random_checkpoint):
 def test_ids_that_no_table_has_fail_the_run(random_checkpoint, name, value):
     inputs = sentences()
     inputs[name][0, 0] = value
-    with pytest.raises(EngineError, match=rf"idx={value} must be within"):
+    with pytest.raises(EngineError, match=rf"was given the index {value}, but what it looks up has"):
         session_of(random_checkpoint()).run(inputs)
 
 

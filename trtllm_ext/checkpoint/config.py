@@ -46,7 +46,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:
             raise ConfigError(
-                f"architecture {self.architecture!r} is not known. {nearest(self.architecture, ARCHITECTURES)}"
+                f"architecture {self.architecture!r} is not known; supported: {', '.join(ARCHITECTURES)}."
             )
         weight_dtype(self.dtype)
         sizes = ["hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads"]

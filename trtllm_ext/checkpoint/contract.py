@@ -29,6 +29,18 @@ ACTIVATIONS: dict[str, str] = {
     "identity": "x",
 }
 
+# What others call some of them; only hinted at, so that a contract has one name for each.
+_OTHER_NAMES = {
+    "relu2": "squared_relu",
+    "relu_squared": "squared_relu",
+    "swish": "silu",
+    "linear": "identity",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_python": "gelu_erf",
+}
+
 Placement = Literal["none", "pre", "post", "branch", "sandwich"]
 PLACEMENTS: dict[str, str] = {
     "none": "x + scale F(x)",
@@ -47,8 +59,18 @@ def check_activation(name: object) -> str:
             "Say 'gelu_erf' or 'gelu_tanh'."
         )
     if not isinstance(name, str) or name not in ACTIVATIONS:
-        raise ConfigError(f"activation {name!r} is not known. {nearest(name, ACTIVATIONS)}")
+        raise ConfigError(f"activation {name!r} is not known. {_activation_hint(name)}")
     return name
+
+
+def _activation_hint(name: object) -> str:
+    other = _OTHER_NAMES.get(str(name))
+    if other:
+        return f"Say {other!r}: {ACTIVATIONS[other]}."
+    if str(name).startswith("gelu"):
+        # A likeness of names must not choose between two functions.
+        return f"Say 'gelu_erf', {ACTIVATIONS['gelu_erf']}, or 'gelu_tanh', {ACTIVATIONS['gelu_tanh']}."
+    return nearest(name, ACTIVATIONS)
 
 
 @dataclass(frozen=True, kw_only=True)

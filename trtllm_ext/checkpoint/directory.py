@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy.typing as npt
 
@@ -52,6 +53,18 @@ class Checkpoint:
     weights: Mapping[str, npt.NDArray]
 
 
+def kind_of(config: Mapping[str, object]) -> Literal["checkpoint", "engine", "model"] | None:
+    """Whose config.json this is: a checkpoint's, an engine directory's, a Hugging Face model's; None if unclear."""
+    if isinstance(config.get("contract"), dict):
+        return "checkpoint"
+    if "pretrained_config" in config and "build_config" in config:
+        return "engine"
+    # TensorRT-LLM's checkpoints have "architecture".
+    if "architecture" not in config and ("architectures" in config or "model_type" in config):
+        return "model"
+    return None
+
+
 def load_config(path: str | os.PathLike[str], *, rank: int = 0) -> ModelConfig:
     """Read and check a checkpoint's config.json.
 
@@ -62,6 +75,17 @@ def load_config(path: str | os.PathLike[str], *, rank: int = 0) -> ModelConfig:
         reason = "is a file" if Path(path).exists() else "does not exist"
         raise CheckpointError(f"{path} is not a checkpoint directory: it {reason}.")
     data = read_json_object(file, CheckpointError)
+    match kind_of(data):
+        case "model":
+            raise CheckpointError(
+                f"{path} is a Hugging Face model folder, not a checkpoint directory. Convert it first: trtllm-ext "
+                f"convert --model_dir {path} --output_dir CHECKPOINT"
+            )
+        case "engine":
+            raise CheckpointError(
+                f"{path} is an engine directory, built already. Run it: trtllm-ext run --engine_dir {path}; or give "
+                f"the checkpoint directory that it was built from."
+            )
     try:
         return ModelConfig.from_dict(data, rank=rank)
     except ConfigError as error:

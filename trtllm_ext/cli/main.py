@@ -42,14 +42,14 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(**{**settings, "allow_abbrev": False})
         self._given: list[str] = []
 
-    def parse_known_args(
+    def parse_known_args(  # type: ignore[override]
         self, args: Any = None, namespace: Any = None
     ) -> tuple[argparse.Namespace, list[str]]:
         self._given = list(sys.argv[1:] if args is None else args)
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
-        unknown = [each for each in self._unknown_options() if each not in message]
+        unknown = self._unknown_options()
         if "required" in message and unknown:
             # argparse misses an option before it says that another one is unknown.
             message += f"; unknown: {' '.join(unknown)}{self.suggestion(unknown)}"
@@ -61,13 +61,13 @@ class _Parser(argparse.ArgumentParser):
 
     def suggestion(self, arguments: list[str]) -> str:
         """A sentence with the options nearest to unknown ones, or nothing."""
-        options = [name for action in self._actions for name in action.option_strings]
+        options = {name.lstrip("-"): name for action in self._actions for name in action.option_strings}
         near = [
-            match
+            options[match]
             for given in arguments
             if given.startswith("-")
             for match in difflib.get_close_matches(
-                given.split("=")[0].replace("-", "_").replace("__", "--", 1), options, 1
+                given.split("=")[0].lstrip("-").replace("-", "_"), options, 1
             )
         ]
         return f". Did you mean {' and '.join(dict.fromkeys(near))}?" if near else ""

@@ -9,7 +9,6 @@ from trtllm_ext.errors import ConfigError
 from trtllm_ext.models.base import Model
 from trtllm_ext.models.encoder import Encoder
 from trtllm_ext.models.sublayer_stack import SublayerStack
-from trtllm_ext.suggest import nearest
 
 MODELS: dict[str, type[Model]] = {kind.architecture: kind for kind in (SublayerStack, Encoder)}
 
@@ -21,7 +20,7 @@ def model_from_config(config: ModelConfig) -> Model:
     """
     if config.architecture not in MODELS:
         raise ConfigError(
-            f"architecture {config.architecture!r} is not known. {nearest(config.architecture, MODELS)}"
+            f"architecture {config.architecture!r} is not known; supported: {', '.join(MODELS)}."
         )
     return MODELS[config.architecture](config)
 

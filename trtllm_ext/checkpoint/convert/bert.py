@@ -27,7 +27,6 @@ from trtllm_ext.checkpoint.convert.sentence_transformers import MODULES_FILE, re
 from trtllm_ext.checkpoint.convert.source import SourceWeights, check_source_fields
 from trtllm_ext.checkpoint.weights import expected_weights
 from trtllm_ext.errors import CheckpointError
-from trtllm_ext.suggest import nearest
 
 # What Hugging Face's ACT2FN computes under each name (transformers, activations.py).
 ACTIVATION_NAMES = {
@@ -136,7 +135,9 @@ def _read_config(path: Path, data: Mapping[str, Any]) -> dict[str, int]:
     activation = data.get("hidden_act")
     if not isinstance(activation, str) or activation not in ACTIVATION_NAMES:
         raise CheckpointError(
-            f"{path}: hidden_act={activation!r} is not known. {nearest(activation, ACTIVATION_NAMES)}"
+            f"{path}: hidden_act={activation!r} is not known. Known, with the function that each means: "
+            + ", ".join(f"{name} ({meaning})" for name, meaning in ACTIVATION_NAMES.items())
+            + "."
         )
     if sizes["hidden_size"] % sizes["num_attention_heads"]:
         raise CheckpointError(

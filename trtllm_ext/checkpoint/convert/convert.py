@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,11 @@ from trtllm_ext.checkpoint.convert.bert import ARCHITECTURES as BERT_ARCHITECTUR
 from trtllm_ext.checkpoint.convert.bert import Plan, plan_bert
 from trtllm_ext.checkpoint.convert.report import ConversionReport, ConvertedWeight
 from trtllm_ext.checkpoint.convert.source import open_weights
-from trtllm_ext.checkpoint.directory import COMPANIONS, write_checkpoint
+from trtllm_ext.checkpoint.directory import COMPANIONS, kind_of, write_checkpoint
 from trtllm_ext.checkpoint.dtypes import WEIGHT_DTYPES, all_finite, convert_values, weight_dtype
 from trtllm_ext.checkpoint.safetensors_writer import split_into_chunks
 from trtllm_ext.errors import CheckpointError, ConfigError
 from trtllm_ext.runtime.json_files import read_json_object
-from trtllm_ext.suggest import nearest
 
 Planner = Callable[[Path, Mapping[str, Any], Mapping[str, npt.NDArray], str], Plan]
 
@@ -46,9 +46,9 @@ def convert(
     if dtype != "auto":
         weight_dtype(dtype)
     source_dir = Path(model_dir)
-    if not source_dir.is_dir():
-        raise CheckpointError(f"The model folder {source_dir} does not exist or is not a folder.")
+    _check_folder(source_dir)
     source_config = read_json_object(source_dir / "config.json", CheckpointError)
+    _check_kind(source_dir, source_config)
     architecture = _architecture(source_dir / "config.json", source_config)
     weights = open_weights(source_dir)
     try:
@@ -83,14 +83,46 @@ def convert(
     )
 
 
+def _check_folder(model_dir: Path) -> None:
+    if model_dir.is_dir():
+        return
+    if model_dir.exists():
+        raise CheckpointError(
+            f"{model_dir} is a file; expected the model's folder, with config.json and the weights."
+        )
+    hint = ""
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(model_dir)):
+        hint = " Names of models on a hub are not looked up; download the model and give its local folder."
+    raise CheckpointError(f"The model folder {model_dir} does not exist.{hint}")
+
+
+def _check_kind(model_dir: Path, config: Mapping[str, Any]) -> None:
+    match kind_of(config):
+        case "checkpoint":
+            raise CheckpointError(
+                f"{model_dir} is a checkpoint directory, converted already. Build its engine: trtllm-ext build "
+                f"--checkpoint_dir {model_dir}"
+            )
+        case "engine":
+            raise CheckpointError(
+                f"{model_dir} is an engine directory, built already. Run it: trtllm-ext run --engine_dir {model_dir}; "
+                f"or give the folder of the source model."
+            )
+
+
 def _architecture(path: Path, data: Mapping[str, Any]) -> str:
     architectures = data.get("architectures")
+    if architectures is None:
+        raise CheckpointError(
+            f"{path} has no architectures, so it does not say which model this is. Take the config.json that belongs "
+            f"to the weights; supported: {', '.join(PLANNERS)}."
+        )
     if not isinstance(architectures, list) or len(architectures) != 1:
         raise CheckpointError(f"{path}: architectures={architectures!r}, expected a list of one name.")
     name = architectures[0]
     if not isinstance(name, str) or name not in PLANNERS:
         raise CheckpointError(
-            f"{path}: the architecture {name!r} is not supported. {nearest(name, PLANNERS)}"
+            f"{path}: the architecture {name!r} is not supported; supported: {', '.join(PLANNERS)}."
         )
     return name
 
