@@ -47,9 +47,10 @@ def export(arguments: argparse.Namespace) -> dict:
 
 def load(arguments: argparse.Namespace) -> dict:
     loader = bare_session if arguments.mode == "bare" else engine_session
-    # What every process pays once, whatever it loads, is not part of a load.
+    # Imports are what every process pays once, whatever it loads, and not part of a load.
     import onnxruntime  # noqa: F401
 
+    import trtllm_ext.embedded
     import trtllm_ext.runtime
 
     _ = trtllm_ext.runtime.Session
