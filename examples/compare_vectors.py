@@ -9,6 +9,9 @@ import numpy as np
 
 
 def main() -> int:
+    if len(sys.argv) not in (3, 4):
+        print("usage: compare_vectors.py OURS.npz REFERENCE.npz [TOLERANCE]", file=sys.stderr)
+        return 2
     ours, reference = (np.load(path)["sentence_embedding"] for path in sys.argv[1:3])
     tolerance = float(sys.argv[3]) if len(sys.argv) > 3 else 1e-4
     if ours.shape != reference.shape:

@@ -62,3 +62,10 @@ def test_the_comparison_can_fail(tmp_path, change, code, says):
     )
     assert run.returncode == code
     assert says in run.stdout
+
+
+def test_the_comparison_says_how_it_is_called():
+    command = [sys.executable, str(EXAMPLES / "compare_vectors.py")]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert run.stderr == "usage: compare_vectors.py OURS.npz REFERENCE.npz [TOLERANCE]\n"

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,6 +103,7 @@ def test_flags_win_over_the_file(checkpoint, tmp_path, capsys):
             "opt_num_tokens=9 is greater than max_num_tokens=8",
         ),
         (["--max_num_tokens", "0"], "max_num_tokens=0 is too small"),
+        (["--output_timing_cache", "no/dir"], "output_timing_cache='no/dir': there is no directory no"),
         (["--build_config", "none.json"], "none.json does not exist"),
         (["--profiling_verbosity", "loud"], "profiling_verbosity='loud' is not known"),
     ],
@@ -172,10 +174,14 @@ def test_runs_that_are_refused(engine, tmp_path, capsys):
 
     assert "none.npz does not exist" in refused(tmp_path / "none.npz")
     (tmp_path / "text.npz").write_text("text")
-    assert "is not an .npz file of plain arrays" in refused(tmp_path / "text.npz")
+    said = refused(tmp_path / "text.npz")
+    assert "text.npz is not an .npz file of plain arrays (it is no zip archive, or not all of one)" in said
+    assert f"{tmp_path} is a directory; expected an .npz file of named arrays" in refused(tmp_path)
     np.save(tmp_path / "single.npy", tokens())
     assert "holds a single array without a name" in refused(tmp_path / "single.npy")
-    assert "is not an .npz file of plain arrays" in refused(written(hidden_states=np.array([{}], object)))
+    assert "is not an .npz file of plain arrays (it holds Python objects)" in refused(
+        written(hidden_states=np.array([{}], object))
+    )
     (tmp_path / "cut.npz").write_bytes(good.read_bytes()[:-30])
     assert "is not an .npz file of plain arrays" in refused(tmp_path / "cut.npz")
     assert "unknown input 'x'" in refused(written(x=tokens()))
@@ -255,6 +261,17 @@ def test_inspect_takes_engine_dir_too(engine, capsys):
 def test_inspect_a_text_file(tmp_path, capsys):
     (tmp_path / "text.txt").write_text("text")
     assert f"error: {tmp_path / 'text.txt'}: " in fails(capsys, "inspect", tmp_path / "text.txt")
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_path_is_no_serialized_engine(engine, kind):
+    from trtllm_ext.errors import InputError
+    from trtllm_ext.runtime import Session
+
+    with pytest.raises(
+        InputError, match=r"is a path; give its content, Path\(...\).read_bytes\(\), or .*from_engine_dir"
+    ):
+        Session.from_serialized_engine(kind(engine / "rank0.engine"))
 
 
 def test_inspect_as_json(engine, capsys):
@@ -339,7 +356,12 @@ def test_embeddings_that_are_refused(encoder, engine, tmp_path, capsys):
     told = fails(capsys, "embed", "--engine_dir", encoder, "--sentences", tmp_path / "blank.txt")
     assert "holds no sentence; expected one a line" in told
     told = fails(capsys, "embed", "--engine_dir", encoder, "--sentences", tmp_path / "none.txt")
-    assert "cannot be read as UTF-8 text" in told
+    assert "none.txt does not exist; expected a text file, one sentence a line" in told
+    told = fails(capsys, "embed", "--engine_dir", encoder, "--sentences", tmp_path)
+    assert f"{tmp_path} is a directory; expected a text file" in told
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
+    told = fails(capsys, "embed", "--engine_dir", encoder, "--sentences", tmp_path / "latin.txt")
+    assert "latin.txt is not UTF-8 text: " in told
     told = fails(capsys, "embed", "--engine_dir", encoder, "--sentences", sentences, "--tokenizer", tmp_path)
     assert "tokenizer.json does not exist; --tokenizer takes a tokenizer.json, or the folder with it" in told
     (tmp_path / "tokenizer.json").write_text("{}")

@@ -59,6 +59,26 @@ def test_a_sentence_ends_at_a_newline_only(encoder, embed):
     np.testing.assert_allclose(vectors, wanted, atol=1e-6)
 
 
+def test_a_mark_at_the_start_of_the_file_is_no_text(encoder, embed):
+    _, marked, _ = embed(encoder, "\ufeffone\ntwo")
+    _, plain, _ = embed(encoder, "one\ntwo")
+    np.testing.assert_array_equal(marked, plain)
+
+
+def test_a_model_too_short_for_special_tokens(encoder):
+    from trtllm_ext.cli.embed import SentenceEncoder
+    from trtllm_ext.errors import EngineError
+
+    with Session.from_engine_dir(encoder) as session:
+        session.engine_dir.config["pretrained_config"]["contract"]["pooling"]["max_seq_length"] = 2
+        session.engine_dir.config["pretrained_config"].pop("sha256", None)
+        with pytest.raises(
+            EngineError, match=r"at most 2 token.* model's own limit, which no build"
+        ) as caught:
+            SentenceEncoder(session)
+    assert "--max_input_len" not in str(caught.value)
+
+
 @pytest.mark.parametrize("length", [1, 2])
 def test_an_engine_too_short_for_special_tokens(build_encoder, embed, length):
     code, _, said = embed(build_encoder(length), "one")

@@ -130,6 +130,11 @@ def trace(model: Any, build_config: BuildConfig) -> Traced:
     cache = limits.input_timing_cache
     if cache is not None and not Path(cache).is_file():
         raise ConfigError(f"input_timing_cache={cache!r} does not exist. Leave it out for a fresh one.")
+    if "output_timing_cache" in limits.given and not Path(limits.output_timing_cache).parent.is_dir():
+        raise ConfigError(
+            f"output_timing_cache={limits.output_timing_cache!r}: there is no directory "
+            f"{Path(limits.output_timing_cache).parent}. Create it first."
+        )
     builder_config = builder.create_builder_config(
         precision=model.config.dtype,
         timing_cache=cache,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trtllm_ext.cli.options import add_session_options
+from trtllm_ext.cli.options import add_session_options, check_input
 from trtllm_ext.cli.terminal import table
 from trtllm_ext.errors import ConfigError, EngineError, InputError
 
@@ -99,9 +99,12 @@ class SentenceEncoder:
             )
         special = self._tokenizer.num_special_tokens_to_add(False)
         if self.max_length <= special:
+            way_out = f"Build it with --max_input_len {special + 1} or more."
+            if model_most <= special:
+                way_out = "That is the model's own limit, which no build changes; its tokenizer or its config is wrong."
             raise EngineError(
                 f"this engine's inputs of at most {self.max_length} token(s) are too short for the tokenizer's "
-                f"{special} special tokens and a word. Build it with --max_input_len {special + 1} or more."
+                f"{special} special tokens and a word. {way_out}"
             )
         self.num_cut = 0
 
@@ -214,13 +217,19 @@ def _load_tokenizer(file: Path) -> Any:
 
 
 def _read_sentences(path: str) -> list[str]:
+    name = "stdin" if path == "-" else path
+    if path != "-":
+        check_input(path, "a text file, one sentence a line")
     try:
-        text = (sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()).decode("utf-8")
-    except (OSError, UnicodeDecodeError) as problem:
-        raise InputError(f"{path} cannot be read as UTF-8 text: {problem}.") from problem
+        # The -sig form leaves out the mark that some editors put at the start of a file.
+        text = (sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()).decode("utf-8-sig")
+    except OSError as problem:
+        raise InputError(f"{name} cannot be read: {(problem.strerror or str(problem)).lower()}.") from problem
+    except UnicodeDecodeError as problem:
+        raise InputError(f"{name} is not UTF-8 text: {problem}.") from problem
     sentences = [line.strip() for line in text.split("\n") if line.strip()]
     if not sentences:
-        raise InputError(f"{'stdin' if path == '-' else path} holds no sentence; expected one a line.")
+        raise InputError(f"{name} holds no sentence; expected one a line.")
     return sentences
 
 

@@ -8,17 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from trtllm_ext.cli.options import check_input
 from trtllm_ext.errors import InputError
 from trtllm_ext.runtime.atomic import file_target, replaced_file
 
 
 def read_npz(path: str) -> dict[str, np.ndarray[Any, Any]]:
     """All arrays of a file that `numpy.savez` wrote, in row-major order. Raises InputError."""
-    file = Path(path)
-    if not file.is_file():
-        raise InputError(f"{path} does not exist or is no file; expected an .npz file of named arrays.")
+    check_input(path, "an .npz file of named arrays")
     try:
-        archive = np.load(file, allow_pickle=False)
+        archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise InputError(
                 f"{path} holds a single array without a name; write it with numpy.savez(file, name=array)."
@@ -27,10 +26,12 @@ def read_npz(path: str) -> dict[str, np.ndarray[Any, Any]]:
             # ascontiguousarray alone would turn an array without dimensions into one with one.
             return {name: np.asarray(archive[name], order="C") for name in archive.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as problem:
+        reason = str(problem).partition("\n")[0] or "damaged"
+        if "pickle" in reason:  # numpy's advice, to allow it, is not for files from elsewhere
+            whole = zipfile.is_zipfile(path)
+            reason = "it holds Python objects" if whole else "it is no zip archive, or not all of one"
         raise InputError(
-            f"{path} is not an .npz file of plain arrays "
-            f"({str(problem).splitlines()[0] if str(problem) else 'damaged'}). Write it with numpy.savez(file, "
-            f"name=array)."
+            f"{path} is not an .npz file of plain arrays ({reason}). Write it with numpy.savez(file, name=array)."
         ) from problem
 
 

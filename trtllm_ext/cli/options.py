@@ -1,6 +1,9 @@
 """Options that several commands share."""
 
 import argparse
+from pathlib import Path
+
+from trtllm_ext.errors import InputError
 
 
 def add_session_options(parser: argparse.ArgumentParser) -> None:
@@ -13,3 +16,12 @@ def add_session_options(parser: argparse.ArgumentParser) -> None:
         default="prepack",
         help="prepack: fastest to run (default); mapped: loads at once, weights stay in the file",
     )
+
+
+def check_input(path: str, expected: str) -> None:
+    """Raise InputError, naming what was `expected`, for a path that does not exist or is a directory."""
+    file = Path(path)
+    if not file.exists():
+        raise InputError(f"{path} does not exist; expected {expected}.")
+    if file.is_dir():
+        raise InputError(f"{path} is a directory; expected {expected}.")

@@ -71,6 +71,11 @@ class Session:
 
         The buffer is used in place where it can be; do not change it while the session lives.
         """
+        if isinstance(engine, str | os.PathLike):
+            raise InputError(
+                f"{os.fspath(engine)!r} is a path; give its content, Path(...).read_bytes(), or an engine directory to "
+                f"from_engine_dir."
+            )
         return cls._load(engine, load_mode, None)
 
     @classmethod
