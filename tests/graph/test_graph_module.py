@@ -229,3 +229,23 @@ def test_named_parameters_of_a_network_may_be_a_generator(make_network):
     network.set_named_parameters(model.named_parameters())
     assert [name for name, _ in network.named_parameters] == ["layers.0.weight", "norm.weight"]
     assert network.parameter_name(model.norm.weight) == "norm.weight"
+
+
+def test_a_value_is_read_inside_of_a_network():
+    parameter = Parameter(np.zeros(3, np.float32))
+    with pytest.raises(
+        GraphError, match=r"wrap the code in `with net_guard\(network\):`, or read .* with raw_value"
+    ):
+        parameter.value  # noqa: B018
+    assert parameter.raw_value.shape == (3,)
+
+
+def test_a_value_that_does_not_fit_is_told_with_the_parameter_s_path():
+    inner, outer = Module(), Module()
+    inner.weight = Parameter(shape=(3,))
+    outer.fc = inner
+    layers = ModuleList([outer])
+    with pytest.raises(GraphError, match=r"parameter '0\.fc\.weight' has the shape \(3,\), the value \(4,\)"):
+        layers[0].fc.weight.value = np.zeros(4, np.float32)
+    with pytest.raises(GraphError, match=r"parameter '0\.fc\.weight' is float32, the value is float16"):
+        inner.weight.value = np.zeros(3, np.float16)

@@ -172,3 +172,17 @@ def test_users_and_replacement(guarded):
     assert network.get_layer_by_name(total.producer.name) is total.producer
     with pytest.raises(GraphError, match=r"the network has no layer 'nothing' \(it has 3 layers\)"):
         network.get_layer_by_name("nothing")
+
+
+@pytest.mark.parametrize("expression", [lambda a, x: a + x, lambda a, x: a * x, lambda a, x: a - x])
+def test_an_array_is_no_operand(guarded, expression):
+    _, add_input = guarded
+    x = add_input("x", "float32", [4])
+    with pytest.raises(GraphError, match=r"an operand is a ndarray .*see functional.constant"):
+        expression(A, x)
+
+
+def test_a_numpy_scalar_is_an_operand(run):
+    one, two = run(lambda a: (np.float32(2) * a, np.float64(1) + a), A)
+    np.testing.assert_allclose(one, 2 * A)
+    np.testing.assert_allclose(two, 1 + A)

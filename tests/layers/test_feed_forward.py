@@ -107,3 +107,18 @@ def test_shards_have_their_shapes_and_do_not_run_yet(kind):
     set_random(layer, "float32")
     with pytest.raises(ConfigError, match=r"tp_size=2 holds one shard .* Use tp_size=1"):
         run_module(layer, {"x": np.zeros((1, 8), np.float32)})
+
+
+@pytest.mark.parametrize("kind", [FeedForward, GatedFeedForward])
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        (("8", 16), r"hidden_size='8' is not a whole number"),
+        ((8, 16.0), r"ffn_hidden_size=16.0 is not a whole number"),
+        ((True, 16), r"hidden_size=True is not a whole number"),
+        ((0, 16), r"hidden_size=0 "),
+    ],
+)
+def test_sizes_that_are_none(kind, sizes, message):
+    with pytest.raises(ConfigError, match=rf"^{message}"):
+        kind(*sizes)

@@ -150,3 +150,10 @@ def test_placements_and_norms_that_do_not_fit_are_refused():
         RmsNorm(4, num_groups=3)
     with pytest.raises(ConfigError, match=r"num_groups=2 splits one axis; normalized_shape=\(6, 4\) has 2"):
         RmsNorm((6, 4), num_groups=2)
+
+
+def test_a_residual_takes_modules():
+    with pytest.raises(ConfigError, match="sublayer must be a Module, not a function"):
+        Residual(lambda x: x)
+    with pytest.raises(ConfigError, match="norm must be a Module, not a function"):
+        Residual(FeedForward(HIDDEN, FFN), norm=lambda x: x)

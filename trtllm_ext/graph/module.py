@@ -45,8 +45,7 @@ class Module:
                     )
                 self._forget(name)
                 members[name] = value
-                if isinstance(value, Parameter) and value.name is None:
-                    value.name = name
+                _name_parameters(name, value)
                 return
         if value is None and name in self.__dict__.get("_parameters", {}):
             self._parameters[name] = None
@@ -178,6 +177,15 @@ class Module:
             parameter.value = theirs[name]
 
 
+def _name_parameters(name: str, member: "Module | Parameter") -> None:
+    """Give the parameters of a new member their path from here; whoever takes this module in puts its own before."""
+    if isinstance(member, Parameter):
+        member.name = member.name or name
+        return
+    for path, parameter in member.named_parameters():
+        parameter.name = f"{name}.{path}"
+
+
 class ModuleList(Module):
     """Modules in a row: index, slice, iterate, len. Their names are their indices."""
 
@@ -187,6 +195,7 @@ class ModuleList(Module):
             if not isinstance(module, Module):
                 raise GraphError(f"ModuleList takes Modules, item {i} is a {type(module).__name__}.")
             self._modules[str(i)] = module
+            _name_parameters(str(i), module)
 
     def __len__(self) -> int:
         return len(self._modules)

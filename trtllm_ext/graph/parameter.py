@@ -7,7 +7,7 @@ from typing import Any
 from trtllm_ext.errors import GraphError
 from trtllm_ext.graph.arrays import Array, as_array
 from trtllm_ext.graph.dtypes import np_dtype_to_trt, to_trt_dtype
-from trtllm_ext.graph.network import default_net
+from trtllm_ext.graph.network import current_net
 from trtllm_ext.graph.tensor import Tensor
 from trtllm_ext.runtime.dtypes import readable
 
@@ -81,7 +81,13 @@ class Parameter:
         """
         from trtllm_ext.graph.functional.constants import constant
 
-        return default_net().constant_of(self, lambda: constant(self.raw_value))
+        network = current_net()
+        if network is None:
+            raise GraphError(
+                f"parameter {self._label()}: value is its constant in the network, and no network is being defined "
+                "here; wrap the code in `with net_guard(network):`, or read the array with raw_value."
+            )
+        return network.constant_of(self, lambda: constant(self.raw_value))
 
     @value.setter
     def value(self, value: Any) -> None:
@@ -102,11 +108,10 @@ class Parameter:
         self._array = array
 
     def _label(self) -> str:
-        from trtllm_ext.graph.network import current_net
-
         network = current_net()
         known = network.parameter_name(self) if network is not None else None
-        return repr(known or self.name or "without a name")
+        name = known or self.name
+        return repr(name) if name else "without a name"
 
     def __repr__(self) -> str:
         state = "set" if self.is_inited() else "unset"

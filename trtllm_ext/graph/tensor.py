@@ -184,6 +184,9 @@ class Tensor:
 
     # --- operators ---------------------------------------------------------------------------------------------
 
+    # numpy then leaves `array + tensor` to __radd__, instead of adding the tensor to each element by itself.
+    __array_ufunc__ = None
+
     def __add__(self, b: "Tensor | Scalar") -> "Tensor":
         return _functional().add(self, b)
 

@@ -46,6 +46,7 @@ class SelfAttention(Module):
         tp_size: int = 1,
     ) -> None:
         super().__init__()
+        shard_size(hidden_size, 1, "hidden_size")
         self.num_heads = shard_size(num_attention_heads, tp_size, "num_attention_heads")
         self.head_size = head_size or shard_size(hidden_size, num_attention_heads, "hidden_size")
         self.inner_size = self.num_heads * self.head_size

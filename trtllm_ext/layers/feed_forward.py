@@ -28,6 +28,7 @@ class FeedForward(Module):
     ) -> None:
         super().__init__()
         self.hidden_act = check_activation(hidden_act)
+        shard_size(hidden_size, 1, "hidden_size")
         shard_size(ffn_hidden_size, tp_size, "ffn_hidden_size")
         self.fc = ColumnLinear(
             hidden_size, ffn_hidden_size, bias, dtype, tp_group, tp_size, gather_output=False
@@ -58,6 +59,7 @@ class GatedFeedForward(Module):
     ) -> None:
         super().__init__()
         self.hidden_act = check_activation(hidden_act)
+        shard_size(hidden_size, 1, "hidden_size")
         shard_size(ffn_hidden_size, tp_size, "ffn_hidden_size")
         self.fc = ColumnLinear(
             hidden_size, ffn_hidden_size, bias, dtype, tp_group, tp_size, gather_output=False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.graph import Module, Parameter, Tensor, functional
 
@@ -9,8 +11,11 @@ from trtllm_ext.graph import Module, Parameter, Tensor, functional
 def shard_size(size: int, tp_size: int, what: str) -> int:
     """This rank's share of `size`.
 
-    Raises ConfigError when a size is not positive or tp_size does not divide it.
+    Raises ConfigError when a size is no whole number or not positive, or tp_size does not divide it.
     """
+    for name, value in ((what, size), ("tp_size", tp_size)):
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise ConfigError(f"{name}={value!r} is not a whole number.")
     if size < 1 or tp_size < 1:
         raise ConfigError(f"{what}={size} with tp_size={tp_size}: both must be at least 1.")
     if size % tp_size:

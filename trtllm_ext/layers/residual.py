@@ -22,7 +22,7 @@ class Residual(Module):
     | `'sandwich'` | x + scale post_norm(F(norm(x)))   | Gemma 2                      |
 
     sublayer, norm, post_norm: any modules that keep shape and type. scale: a factor, None for 1.
-    Raises ConfigError for an unknown placement, and for norms that do not fit it.
+    Raises ConfigError for what is no Module, for an unknown placement, and for norms that do not fit it.
     """
 
     def __init__(
@@ -34,6 +34,9 @@ class Residual(Module):
         scale: float | None = None,
     ) -> None:
         super().__init__()
+        for name, module in (("sublayer", sublayer), ("norm", norm), ("post_norm", post_norm)):
+            if not isinstance(module, Module) and (module is not None or name == "sublayer"):
+                raise ConfigError(f"{name} must be a Module, not a {type(module).__name__}.")
         placements = [name for name in PLACEMENTS if name != "none"]
         if placement not in placements:
             raise ConfigError(f"placement={placement!r} is not known. {nearest(placement, placements)}")

@@ -152,7 +152,10 @@ def require_index_dtype(tensor: Tensor, name: str) -> None:
 def scalar_like(value: Any, dtype: Any, shape: tuple[int, ...]) -> Tensor:
     """A constant of `shape` filled with a number; dtype None is int32, float32 or bool by the number's kind."""
     if not is_scalar(value):
-        raise fail(f"an operand is a {type(value).__name__} ({value!r}); it takes a Tensor or a number")
+        raise fail(
+            f"an operand is a {type(value).__name__} ({value!r}); it takes a Tensor or a number (see "
+            "functional.constant)"
+        )
     if isinstance(value, np.generic):
         value = value.item()
     if dtype is None:
