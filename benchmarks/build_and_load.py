@@ -3,8 +3,8 @@
     python benchmarks/build_and_load.py [--sizes 0.25,0.5,1,2] [--rounds N]
 
 A SublayerStack of hidden 2048 and ffn 8192 in float32, as many layers as fill the size (GB = 1e9 bytes). Every build
-and every load runs in a process of its own, imports not counted; files are in the page cache. Bare ONNX Runtime loads the same graph with
-the same weights as external data.
+and every load runs in a process of its own, imports not counted; files are in the page cache. Bare ONNX Runtime loads
+the same graph with the same weights as external data.
 """
 
 import argparse
