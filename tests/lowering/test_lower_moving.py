@@ -75,6 +75,41 @@ def test_reshape_by_a_computed_shape(index_type, n):
     assert reshape.input[1] in constants
 
 
+@pytest.mark.parametrize("shape", [(3, 5), (0, 5), (3, 0), (1, 5), (1, 1)])
+@pytest.mark.parametrize(
+    ("dims", "operator"),
+    [
+        ((0, 1, 1, -1), "Unsqueeze"),
+        ((1, -1, 5), None),
+        ((-1, 1), None),
+        ((0, -1, 1), "Unsqueeze"),
+        ((1, -1), None),
+    ],
+)
+def test_reshapes_that_only_insert_ones_need_no_shape_arithmetic(shape, dims, operator):
+    if dims == (1, -1, 5) and shape[1] != 5:
+        return
+    net = Net()
+    net.mark(net.op("shuffle", net.input("a", "FLOAT", (-1, -1)), reshape_dims=dims))
+    a = values("FLOAT", shape)
+    expected = (
+        a.reshape([shape[axis] if length == 0 else length for axis, length in enumerate(dims)])
+        if a.size
+        else None
+    )
+    got = net.run({"a": a})["y"]
+    if expected is None:
+        assert got.size == 0
+    else:
+        same_bits(got, expected)
+    kinds = [node.op_type for node in net.segment().model.graph.node]
+    if operator:
+        assert operator in kinds
+        assert "Shape" not in kinds
+    else:
+        assert "Unsqueeze" not in kinds
+
+
 def test_reshape_by_an_input():
     net = Net()
     layer = net.network.add_shuffle(net.input("a", "FLOAT", (-1, -1)))

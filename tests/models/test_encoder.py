@@ -330,8 +330,10 @@ def test_every_layer_runs_as_the_fused_operators_that_the_runtime_has(random_che
     assert counts["SkipLayerNormalization"] == 2 * LAYERS
     assert counts["BiasGelu"] == counts["Split"] == counts["Softmax"] == LAYERS
     assert counts["LayerNormalization"] == counts["Shape"] == counts["Slice"] == 1
-    # In each layer the heads of q, k and v and their joining; once the positions, the mask, and two in the mean.
-    assert counts["Reshape"] == 4 * LAYERS + 4
+    # In each layer the heads of q, k and v and their joining; once the positions, and one in the mean.
+    assert counts["Reshape"] == 4 * LAYERS + 2
+    # The mask, and the mean's weights.
+    assert counts["Unsqueeze"] == 2
     # The softmax's scale is part of the product before it.
     assert counts["Mul"] <= 1
 

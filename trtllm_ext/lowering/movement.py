@@ -90,6 +90,9 @@ def _reshaped(layer: Layer, value: Value, shape: tuple[int, ...]) -> Value:
     if all(length >= 0 for length in shape) and value.is_static:
         return reshape_to(layer.emitter, value, shape)
     target = [_target(layer, value, axis, shape, wanted, placeholder) for axis in range(len(shape))]
+    inserted = _inserted_axes(value, shape, target)
+    if inserted:
+        return layer.emitter.node("Unsqueeze", [value, layer.emitter.ints(inserted)], value.onnx_type, shape)
     # ONNX's -1 does not stand beside a length of 0, and one that is copied may turn out to be 0.
     is_free = -1 not in target or 0 not in target
     if target.count(-1) <= 1 and 0 not in shape and is_free:
@@ -125,6 +128,18 @@ def _target(
         wanted[axis] is not None and wanted[axis:][:1] == value.lengths[axis:][:1]
     )
     return 0 if copies and axis < value.ndim else -1
+
+
+def _inserted_axes(value: Value, shape: tuple[int, ...], target: Sequence[int]) -> list[int]:
+    """Where a reshape puts lengths of 1 between those of its input, if that is all it does; else nothing."""
+    kept = [axis for axis, length in enumerate(shape) if length != 1]
+    if 1 in value.shape or len(kept) != value.ndim or target.count(-1) > 1:
+        return []
+    for source, axis in enumerate(kept):
+        is_copy = target[axis] == -1 or (target[axis] == 0 and axis == source)
+        if shape[axis] != value.shape[source] or (shape[axis] < 0 and not is_copy):
+            return []
+    return [axis for axis, length in enumerate(shape) if length == 1]
 
 
 def _lengths(layer: Layer, value: Value, shape: tuple[int, ...], target: Sequence[int]) -> Value:
