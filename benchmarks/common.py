@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import random
 import statistics
 import sys
 import time
@@ -39,12 +40,13 @@ class Spread:
 
 
 def interleaved(
-    variants: Mapping[str, Callable[[], object]], *, rounds: int, seconds_per_turn: float = 0.05
+    variants: Mapping[str, Callable[[], object]], *, rounds: int, seconds_per_turn: float = 0.03
 ) -> dict[str, list[float]]:
-    """Seconds a call, one sample a round and variant: the variants take turns, in an order that rotates.
+    """Seconds a call, one sample a round and variant: the variants take turns, in a new random order each round.
 
-    A turn first runs once untimed (caches, and threads of the previous variant going to sleep), then as many calls
-    as fill `seconds_per_turn`; its sample is their median, so that one interrupted call does not decide a round.
+    In a fixed order a variant would always run after the same one, and inherit its caches and its spinning threads.
+    A turn first runs twice untimed, then as many calls as fill `seconds_per_turn`; its sample is their median, so
+    that one interrupted call does not decide a round.
     """
     calls = {}
     for name, run in variants.items():
@@ -53,10 +55,11 @@ def interleaved(
         run()
         calls[name] = max(3, min(2000, int(seconds_per_turn / max(time.perf_counter() - begin, 1e-7))))
     samples: dict[str, list[float]] = {name: [] for name in variants}
-    order = list(variants)
-    for turn in range(rounds):
-        for name in order[turn % len(order) :] + order[: turn % len(order)]:
+    shuffled = random.Random(0)
+    for _ in range(rounds):
+        for name in shuffled.sample(list(variants), len(variants)):
             run = variants[name]
+            run()
             run()
             times = []
             for _ in range(calls[name]):
