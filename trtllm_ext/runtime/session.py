@@ -58,7 +58,8 @@ class Session:
         """Load rank `rank` of an engine directory, after its envelope has been checked.
 
         load_mode: 'prepack' (fastest to run, weights twice in memory) or 'mapped' (loads at once, weights stay
-        in the file and are shared between processes); the embedded engine only.
+        in the file and are shared between processes); the embedded engine only. A mapped engine's file must not
+        be written into while a session lives: replace it by renaming another over it, as the builder does.
         Raises EngineError for anything missing, damaged, or built for another library or device.
         """
         directory = EngineDir.read(os.fspath(path), rank)
