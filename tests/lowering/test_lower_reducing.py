@@ -1,9 +1,13 @@
 """Reduce, softmax, normalization and matrix products against numpy."""
 
+import itertools
+
 import numpy as np
 import pytest
-from lowered_net import FLOATS, INTS, NUMPY, Net, same_bits
+from lowered_net import FLOATS, INTS, NUMPY, Net, run_session, same_bits, session_of
 from test_lower_pointwise import close_in, floats
+
+from trtllm_ext.lowering.lower import lower
 
 BUDGET_S = 15
 
@@ -182,6 +186,68 @@ def test_batch_of_none_against_one(batch):
     x, z = net.input("a", "FLOAT", (-1, 2, 3, 5)), net.input("b", "FLOAT", b.shape)
     net.mark(net.op("matrix_multiply", x, operations.NONE, z, operations.TRANSPOSE))
     same_bits(net.run({"a": a, "b": b})["y"], a @ b.swapaxes(-1, -2))
+
+
+def in_memory(matrices, op, order):
+    """What a product's operand is given as, if a shuffle of `order` and then the product's `op` turn it back."""
+    turned = matrices.swapaxes(-1, -2) if op == "TRANSPOSE" else matrices
+    return np.ascontiguousarray(turned.transpose(np.argsort(order)))
+
+
+@pytest.mark.parametrize("rank", [3, 4])
+@pytest.mark.parametrize("ops", list(itertools.product(("NONE", "TRANSPOSE"), repeat=2)))
+@pytest.mark.parametrize("shuffled", ["nothing", "rows and columns", "batch and rows"])
+@pytest.mark.parametrize("constant", [None, "a", "b"])
+def test_batches_broadcast_to_none(rank, ops, shuffled, constant):
+    """Batch lengths of 0, 1 and 3 against each other, where the network knows none of them."""
+    order = list(range(rank))
+    if shuffled == "rows and columns":
+        order[-1], order[-2] = order[-2], order[-1]
+    elif shuffled == "batch and rows":
+        order[:-1] = [*order[1:-1], 0]
+    given = {
+        "a": whole("FLOAT", (1,) * (rank - 2) + (2, 5)),
+        "b": whole("FLOAT", (1,) * (rank - 2) + (5, 4), 1),
+    }
+    net, operands = Net(), []
+    for (name, matrices), op in zip(given.items(), ops, strict=True):
+        if name == constant:
+            tensor = net.constant(in_memory(matrices, op, range(rank)))
+        else:
+            tensor = net.input(name, "FLOAT", (-1,) * rank)
+            tensor = net.op("shuffle", tensor, first_transpose=tuple(order))
+        operands += [tensor, getattr(net.trt.MatrixOperation, op)]
+    net.mark(net.op("matrix_multiply", *operands))
+    session = session_of(net.segment())
+    batches = {
+        name: [(1,) * (rank - 2)] if name == constant else list(itertools.product((0, 1, 3), repeat=rank - 2))
+        for name in given
+    }
+    for batch in itertools.product(*batches.values()):
+        if any({3} < {*lengths} != {1, 3} for lengths in zip(*batch, strict=True)):
+            continue  # 0 and 3 do not broadcast
+        feeds = {}
+        for (name, matrices), lengths, op in zip(given.items(), batch, ops, strict=True):
+            matrices = np.broadcast_to(matrices, (*lengths, *matrices.shape[-2:]))
+            feeds[name] = in_memory(matrices, op, order)
+        expected = np.broadcast_to(given["a"], (*batch[0], 2, 5)) @ np.broadcast_to(
+            given["b"], (*batch[1], 5, 4)
+        )
+        feeds.pop(constant, None)
+        same_bits(run_session(session, feeds)["y"], expected)
+
+
+def test_lengths_that_are_never_zero_cost_nothing():
+    net = Net()
+    operations = net.trt.MatrixOperation
+    x, z = net.input("a", "FLOAT", (-1, 3, 5)), net.input("b", "FLOAT", (-1, 4, 5))
+    net.mark(net.op("matrix_multiply", x, operations.NONE, z, operations.TRANSPOSE))
+    kinds = {}
+    for least in (0, 1):
+        (segment,) = lower(net.network, net.trt, {"a": (least, 3, 5), "b": (1, 4, 5)}).steps
+        kinds[least] = [node.op_type for node in segment.model.graph.node]
+    assert kinds[1] == ["FusedMatMul"]
+    assert "Slice" in kinds[0]
 
 
 @pytest.mark.parametrize("tokens", [0, 1, 5])

@@ -59,7 +59,15 @@ def assemble(network: INetworkDefinition, config: IBuilderConfig) -> Parts:
     outputs = [network.get_output(index) for index in range(network.num_outputs)]
     _check_outputs(network, outputs)
     program = ShapeProgram.of(network, [tensor.name for tensor in outputs if tensor])
-    lowered = lower(network, trtllm_ext.embedded)
+    records_of_tensors = tuple(
+        _tensor_record(
+            tensor, is_input=number < len(inputs), is_shape_input=tensor.name in program.shape_inputs
+        )
+        for number, tensor in enumerate([*inputs, *outputs])
+        if tensor is not None
+    )
+    profiles = _profiles(config, records_of_tensors, program)
+    lowered = lower(network, trtllm_ext.embedded, _min_shapes(profiles))
 
     blocks = _Blocks()
     segments = []
@@ -71,14 +79,6 @@ def assemble(network: INetworkDefinition, config: IBuilderConfig) -> Parts:
         segments.append(model)
         _try_segment(model, step)
 
-    records_of_tensors = tuple(
-        _tensor_record(
-            tensor, is_input=number < len(inputs), is_shape_input=tensor.name in program.shape_inputs
-        )
-        for number, tensor in enumerate([*inputs, *outputs])
-        if tensor is not None
-    )
-    profiles = _profiles(config, records_of_tensors, program)
     header = Header(
         generator=f"trtllm_ext {__version__}",
         name=network.name,
@@ -123,6 +123,13 @@ def _profiles(
                 f"shapes do not fit each other at the optimum of profile {index}: {error}"
             ) from None
     return profiles
+
+
+def _min_shapes(profiles: Sequence[ProfileRecord]) -> dict[str, tuple[int, ...]]:
+    return {
+        name: tuple(map(min, zip(*(profile.shapes[name][0] for profile in profiles), strict=True)))
+        for name in profiles[0].shapes
+    }
 
 
 def _tensor_record(tensor: ITensor, is_input: bool, is_shape_input: bool) -> TensorRecord:

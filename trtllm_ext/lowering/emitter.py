@@ -208,6 +208,10 @@ class Emitter:
         self._transposed[result.name] = (value, order)
         return result
 
+    def is_transposed(self, value: Value) -> bool:
+        """Whether a Transpose node makes `value`."""
+        return value.name in self._transposed
+
     def widened(self, value: Value) -> Value:
         """Narrow floats as float32, exactly; anything else as it is."""
         return self.cast(value, FLOAT) if value.onnx_type in NARROW_FLOATS else value

@@ -1,5 +1,6 @@
 """An `INetworkDefinition` becomes ONNX."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -29,10 +30,11 @@ from trtllm_ext.lowering.values import Symbol, Value
 _NOT_INFERRED = frozenset({"SHUFFLE", "SLICE", "FILL"})
 
 
-def lower(network: Any, trt: Any) -> Lowered:
+def lower(network: Any, trt: Any, min_shapes: Mapping[str, tuple[int, ...]] | None = None) -> Lowered:
     """Express a network as steps that ONNX Runtime can execute.
 
     network, trt: an `INetworkDefinition`, and the module it belongs to (TensorRT itself or a module of its API).
+    min_shapes: by input, the least length that each dimension will have; 0 where nothing is said.
     Weights are borrowed from the network, not copied: use the result while they are alive.
     Raises LoweringError for layers, operations or types that the embedded engine lacks.
     """
@@ -41,6 +43,10 @@ def lower(network: Any, trt: Any) -> Lowered:
     for tensor in view.outputs:
         emitter.reserve(tensor.name)
     values: dict[int, Value] = {id(tensor): _input(emitter, tensor) for tensor in view.inputs}
+    for tensor in view.inputs:
+        least = (min_shapes or {}).get(tensor.name, ())
+        lengths = zip(values[id(tensor)].symbols, least, strict=False)
+        view.positive.update(symbol for symbol, length in lengths if symbol is not None and length > 0)
     for layer in view.layers:
         emitter.scope = layer.name
         given = tuple(None if tensor is None else values[id(tensor)] for tensor in layer.inputs)

@@ -15,6 +15,8 @@ from trtllm_ext.lowering.movement import squeeze, unsqueeze
 from trtllm_ext.lowering.registry import lowers
 from trtllm_ext.lowering.values import Value
 
+_INT64_MAX = 2**63 - 1
+
 
 @lowers("MATRIX_MULTIPLY")
 def matrix_multiply(layer: Layer) -> Value:
@@ -64,26 +66,12 @@ def _matrix_alone(weight: Value, rank: int) -> Value:
     return weight
 
 
-def _none_for_none(layer: Layer, value: Value, other: Value) -> Value:
-    """`value` with its batch dimensions of 1 cut to 0 where those of `other` turn out to be 0.
-
-    The runtime does not broadcast 1 to 0 if there is a second, longer batch dimension.
-    """
-    emitter, batch = layer.emitter, value.shape[:-2]
-    if value.ndim != other.ndim or all(length == 1 for length in batch):
-        return value
-    for axis, length in enumerate(batch):
-        if length == 1 and other.shape[axis] < 0:
-            count = unsqueeze(emitter, emitter.dim_of(other, axis), 0)
-            end = emitter.map("Min", count, emitter.ints([1]))
-            shape = (*value.shape[:axis], -1, *value.shape[axis + 1 :])
-            inputs = [value, emitter.ints([0]), end, emitter.ints([axis])]
-            value = emitter.node("Slice", inputs, FLOAT, shape)
-    return value
-
-
 def _product(layer: Layer, a: Value, b: Value, transpose_a: bool, transpose_b: bool) -> Value:
-    a, b = _none_for_none(layer, a, b), _none_for_none(layer, b, a)
+    if _may_broadcast_to_none(layer, a, b):
+        if b.ndim > 2:
+            a, b = _cut_like(layer, a, b), _cut_like(layer, b, a)
+        else:
+            a, transpose_a = _turned_in_memory(layer, a, transpose_a), False
     rows = a.shape[-1 if transpose_a else -2]
     columns = b.shape[-2 if transpose_b else -1]
     shape = (*broadcast_shape(a.shape[:-2], b.shape[:-2]), rows, columns)
@@ -91,3 +79,40 @@ def _product(layer: Layer, a: Value, b: Value, transpose_a: bool, transpose_b: b
         return layer.emitter.node("MatMul", [a, b], FLOAT, shape)
     attributes: dict[str, Any] = {"transA": int(transpose_a), "transB": int(transpose_b)}
     return layer.emitter.node("FusedMatMul", [a, b], FLOAT, shape, domain=CONTRIB, **attributes)
+
+
+# Batches without a matrix. ONNX Runtime (seen with 1.31) does not broadcast a batch length of 1, or none, to 0. It
+# takes an empty batch where both operands have the 0, and on the left of a single matrix if the left is not turned.
+
+
+def _may_broadcast_to_none(layer: Layer, a: Value, b: Value) -> bool:
+    batches = a.lengths[:-2], b.lengths[:-2]
+    if batches[0] == batches[1] and None not in batches[0]:
+        return False
+    return any(layer.network.may_be_zero(length) for batch in batches for length in batch)
+
+
+def _cut_like(layer: Layer, value: Value, other: Value) -> Value:
+    """`value` with a 0 in each batch dimension in which `other` has it."""
+    emitter, given = layer.emitter, value.lengths
+    for axis, wanted in enumerate(other.lengths[:-2]):
+        if not layer.network.may_be_zero(wanted) or (given[axis] == wanted and wanted is not None):
+            continue
+        # All of it, or none.
+        count = unsqueeze(emitter, emitter.dim_of(other, axis), 0)
+        end = emitter.map("Mul", emitter.map("Min", count, emitter.ints([1])), emitter.ints([_INT64_MAX]))
+        shape = (*value.shape[:axis], -1, *value.shape[axis + 1 :])
+        inputs = [value, emitter.ints([0]), end, emitter.ints([axis])]
+        value = emitter.node("Slice", inputs, FLOAT, shape)
+    return value
+
+
+def _turned_in_memory(layer: Layer, value: Value, transpose: bool) -> Value:
+    """`value`, transposed if asked for, such that no transpose of it is folded into the product."""
+    emitter = layer.emitter
+    if transpose:
+        axes = tuple(range(value.ndim))
+        value = emitter.transpose(value, (*axes[:-2], axes[-1], axes[-2]))
+    if not emitter.is_transposed(value):
+        return value
+    return emitter.node("Reshape", [value, emitter.ints([0] * value.ndim)], FLOAT, value.shape)

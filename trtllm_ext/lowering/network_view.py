@@ -4,6 +4,7 @@ from collections import defaultdict
 from typing import Any
 
 from trtllm_ext.lowering.errors import LoweringError
+from trtllm_ext.lowering.values import Element, Symbol
 
 # Layer classes whose name does not follow from the kind (`MATRIX_MULTIPLY` -> `IMatrixMultiplyLayer`).
 _CLASS_NAME = {"ELEMENTWISE": "IElementWiseLayer", "SOFTMAX": "ISoftMaxLayer"}
@@ -24,6 +25,7 @@ class NetworkView:
         layers = [LayerView(network.get_layer(index), trt) for index in range(network.num_layers)]
         self._producer = {id(tensor): layer for layer in layers for tensor in layer.outputs}
         self.layers = self._ordered()
+        self.positive: set[Symbol] = set()
         self.readers: dict[int, int] = defaultdict(int)
         for layer in self.layers:
             for tensor in layer.inputs:
@@ -32,6 +34,10 @@ class NetworkView:
     def read_once(self, tensor: Any) -> bool:
         """Whether one layer input is all that sees `tensor`."""
         return self.readers[id(tensor)] == 1 and id(tensor) not in self.output_ids
+
+    def may_be_zero(self, length: Element) -> bool:
+        """Whether a length is 0, or may turn out to be; `positive` are the symbols that never do."""
+        return length == 0 if isinstance(length, int) else length not in self.positive
 
     def _ordered(self) -> "list[LayerView]":
         """The layers that the outputs need, each after those that it reads from (depth first, not recursive)."""
