@@ -39,9 +39,13 @@ class Graph:
         node = tensor._node
         if node is None:
             return tensor._spec
+        self.infer(node)
+        return None if node.known is None else node.known[tensor._index]
+
+    def infer(self, node: Node) -> None:
+        """Bring what is known of a node's outputs up to date."""
         if not node.settled:
             self._settle(node)
-        return None if node.known is None else node.known[tensor._index]
 
     def _settle(self, last: Node) -> None:
         stack, entered = [last], set()

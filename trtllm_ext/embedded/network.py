@@ -188,8 +188,7 @@ class INetworkDefinition(LayerAdders):
             graph.known(tensor)
         errors = []
         for node in graph.nodes:
-            if node.outputs:
-                graph.known(node.outputs[0])
+            graph.infer(node)
             if node.error is not None:
                 errors.append(f"{node.name}: {node.error}")
         errors += self._naming_errors()

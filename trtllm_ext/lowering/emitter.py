@@ -123,13 +123,28 @@ class Emitter:
         **attributes: Any,
     ) -> Value:
         """Add a node with one output of the given type and shape (-1 where unknown)."""
-        name = self.unique(f"{self.scope}/{op_type}")
+        (value,) = self.node_with_outputs(op_type, inputs, [(onnx_type, shape)], domain=domain, **attributes)
+        return value
+
+    def node_with_outputs(
+        self,
+        op_type: str,
+        inputs: Sequence[Value | None],
+        outputs: Sequence[tuple[int, tuple[int, ...]]],
+        *,
+        domain: str = "",
+        **attributes: Any,
+    ) -> tuple[Value, ...]:
+        """Add a node with any number of outputs, each of a type and shape."""
+        names = [self.unique(f"{self.scope}/{op_type}") for _ in outputs]
         refs = ["" if value is None else self.ref(value) for value in inputs]
-        node = helper.make_node(op_type, refs, [name], name=name, domain=domain, **attributes)
+        node = helper.make_node(op_type, refs, names, name=names[0], domain=domain, **attributes)
         self._nodes.append(node)
         self._consumed.update(refs)
-        self._producer[name] = node
-        return Value(name, onnx_type, shape)
+        self._producer.update(dict.fromkeys(names, node))
+        return tuple(
+            Value(name, onnx_type, shape) for name, (onnx_type, shape) in zip(names, outputs, strict=True)
+        )
 
     def map(self, op_type: str, *inputs: Value, to: int | None = None, **attributes: Any) -> Value:
         """Add an elementwise node: type of the first input unless `to` is given, shape broadcast."""
@@ -165,7 +180,7 @@ class Emitter:
         if node is None or value.data is not None or value.name in self._bound:
             return value
         name = wanted if reserved else self.unique(wanted)
-        node.output[0] = name
+        node.output[list(node.output).index(value.name)] = name
         self._producer[name] = self._producer.pop(value.name)
         self._bound.add(name)
         renamed = replace(value, name=name)

@@ -30,13 +30,17 @@ class Layer:
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        """Shape of the output; -1 where a length is known at run time only."""
+        """Shape of the first output; -1 where a length is known at run time only."""
         return tuple(self.view.outputs[0].shape)
 
     @property
     def output_type(self) -> int:
-        """ONNX type of the output."""
-        return onnx_type_of(self.view.outputs[0].dtype, f"the output of {self.view}")
+        """ONNX type of the first output."""
+        return self.type_of_output(0)
+
+    def type_of_output(self, index: int) -> int:
+        """ONNX type of output `index`."""
+        return onnx_type_of(self.view.outputs[index].dtype, f"an output of {self.view}")
 
     @property
     def precision(self) -> int | None:

@@ -50,7 +50,8 @@ def lower(network: Any, trt: Any, min_shapes: Mapping[str, tuple[int, ...]] | No
     for layer in view.layers:
         emitter.scope = layer.name
         given = tuple(None if tensor is None else values[id(tensor)] for tensor in layer.inputs)
-        values[id(layer.outputs[0])] = _lower_layer(Layer(emitter, view, layer, given))
+        results = _lower_layer(Layer(emitter, view, layer, given))
+        values.update(zip(map(id, layer.outputs), results, strict=True))
     for tensor in view.outputs:
         emitter.output(tensor.name, values[id(tensor)])
     return Lowered((emitter.segment(network.name or "network"),))
@@ -67,26 +68,32 @@ def _input(emitter: Emitter, tensor: Any) -> Value:
     return emitter.input(name, onnx_type_of(tensor.dtype, f"network input {name!r}"), shape, symbols)
 
 
-def _lower_layer(layer: Layer) -> Value:
-    lowering = lowering_of(layer.view.kind, layer.view.name)
-    if len(layer.view.outputs) != 1:
-        raise layer.refusal(f"it has {len(layer.view.outputs)} outputs, and layers of this kind have one")
-    value = lowering(layer)
-    if value.onnx_type == FLOAT and layer.output_type == FLOAT and layer.precision is not None:
+def _lower_layer(layer: Layer) -> tuple[Value, ...]:
+    lowered = lowering_of(layer.view.kind, layer.view.name)(layer)
+    values = (lowered,) if isinstance(lowered, Value) else lowered
+    if len(layer.view.outputs) != len(values):
+        raise layer.refusal(f"it has {len(layer.view.outputs)} outputs; lowered it has {len(values)}")
+    return tuple(_finished(layer, index, value) for index, value in enumerate(values))
+
+
+def _finished(layer: Layer, index: int, value: Value) -> Value:
+    """A result in the type, and under the name, that the network has for it, with all that is known of it."""
+    wanted = layer.type_of_output(index)
+    if value.onnx_type == FLOAT and wanted == FLOAT and layer.precision is not None:
         value = layer.emitter.cast(value, layer.precision)
-    value = layer.emitter.cast(value, layer.output_type)
-    value = _named(layer, value)
+    value = layer.emitter.cast(value, wanted)
+    value = _named(layer, index, value)
     if value.data is not None:
         return value
-    value = replace(value, shape=_refined(value.shape, layer.output_shape))
+    value = replace(value, shape=_refined(value.shape, tuple(layer.view.outputs[index].shape)))
     value = replace(value, elements=elements_of(layer, value), symbols=symbols_of(layer, value))
     if layer.view.kind in _NOT_INFERRED:
         layer.emitter.describe(value)
     return value
 
 
-def _named(layer: Layer, value: Value) -> Value:
-    tensor = layer.view.outputs[0]
+def _named(layer: Layer, index: int, value: Value) -> Value:
+    tensor = layer.view.outputs[index]
     return layer.emitter.rename(value, tensor.name, reserved=id(tensor) in layer.network.output_ids)
 
 

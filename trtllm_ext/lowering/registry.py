@@ -6,7 +6,8 @@ from trtllm_ext.lowering.errors import LoweringError
 from trtllm_ext.lowering.layer import Layer
 from trtllm_ext.lowering.values import Value
 
-Lowering = Callable[[Layer], Value]
+# The value of the output, or one for each output.
+Lowering = Callable[[Layer], Value | tuple[Value, ...]]
 
 _LOWERINGS: dict[str, Lowering] = {}
 

@@ -19,7 +19,7 @@ def kind_of(layer: Any, trt: Any) -> str:
 
 @dataclass(frozen=True)
 class Call:
-    """A layer, its evaluated inputs (None where an optional input is not set) and its output's type and rank.
+    """A layer, its evaluated inputs (None where an optional input is not set), its first output's type and rank.
 
     The rank is -1 where the network itself cannot tell it.
     """

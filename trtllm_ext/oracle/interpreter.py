@@ -144,16 +144,16 @@ class _Graph:
             given = tuple(
                 None if t is None else self._value(values, t, index) for t in self.layer_inputs[index]
             )
-            result = self._evaluated(index, given)
+            results = self._evaluated(index, given)
             for tensor in self.layer_inputs[index]:
                 if tensor is not None:
                     uses[tensor] -= 1
                     if not uses[tensor]:
                         values.pop(tensor, None)
-            out = self.layer_outputs[index][0]
-            if uses[out]:
-                values[out] = result
-            yield out, result
+            for out, result in zip(self.layer_outputs[index], results, strict=True):
+                if uses[out]:
+                    values[out] = result
+                yield out, result
 
     def _input(self, tensor: Any, inputs: Mapping[str, Any]) -> Array:
         name = str(tensor.name)
@@ -169,18 +169,22 @@ class _Graph:
             )
         return values[tensor]
 
-    def _evaluated(self, index: int, given: tuple[Array | None, ...]) -> Array:
+    def _evaluated(self, index: int, given: tuple[Array | None, ...]) -> tuple[Array, ...]:
         layer = self.layers[index]
         kind = kind_of(layer, self.trt)
         if kind not in KINDS:
             raise OracleError(
                 f"Layer {layer.name!r}: the oracle does not know the kind {kind}. It knows {', '.join(KINDS)}."
             )
-        out = self.layer_outputs[index][0]
-        output_type = member_name(out.dtype)
-        call = Call(layer, self.trt, kind, given, output_type, _rank(out))
+        outputs = self.layer_outputs[index]
+        call = Call(layer, self.trt, kind, given, member_name(outputs[0].dtype), _rank(outputs[0]))
         with np.errstate(all="ignore"):
-            return _declared(call, np.asarray(KINDS[kind](call)))
+            found = KINDS[kind](call)
+            results = found if isinstance(found, tuple) else (found,)
+            return tuple(
+                _declared(call, number, member_name(out.dtype), np.asarray(result))
+                for number, (out, result) in enumerate(zip(outputs, results, strict=True))
+            )
 
 
 def _rank(tensor: Any) -> int:
@@ -190,14 +194,14 @@ def _rank(tensor: Any) -> int:
         return -1
 
 
-def _declared(call: Call, value: Array) -> Array:
+def _declared(call: Call, number: int, output_type: str, value: Array) -> Array:
     """The value in the output's declared type: only cast, identity and an explicit output type may convert it."""
-    held = held_as(call.output_type)
+    held = held_as(output_type)
     if value.dtype == held:
         return value
-    if call.kind not in ("CAST", "IDENTITY") and not call.layer.output_type_is_set(0):
-        call.refuse(f"it computes {value.dtype}, but its output is declared {call.output_type}")
+    if call.kind not in ("CAST", "IDENTITY") and not call.layer.output_type_is_set(number):
+        call.refuse(f"it computes {value.dtype}, but its output is declared {output_type}")
     try:
-        return converted(value, call.output_type)
+        return converted(value, output_type)
     except ValueError as error:
         call.refuse(str(error))

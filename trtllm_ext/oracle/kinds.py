@@ -8,7 +8,8 @@ from trtllm_ext.oracle import creating, moving, pointwise, products, reducing, s
 from trtllm_ext.oracle.call import Call
 from trtllm_ext.oracle.values import Array
 
-KINDS: dict[str, Callable[[Call], Array]] = {
+# The value of the output, or one for each output.
+KINDS: dict[str, Callable[[Call], Array | tuple[Array, ...]]] = {
     "ACTIVATION": pointwise.activation,
     "CAST": pointwise.unchanged,
     "CONCATENATION": moving.concatenation,

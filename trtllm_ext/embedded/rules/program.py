@@ -344,11 +344,13 @@ def _read_step(data: Any, defined: set[int]) -> _Step:
     kind = LAYER_TYPE.read(fields["kind"])
     attributes = attributes_from_json(kind, fields["attributes"])
     inputs = tuple(-1 if one == -1 else _defined(one, defined) for one in _list(fields["inputs"]))
-    outputs = tuple(_define(one, defined) for one in _list(fields["outputs"], 1))
-    retyped = tuple(None if one is None else DATA_TYPE.read(one) for one in _list(fields["retyped"], 1))
+    outputs = tuple(_define(one, defined) for one in _list(fields["outputs"]))
+    retyped = tuple(
+        None if one is None else DATA_TYPE.read(one) for one in _list(fields["retyped"], len(outputs))
+    )
     if len(attributes.get("output_types", retyped)) != len(retyped):
         raise ValueError(
-            f"{fields['attributes']['output_types']!r:.80} are not the types of {len(retyped)} output"
+            f"{fields['attributes']['output_types']!r:.80} are not the types of {len(retyped)} outputs"
         )
     if not isinstance(fields["label"], str):
         raise ValueError("the label of a step must be a string")
