@@ -5,6 +5,9 @@ use. Networks are kept here, lowered to ONNX when an engine is built, and run by
 before that.
 """
 
+import sys
+from typing import Any
+
 from trtllm_ext.embedded.builder import Builder
 from trtllm_ext.embedded.config import IBuilderConfig
 from trtllm_ext.embedded.enums import (
@@ -22,6 +25,7 @@ from trtllm_ext.embedded.enums import (
     ElementWiseOperation,
     EngineCapability,
     EngineStat,
+    ErrorCode,
     ErrorCodeTRT,
     ExecutionContextAllocationStrategy,
     FillOperation,
@@ -34,6 +38,7 @@ from trtllm_ext.embedded.enums import (
     MatrixOperation,
     MemoryPoolType,
     NetworkDefinitionCreationFlag,
+    OnnxParserFlag,
     PaddingMode,
     PluginArgDataType,
     PluginArgType,
@@ -55,7 +60,6 @@ from trtllm_ext.embedded.enums import (
     ScatterMode,
     SeekPosition,
     SerializationFlag,
-    Severity,
     TacticSource,
     TempfileControlFlag,
     TensorFormat,
@@ -97,6 +101,18 @@ from trtllm_ext.embedded.running.engine import ICudaEngine
 from trtllm_ext.embedded.running.inspector import EngineInspector
 from trtllm_ext.embedded.running.output_allocator import IOutputAllocator, IStreamWriter
 from trtllm_ext.embedded.running.runtime import Runtime
+from trtllm_ext.embedded.surface.absent import ABSENT
+from trtllm_ext.embedded.surface.interfaces import (
+    IDebugListener,
+    IErrorRecorder,
+    InterfaceInfo,
+    IProfiler,
+    IProgressMonitor,
+    IStreamReader,
+    IStreamReaderV2,
+    IVersionedInterface,
+    Profiler,
+)
 from trtllm_ext.embedded.tensor import ITensor
 from trtllm_ext.embedded.timing_cache import ITimingCache
 from trtllm_ext.embedded.types import (
@@ -125,6 +141,22 @@ from trtllm_ext.embedded.types import (
 # The release whose API this is; TensorRT-LLM parses it.
 __version__ = "10.14.1.48"
 
+# In TensorRT the names come from an extension module of this name.
+tensorrt = sys.modules[__name__]
+
+
+def __getattr__(name: str) -> Any:
+    """A name of TensorRT's that nothing here implements: using what it gives raises an error that says so."""
+    try:
+        return ABSENT[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *ABSENT})
+
+
 # Last: from here on the builtin of this name is out of reach in this module.
 bool = DataType.BOOL
 
@@ -150,6 +182,7 @@ __all__ = [
     "EngineCapability",
     "EngineInspector",
     "EngineStat",
+    "ErrorCode",
     "ErrorCodeTRT",
     "ExecutionContextAllocationStrategy",
     "FillOperation",
@@ -161,7 +194,9 @@ __all__ = [
     "IConcatenationLayer",
     "IConstantLayer",
     "ICudaEngine",
+    "IDebugListener",
     "IElementWiseLayer",
+    "IErrorRecorder",
     "IExecutionContext",
     "IFillLayer",
     "IGatherLayer",
@@ -174,16 +209,22 @@ __all__ = [
     "INormalizationLayer",
     "IOptimizationProfile",
     "IOutputAllocator",
+    "IProfiler",
+    "IProgressMonitor",
     "IReduceLayer",
     "ISelectLayer",
     "IShapeLayer",
     "IShuffleLayer",
     "ISliceLayer",
     "ISoftMaxLayer",
+    "IStreamReader",
+    "IStreamReaderV2",
     "IStreamWriter",
     "ITensor",
     "ITimingCache",
     "IUnaryLayer",
+    "IVersionedInterface",
+    "InterfaceInfo",
     "InterpolationMode",
     "LayerInformationFormat",
     "LayerType",
@@ -192,6 +233,7 @@ __all__ = [
     "MatrixOperation",
     "MemoryPoolType",
     "NetworkDefinitionCreationFlag",
+    "OnnxParserFlag",
     "PaddingMode",
     "Permutation",
     "PluginArgDataType",
@@ -201,6 +243,7 @@ __all__ = [
     "PluginFieldType",
     "PoolingType",
     "PreviewFeature",
+    "Profiler",
     "ProfilingVerbosity",
     "QuantizationFlag",
     "QuickPluginCreationRequest",
@@ -215,7 +258,6 @@ __all__ = [
     "ScatterMode",
     "SeekPosition",
     "SerializationFlag",
-    "Severity",
     "TacticSource",
     "TempfileControlFlag",
     "TensorFormat",
@@ -241,6 +283,7 @@ __all__ = [
     "int32",
     "int64",
     "nptype",
+    "tensorrt",
     "uint8",
     "volume",
 ]

@@ -12,6 +12,7 @@ from trtllm_ext.embedded.running.engine import ICudaEngine
 from trtllm_ext.embedded.running.output_allocator import IStreamWriter
 from trtllm_ext.embedded.running.runtime import Runtime
 from trtllm_ext.embedded.running.sessions import brief
+from trtllm_ext.embedded.surface.lifetime import Lifetime
 from trtllm_ext.embedded.unsupported import Unsupported
 from trtllm_ext.errors import BuildError, TrtllmExtError
 
@@ -34,7 +35,7 @@ _WITHOUT_EFFECT = (
 )
 
 
-class Builder:
+class Builder(Lifetime):
     """Makes networks, configs and profiles, and builds engines.
 
     A build that fails logs why, naming the layer or tensor, and returns None (False for a stream).

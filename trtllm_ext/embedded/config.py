@@ -14,6 +14,7 @@ from trtllm_ext.embedded.enums import (
 )
 from trtllm_ext.embedded.logger import ILogger
 from trtllm_ext.embedded.profile import IOptimizationProfile
+from trtllm_ext.embedded.surface.lifetime import Lifetime
 from trtllm_ext.embedded.timing_cache import ITimingCache, timing_cache_from
 from trtllm_ext.embedded.unsupported import Unsupported
 
@@ -22,7 +23,7 @@ _DEFAULT_PREVIEW_FEATURES = 1 << int(PreviewFeature.PROFILE_SHARING_0806)
 _NO_LIMIT = 2**63 - 1
 
 
-class IBuilderConfig:
+class IBuilderConfig(Lifetime):
     """Settings of a build. Made by `Builder.create_builder_config()`.
 
     All of TensorRT's settings are kept and read back. Those that choose among GPU kernels change nothing here; the

@@ -5,9 +5,10 @@ import tempfile
 from typing import BinaryIO
 
 from trtllm_ext.embedded.enums import DataType
+from trtllm_ext.embedded.surface.lifetime import Lifetime
 
 
-class IHostMemory(mmap.mmap):
+class IHostMemory(Lifetime, mmap.mmap):
     """Bytes that the library made, read through the buffer protocol.
 
     They lie in a temporary file that has no name any more, mapped read-only: they take no private memory, and

@@ -5,6 +5,7 @@ import time
 from typing import ClassVar
 
 from trtllm_ext.embedded.enums import Severity as _Severity
+from trtllm_ext.embedded.surface.lifetime import Lifetime
 
 _LETTER = {
     _Severity.INTERNAL_ERROR: "F",
@@ -15,7 +16,7 @@ _LETTER = {
 }
 
 
-class ILogger:
+class ILogger(Lifetime):
     """The interface of a logger: a subclass overrides `log()`."""
 
     # The nested class goes by its own name in TensorRT's API too.

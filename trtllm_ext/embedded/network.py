@@ -14,6 +14,7 @@ from trtllm_ext.embedded.layers import IActivationLayer, ILayer
 from trtllm_ext.embedded.logger import ILogger
 from trtllm_ext.embedded.node import Node
 from trtllm_ext.embedded.rules import Known
+from trtllm_ext.embedded.surface.lifetime import Lifetime
 from trtllm_ext.embedded.tensor import ITensor
 from trtllm_ext.embedded.types import Dims, storage_dtype, text_of
 
@@ -21,7 +22,7 @@ _MAX_NAME = 4096
 _NO_INPUTS = frozenset({DataType.INT4, DataType.FP4, DataType.E8M0})
 
 
-class INetworkDefinition(LayerAdders):
+class INetworkDefinition(LayerAdders, Lifetime):
     """A network under construction; made by `Builder.create_network(flags)`.
 
     logger: the Builder's. flags: bits of NetworkDefinitionCreationFlag.
@@ -71,6 +72,15 @@ class INetworkDefinition(LayerAdders):
     def num_layers(self) -> int:
         """The number of layers."""
         return len(self._graph.nodes)
+
+    def __len__(self) -> int:
+        return len(self._graph.nodes)
+
+    def __getitem__(self, index: int) -> ILayer:
+        """Layer `index`, negative ones from the end. Raises IndexError if there is none."""
+        layer = self.get_layer(range(len(self))[index])
+        assert layer is not None  # for the type checker
+        return layer
 
     @property
     def num_inputs(self) -> int:

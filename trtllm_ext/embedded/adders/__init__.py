@@ -1,10 +1,12 @@
 """The add_ methods of a network, by family."""
 
+from trtllm_ext.embedded.adders.absent import AbsentAdders
 from trtllm_ext.embedded.adders.arithmetic import ArithmeticAdders
 from trtllm_ext.embedded.adders.movement import MovementAdders
 
 
-class LayerAdders(ArithmeticAdders, MovementAdders):
+# AbsentAdders stays last: it has what no other family has.
+class LayerAdders(ArithmeticAdders, MovementAdders, AbsentAdders):
     """The part of INetworkDefinition that adds layers.
 
     Every method returns the layer, or None if there cannot be such a layer; the reason is then logged. See the

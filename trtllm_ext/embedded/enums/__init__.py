@@ -42,6 +42,7 @@ from trtllm_ext.embedded.enums.layers import (
     TripLimit,
     UnaryOperation,
 )
+from trtllm_ext.embedded.enums.parser import ErrorCode, OnnxParserFlag
 from trtllm_ext.embedded.enums.plugins import (
     APILanguage,
     PluginArgDataType,
@@ -86,6 +87,7 @@ __all__ = [
     "ElementWiseOperation",
     "EngineCapability",
     "EngineStat",
+    "ErrorCode",
     "ErrorCodeTRT",
     "ExecutionContextAllocationStrategy",
     "FillOperation",
@@ -99,6 +101,7 @@ __all__ = [
     "MemoryPoolType",
     "NativeEnum",
     "NetworkDefinitionCreationFlag",
+    "OnnxParserFlag",
     "PaddingMode",
     "PluginArgDataType",
     "PluginArgType",

@@ -12,6 +12,7 @@ from trtllm_ext.embedded.running.loading import LoadedPlan, Shape
 from trtllm_ext.embedded.running.output_allocator import IOutputAllocator
 from trtllm_ext.embedded.running.sessions import brief
 from trtllm_ext.embedded.running.shape_state import Refusal, ShapeState, Slot
+from trtllm_ext.embedded.surface.lifetime import Lifetime
 from trtllm_ext.embedded.types import Dims, index_of, volume
 from trtllm_ext.embedded.unsupported import Unsupported
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 _ALIGNMENT = 64
 
 
-class IExecutionContext:
+class IExecutionContext(Lifetime):
     """Runs an engine. Made by `ICudaEngine.create_execution_context()`.
 
     Addresses are those of host memory. A call that cannot be obeyed logs an error and returns False (or None, or

@@ -20,11 +20,12 @@ from trtllm_ext.embedded.plan import Range, TensorRecord
 from trtllm_ext.embedded.running.context import IExecutionContext
 from trtllm_ext.embedded.running.inspector import EngineInspector
 from trtllm_ext.embedded.running.loading import LoadedPlan
+from trtllm_ext.embedded.surface.lifetime import Lifetime
 from trtllm_ext.embedded.types import Dims, index_of
 from trtllm_ext.embedded.unsupported import Unsupported
 
 
-class ICudaEngine:
+class ICudaEngine(Lifetime):
     """An engine. Made by `Runtime.deserialize_cuda_engine()`; the name is TensorRT's, nothing here needs CUDA.
 
     Questions about a tensor that is not there log an error and get the answer that TensorRT gives: invalid dims,

@@ -6,11 +6,12 @@ from trtllm_ext.embedded.logger import ILogger
 from trtllm_ext.embedded.running.engine import ICudaEngine
 from trtllm_ext.embedded.running.loading import load_plan
 from trtllm_ext.embedded.running.sessions import LoadMode
+from trtllm_ext.embedded.surface.lifetime import Lifetime
 from trtllm_ext.embedded.unsupported import Unsupported
 from trtllm_ext.errors import ConfigError, EngineError
 
 
-class Runtime:
+class Runtime(Lifetime):
     """Deserializes engines.
 
     `load_mode` is ours: `prepack` (the default) packs weights for the fastest runs and takes as much memory again;
