@@ -1,5 +1,9 @@
 """The layers and tensors of a network, and lazy inference over them."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from trtllm_ext.embedded.enums import LayerType, Severity
 from trtllm_ext.embedded.logger import ILogger
 from trtllm_ext.embedded.node import Node
@@ -11,13 +15,17 @@ from trtllm_ext.embedded.tensor import ITensor
 from trtllm_ext.embedded.types import Weights, volume
 from trtllm_ext.errors import BuildError
 
+if TYPE_CHECKING:
+    from trtllm_ext.embedded.conditionals import IIfConditional
+    from trtllm_ext.embedded.loops import ILoop
+
 
 class Graph:
     """Nodes and tensors with inference that runs on demand.
 
     A node is settled once its outputs have been inferred; whoever changes it unsettles it and what follows it. So
     each change costs no more than the inference it undoes, and a chain of any length is settled without recursion.
-    A settled node has settled inputs, always.
+    A settled node has settled inputs, always; but for the back edge of a recurrence, which decides nothing.
     """
 
     def __init__(self, logger: ILogger, strongly_typed: bool) -> None:
@@ -27,6 +35,7 @@ class Graph:
         self.inputs: list[ITensor] = []
         self.outputs: list[ITensor] = []
         self.shape_outputs: list[ITensor] = []
+        self.constructs: list[ILoop | IIfConditional] = []
         self._output_set: set[ITensor] = set()
         self._shape_tensors: set[ITensor] | None = None
 
@@ -56,7 +65,7 @@ class Graph:
                 continue
             waiting = [
                 tensor._node
-                for tensor in node.inputs
+                for tensor in node.sources
                 if tensor is not None and tensor._node is not None and not tensor._node.settled
             ]
             if not waiting:
@@ -76,7 +85,7 @@ class Graph:
     def _infer(self, node: Node) -> None:
         node.known, node.error, node.settled = None, None, True
         operands = []
-        for tensor in node.inputs:
+        for tensor in node.sources:
             known = None if tensor is None else self.known(tensor)
             if tensor is not None and known is None:
                 return  # the error is that of a layer before this one
@@ -152,7 +161,7 @@ class Graph:
                     continue
                 waiting = [
                     tensor._node
-                    for tensor in node.inputs
+                    for tensor in node.sources
                     if tensor is not None and tensor._node is not None and tensor._node not in done
                 ]
                 if not waiting:

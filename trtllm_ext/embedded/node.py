@@ -7,24 +7,28 @@ from typing import TYPE_CHECKING, Any
 from trtllm_ext.embedded.enums import DataType, LayerType
 
 if TYPE_CHECKING:
+    from trtllm_ext.embedded.conditionals import IIfConditional
     from trtllm_ext.embedded.graph import Graph
     from trtllm_ext.embedded.layers.base import ILayer
+    from trtllm_ext.embedded.loops import ILoop
     from trtllm_ext.embedded.rules import Known
     from trtllm_ext.embedded.tensor import ITensor
 
 # Names in "(Unnamed Layer* 7) [Shuffle]", as TensorRT writes them.
-_TITLES = {LayerType.ELEMENTWISE: "ElementWise", LayerType.SOFTMAX: "SoftMax"}
+_TITLES = {LayerType.ELEMENTWISE: "ElementWise", LayerType.SOFTMAX: "SoftMax", LayerType.TOPK: "TopK"}
 
 
 class Node:
     """Attributes, inputs and outputs of one layer, and what has been inferred of the outputs.
 
     `known` is valid while `settled`; it is None if the outputs cannot be known, by `error` of this layer or, where
-    that is None, of one before it. `fault_of_operands` says that no attribute can mend the error.
+    that is None, of one before it. `fault_of_operands` says that no attribute can mend the error. `construct` is the
+    loop or conditional that the layer is a boundary of.
     """
 
     __slots__ = (
         "attributes",
+        "construct",
         "error",
         "fault_of_operands",
         "graph",
@@ -47,6 +51,7 @@ class Node:
         self.graph = graph
         self.kind = kind
         self.attributes = attributes
+        self.construct: ILoop | IIfConditional | None = None
         self.index = index
         self.inputs: list[ITensor | None] = []
         self.outputs: list[ITensor] = []
@@ -78,6 +83,11 @@ class Node:
         if tensor is not None:
             tensor._add_consumer(self)
         self.graph.invalidate(self)
+
+    @property
+    def sources(self) -> list[ITensor | None]:
+        """The inputs that must be there before this layer: all but the back edge of a recurrence."""
+        return self.inputs[:1] if self.kind == LayerType.RECURRENCE else self.inputs
 
     def rule_attributes(self) -> dict[str, Any]:
         """The attributes as the rules take them: with what was asked of the output types."""

@@ -19,10 +19,18 @@ MENDABLE = frozenset(
         LayerType.CONCATENATION,
         LayerType.FILL,
         LayerType.GATHER,
+        LayerType.ITERATOR,
+        LayerType.LOOP_OUTPUT,
         LayerType.SHUFFLE,
         LayerType.SLICE,
         LayerType.SOFTMAX,
         LayerType.NORMALIZATION,
+        LayerType.SCATTER,
+        LayerType.ONE_HOT,
+        LayerType.CUMULATIVE,
+        LayerType.REVERSE_SEQUENCE,
+        LayerType.SQUEEZE,
+        LayerType.UNSQUEEZE,
     }
 )
 

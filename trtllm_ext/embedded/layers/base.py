@@ -163,7 +163,14 @@ class ILayer:
 
 
 # Kinds that take optional inputs; all others have as many as they were made with.
-_MAX_INPUTS = {LayerType.SHUFFLE: 2, LayerType.SLICE: 6, LayerType.FILL: 3}
+_MAX_INPUTS = {
+    LayerType.SHUFFLE: 2,
+    LayerType.SLICE: 6,
+    LayerType.FILL: 3,
+    LayerType.RECURRENCE: 2,
+    LayerType.LOOP_OUTPUT: 2,
+    LayerType.TOPK: 2,
+}
 
 
 class Attribute(Generic[T]):

@@ -8,7 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from trtllm_ext.embedded.enums import DataType, LayerType
-from trtllm_ext.embedded.rules import elementwise, movement, reduction, slicing, source
+from trtllm_ext.embedded.rules import (
+    control,
+    elementwise,
+    movement,
+    reduction,
+    selection,
+    sequences,
+    slicing,
+    source,
+    unit_axes,
+)
 from trtllm_ext.embedded.rules.known import (
     FLOATS,
     INDICES,
@@ -47,7 +57,22 @@ _RULES: dict[LayerType, tuple[Callable[..., list[Known]], int, int]] = {
     LayerType.REDUCE: (reduction.reduce, 1, 1),
     LayerType.SOFTMAX: (reduction.softmax, 1, 1),
     LayerType.NORMALIZATION: (reduction.normalization, 3, 3),
+    LayerType.RECURRENCE: (control.recurrence, 1, 2),
+    LayerType.ITERATOR: (control.iterator, 1, 1),
+    LayerType.TRIP_LIMIT: (control.trip_limit, 1, 1),
+    LayerType.LOOP_OUTPUT: (control.loop_output, 1, 2),
+    LayerType.CONDITION: (control.condition, 1, 1),
+    LayerType.CONDITIONAL_INPUT: (control.conditional_input, 1, 1),
+    LayerType.CONDITIONAL_OUTPUT: (control.conditional_output, 2, 2),
     LayerType.MATRIX_MULTIPLY: (reduction.matrix_multiply, 2, 2),
+    LayerType.TOPK: (selection.topk, 1, 2),
+    LayerType.NON_ZERO: (selection.non_zero, 1, 1),
+    LayerType.SCATTER: (selection.scatter, 3, 3),
+    LayerType.ONE_HOT: (selection.one_hot, 3, 3),
+    LayerType.CUMULATIVE: (sequences.cumulative, 2, 2),
+    LayerType.REVERSE_SEQUENCE: (sequences.reverse_sequence, 2, 2),
+    LayerType.SQUEEZE: (unit_axes.squeeze, 2, 2),
+    LayerType.UNSQUEEZE: (unit_axes.unsqueeze, 2, 2),
 }
 
 # The inputs of a concatenation beyond the first are not optional once they are there.

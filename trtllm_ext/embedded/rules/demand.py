@@ -9,6 +9,12 @@ _DIMENSION_INPUTS: dict[LayerType, tuple[int, ...]] = {
     LayerType.SHUFFLE: (1,),
     LayerType.SLICE: (1, 2, 3, 5),
     LayerType.FILL: (0,),
+    LayerType.LOOP_OUTPUT: (1,),
+    LayerType.TOPK: (1,),
+    LayerType.ONE_HOT: (2,),
+    LayerType.CUMULATIVE: (1,),
+    LayerType.SQUEEZE: (1,),
+    LayerType.UNSQUEEZE: (1,),
 }
 
 # The value of an output follows from the values of all inputs.
@@ -26,6 +32,10 @@ _CARRIES_VALUES = frozenset(
         LayerType.GATHER,
         LayerType.REDUCE,
         LayerType.FILL,
+        LayerType.CONDITIONAL_INPUT,
+        LayerType.CONDITIONAL_OUTPUT,
+        LayerType.SQUEEZE,
+        LayerType.UNSQUEEZE,
     }
 )
 

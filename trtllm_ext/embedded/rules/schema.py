@@ -6,15 +6,19 @@ from typing import Any, NamedTuple
 
 from trtllm_ext.embedded.enums import (
     ActivationType,
+    CumulativeOperation,
     DataType,
     ElementWiseOperation,
     FillOperation,
     GatherMode,
     LayerType,
+    LoopOutput,
     MatrixOperation,
     NativeEnum,
     ReduceOperation,
     SampleMode,
+    ScatterMode,
+    TopKOperation,
     UnaryOperation,
 )
 
@@ -135,6 +139,19 @@ ATTRIBUTES: dict[LayerType, dict[str, Codec]] = {
         "alpha": _NUMBER,
         "beta": _NUMBER,
     },
+    LayerType.RECURRENCE: {},
+    LayerType.ITERATOR: {"axis": _INT32},
+    LayerType.LOOP_OUTPUT: {"kind": _enum(LoopOutput), "axis": _INT32},
+    LayerType.CONDITIONAL_INPUT: {},
+    LayerType.CONDITIONAL_OUTPUT: {},
+    LayerType.TOPK: {"op": _enum(TopKOperation), "k": _INT32, "axes": _MASK, "indices_type": DATA_TYPE},
+    LayerType.NON_ZERO: {"indices_type": DATA_TYPE},
+    LayerType.SCATTER: {"axis": _INT32, "mode": _enum(ScatterMode)},
+    LayerType.ONE_HOT: {"axis": _INT32},
+    LayerType.CUMULATIVE: {"op": _enum(CumulativeOperation), "exclusive": _BOOL, "reverse": _BOOL},
+    LayerType.REVERSE_SEQUENCE: {"batch_axis": _INT32, "sequence_axis": _INT32},
+    LayerType.SQUEEZE: {},
+    LayerType.UNSQUEEZE: {},
 }
 
 
