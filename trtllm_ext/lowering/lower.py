@@ -14,7 +14,10 @@ from trtllm_ext.lowering import (  # noqa: F401
     movement,
     normalization,
     reduction,
+    selection,
+    sequences,
     slicing,
+    unit_axes,
 )
 from trtllm_ext.lowering.element_types import FLOAT, onnx_type_of
 from trtllm_ext.lowering.emitter import Emitter
@@ -27,7 +30,7 @@ from trtllm_ext.lowering.symbols import symbols_of
 from trtllm_ext.lowering.values import Symbol, Value
 
 # Layers whose shape may depend on the values of a shape tensor, which ONNX Runtime does not always follow.
-_NOT_INFERRED = frozenset({"SHUFFLE", "SLICE", "FILL"})
+_NOT_INFERRED = frozenset({"SHUFFLE", "SLICE", "FILL", "TOPK"})
 
 
 def lower(network: Any, trt: Any, min_shapes: Mapping[str, tuple[int, ...]] | None = None) -> Lowered:

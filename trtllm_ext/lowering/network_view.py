@@ -7,7 +7,7 @@ from trtllm_ext.lowering.errors import LoweringError
 from trtllm_ext.lowering.values import Element, Symbol
 
 # Layer classes whose name does not follow from the kind (`MATRIX_MULTIPLY` -> `IMatrixMultiplyLayer`).
-_CLASS_NAME = {"ELEMENTWISE": "IElementWiseLayer", "SOFTMAX": "ISoftMaxLayer"}
+_CLASS_NAME = {"ELEMENTWISE": "IElementWiseLayer", "SOFTMAX": "ISoftMaxLayer", "TOPK": "ITopKLayer"}
 
 
 class NetworkView:

@@ -64,6 +64,8 @@ _FOLLOW: dict[str, Callable[[Layer], Elements]] = {
     "CAST": _same,
     "IDENTITY": _same,
     "SHUFFLE": _same,
+    "SQUEEZE": _same,
+    "UNSQUEEZE": _same,
     "CONCATENATION": _concatenation,
     "GATHER": _gather,
     "SLICE": _slice,

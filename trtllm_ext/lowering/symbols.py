@@ -10,6 +10,7 @@ from math import prod
 
 from trtllm_ext.lowering.layer import Layer
 from trtllm_ext.lowering.reduction import axes_of_mask
+from trtllm_ext.lowering.unit_axes import axes_of
 from trtllm_ext.lowering.values import Element, Symbol, Value
 
 Lengths = tuple[Element, ...] | None
@@ -138,6 +139,30 @@ def _fill(layer: Layer) -> Lengths:
     return layer.raw(0).elements if layer.has(0) else None
 
 
+def _topk(layer: Layer) -> Lengths:
+    count = (layer.raw(1).elements or (None,))[0] if layer.has(1) else int(layer.api.k)
+    axes = axes_of_mask(layer.api.axes)
+    return tuple(count if axis in axes else length for axis, length in enumerate(layer.raw(0).lengths))
+
+
+def _one_hot(layer: Layer) -> Lengths:
+    lengths = list(layer.raw(0).lengths)
+    axis = int(layer.api.axis) % (len(lengths) + 1)
+    return (*lengths[:axis], None, *lengths[axis:])
+
+
+def _squeeze(layer: Layer) -> Lengths:
+    lengths = layer.raw(0).lengths
+    axes = axes_of(layer, len(lengths))
+    return None if axes is None else tuple(length for axis, length in enumerate(lengths) if axis not in axes)
+
+
+def _unsqueeze(layer: Layer) -> Lengths:
+    rank, rest = len(layer.output_shape), iter(layer.raw(0).lengths)
+    axes = axes_of(layer, rank)
+    return None if axes is None else tuple(1 if axis in axes else next(rest) for axis in range(rank))
+
+
 _FOLLOW: dict[str, Callable[[Layer], Lengths]] = {
     "ELEMENTWISE": _of_all,
     "SELECT": _of_all,
@@ -154,4 +179,11 @@ _FOLLOW: dict[str, Callable[[Layer], Lengths]] = {
     "SHUFFLE": _shuffle,
     "SLICE": _slice,
     "FILL": _fill,
+    "TOPK": _topk,
+    "SCATTER": _of_first,
+    "ONE_HOT": _one_hot,
+    "CUMULATIVE": _of_first,
+    "REVERSE_SEQUENCE": _of_first,
+    "SQUEEZE": _squeeze,
+    "UNSQUEEZE": _unsqueeze,
 }
