@@ -120,6 +120,7 @@ from trtllm_ext.embedded.running.engine import ICudaEngine
 from trtllm_ext.embedded.running.inspector import EngineInspector
 from trtllm_ext.embedded.running.output_allocator import IOutputAllocator, IStreamWriter
 from trtllm_ext.embedded.running.runtime import Runtime
+from trtllm_ext.embedded.running.settings import IRuntimeConfig, ISerializationConfig
 from trtllm_ext.embedded.surface.absent import ABSENT
 from trtllm_ext.embedded.surface.interfaces import (
     IDebugListener,
@@ -133,7 +134,7 @@ from trtllm_ext.embedded.surface.interfaces import (
     Profiler,
 )
 from trtllm_ext.embedded.tensor import ITensor
-from trtllm_ext.embedded.timing_cache import ITimingCache
+from trtllm_ext.embedded.timing_cache import ITimingCache, TimingCacheKey, TimingCacheValue
 from trtllm_ext.embedded.types import (
     Dims,
     Dims2,
@@ -245,8 +246,10 @@ __all__ = [
     "IRecurrenceLayer",
     "IReduceLayer",
     "IReverseSequenceLayer",
+    "IRuntimeConfig",
     "IScatterLayer",
     "ISelectLayer",
+    "ISerializationConfig",
     "IShapeLayer",
     "IShuffleLayer",
     "ISliceLayer",
@@ -303,6 +306,8 @@ __all__ = [
     "TensorLocation",
     "TensorRTPhase",
     "TilingOptimizationLevel",
+    "TimingCacheKey",
+    "TimingCacheValue",
     "TopKOperation",
     "TripLimit",
     "UnaryOperation",

@@ -13,6 +13,7 @@ from trtllm_ext.embedded.running.output_allocator import IStreamWriter
 from trtllm_ext.embedded.running.runtime import Runtime
 from trtllm_ext.embedded.running.sessions import brief
 from trtllm_ext.embedded.surface.lifetime import Lifetime
+from trtllm_ext.embedded.surface.recorded import Recorded
 from trtllm_ext.embedded.unsupported import Unsupported
 from trtllm_ext.errors import BuildError, TrtllmExtError
 
@@ -35,18 +36,17 @@ _WITHOUT_EFFECT = (
 )
 
 
-class Builder(Lifetime):
+class Builder(Recorded, Lifetime):
     """Makes networks, configs and profiles, and builds engines.
 
     A build that fails logs why, naming the layer or tensor, and returns None (False for a stream).
     """
 
-    __slots__ = ("__weakref__", "_logger", "max_threads")
-    error_recorder = Unsupported()
+    __slots__ = ("__weakref__", "_error_recorder", "_logger", "max_threads")
     gpu_allocator = Unsupported()
 
     def __init__(self, logger: ILogger) -> None:
-        self._logger = logger
+        self._report_to(logger)
         self.max_threads = 1
 
     @property
@@ -178,4 +178,4 @@ class Builder(Lifetime):
                 self._logger.log(ILogger.WARNING, f"flag {flag.name} has no effect in the embedded engine.")
 
     def _error(self, method: str, reason: str) -> None:
-        self._logger.log(ILogger.ERROR, f"{method}: {reason}")
+        self._report(f"{method}: {reason}")

@@ -14,6 +14,8 @@ from trtllm_ext.embedded.enums import (
 )
 from trtllm_ext.embedded.logger import ILogger
 from trtllm_ext.embedded.profile import IOptimizationProfile
+from trtllm_ext.embedded.surface.device_types import DeviceTypes
+from trtllm_ext.embedded.surface.interfaces import IProgressMonitor
 from trtllm_ext.embedded.surface.lifetime import Lifetime
 from trtllm_ext.embedded.timing_cache import ITimingCache, timing_cache_from
 from trtllm_ext.embedded.unsupported import Unsupported
@@ -23,7 +25,7 @@ _DEFAULT_PREVIEW_FEATURES = 1 << int(PreviewFeature.PROFILE_SHARING_0806)
 _NO_LIMIT = 2**63 - 1
 
 
-class IBuilderConfig(Lifetime):
+class IBuilderConfig(DeviceTypes, Lifetime):
     """Settings of a build. Made by `Builder.create_builder_config()`.
 
     All of TensorRT's settings are kept and read back. Those that choose among GPU kernels change nothing here; the
@@ -33,10 +35,12 @@ class IBuilderConfig(Lifetime):
     __slots__ = (
         "DLA_core",
         "__weakref__",
+        "_device_types",
         "_logger",
         "_pool_limits",
         "_preview_features",
         "_profiles",
+        "_progress_monitor",
         "_tactic_sources",
         "_timing_cache",
         "avg_timing_iterations",
@@ -52,12 +56,12 @@ class IBuilderConfig(Lifetime):
         "profile_stream",
         "profiling_verbosity",
         "quantization_flags",
+        "remote_auto_tuning_config",
         "runtime_platform",
         "tiling_optimization_level",
     )
     algorithm_selector = Unsupported()
     int8_calibrator = Unsupported()
-    progress_monitor = Unsupported()
 
     def __init__(self, logger: ILogger) -> None:
         self._logger = logger
@@ -75,6 +79,8 @@ class IBuilderConfig(Lifetime):
         self.profile_stream = 0
         self.l2_limit_for_tiling = 0
         self.default_device_type = DeviceType.GPU
+        self._device_types = {}
+        self.remote_auto_tuning_config = ""
         self.DLA_core = -1
         self.engine_capability = EngineCapability.STANDARD
         self.hardware_compatibility_level = HardwareCompatibilityLevel.NONE
@@ -86,6 +92,18 @@ class IBuilderConfig(Lifetime):
         self._pool_limits: dict[MemoryPoolType, int] = {}
         self._profiles: list[IOptimizationProfile] = []
         self._timing_cache: ITimingCache | None = None
+        self._progress_monitor: IProgressMonitor | None = None
+
+    @property
+    def progress_monitor(self) -> IProgressMonitor | None:
+        """Told how a build advances; None, the default, for nobody. Other objects raise TypeError."""
+        return self._progress_monitor
+
+    @progress_monitor.setter
+    def progress_monitor(self, monitor: IProgressMonitor | None) -> None:
+        if monitor is not None and not isinstance(monitor, IProgressMonitor):
+            raise TypeError(f"a progress monitor must be an IProgressMonitor, not {monitor!r}")
+        self._progress_monitor = monitor
 
     def set_flag(self, flag: BuilderFlag) -> None:
         """Set a flag."""
@@ -154,6 +172,19 @@ class IBuilderConfig(Lifetime):
             return -1
         self._profiles.append(profile)
         return len(self._profiles) - 1
+
+    def set_calibration_profile(self, profile: IOptimizationProfile) -> bool:
+        """Log that nothing is calibrated, and return False."""
+        self._logger.log(
+            ILogger.ERROR,
+            "set_calibration_profile: the embedded engine does not calibrate; put quantize and dequantize layers into "
+            "the network.",
+        )
+        return False
+
+    def get_calibration_profile(self) -> IOptimizationProfile | None:
+        """Always None."""
+        return None
 
     def create_timing_cache(
         self, serialized_timing_cache: bytes | bytearray | memoryview

@@ -5,14 +5,16 @@ from collections.abc import Mapping, Sequence
 from operator import index
 from typing import TYPE_CHECKING, Any, Literal
 
-from trtllm_ext.embedded.enums import ProfilingVerbosity
 from trtllm_ext.embedded.logger import ILogger
+from trtllm_ext.embedded.running.context_settings import ContextSettings
 from trtllm_ext.embedded.running.execution import Execution
 from trtllm_ext.embedded.running.loading import LoadedPlan, Shape
 from trtllm_ext.embedded.running.output_allocator import IOutputAllocator
 from trtllm_ext.embedded.running.sessions import brief
+from trtllm_ext.embedded.running.settings import IRuntimeConfig
 from trtllm_ext.embedded.running.shape_state import Refusal, ShapeState, Slot
 from trtllm_ext.embedded.surface.lifetime import Lifetime
+from trtllm_ext.embedded.surface.recorded import Recorded
 from trtllm_ext.embedded.types import Dims, index_of, volume
 from trtllm_ext.embedded.unsupported import Unsupported
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 _ALIGNMENT = 64
 
 
-class IExecutionContext(Lifetime):
+class IExecutionContext(Recorded, ContextSettings, Lifetime):
     """Runs an engine. Made by `ICudaEngine.create_execution_context()`.
 
     Addresses are those of host memory. A call that cannot be obeyed logs an error and returns False (or None, or
@@ -33,11 +35,14 @@ class IExecutionContext(Lifetime):
 
     __slots__ = (
         "__weakref__",
+        "_aux_streams",
         "_engine",
+        "_error_recorder",
         "_execution",
         "_input_consumed_event",
         "_is_ready",
         "_logger",
+        "_runtime_config",
         "_shapes",
         "_slots",
         "debug_sync",
@@ -45,13 +50,15 @@ class IExecutionContext(Lifetime):
         "nvtx_verbosity",
         "persistent_cache_limit",
     )
-    error_recorder = Unsupported()
     profiler = Unsupported()
     temporary_allocator = Unsupported()
 
-    def __init__(self, engine: "ICudaEngine", loaded: LoadedPlan, logger: ILogger) -> None:
+    def __init__(
+        self, engine: "ICudaEngine", loaded: LoadedPlan, logger: ILogger, config: IRuntimeConfig
+    ) -> None:
+        self._report_to(logger)
+        self._set_defaults(config)
         self._engine = engine
-        self._logger = logger
         self._slots = {name: Slot(record, loaded.elements[name]) for name, record in loaded.tensors.items()}
         self._shapes = ShapeState(loaded, self._slots)
         self._execution: Execution | None = Execution(
@@ -61,11 +68,6 @@ class IExecutionContext(Lifetime):
         )
         # Nothing has changed since the last run, so the bindings are right as they are.
         self._is_ready = False
-        self._input_consumed_event = 0
-        self.name = ""
-        self.debug_sync = False
-        self.nvtx_verbosity = ProfilingVerbosity.LAYER_NAMES_ONLY
-        self.persistent_cache_limit = 0
 
     def __del__(self) -> None:
         self._execution = None
@@ -239,15 +241,6 @@ class IExecutionContext(Lifetime):
         ]
         return all(are_set) and self.execute_async_v3(0)
 
-    def set_input_consumed_event(self, event: int) -> bool:
-        """Keep an event; inputs are consumed when a run returns, so nothing waits for it."""
-        self._input_consumed_event = event
-        return True
-
-    def get_input_consumed_event(self) -> int:
-        """The event kept, 0 if none is."""
-        return self._input_consumed_event
-
     # Inside
 
     def _infer(self, method: str) -> bool:
@@ -294,7 +287,7 @@ class IExecutionContext(Lifetime):
             ctypes.memmove(_allocate(name, self._slots[name], shape, nbytes, stream), source, nbytes)
 
     def _refuse(self, method: str, reason: str | Refusal) -> Literal[False]:
-        self._logger.log(ILogger.ERROR, f"{method}: {reason}")
+        self._report(f"{method}: {reason}")
         return False
 
     def _unknown(self, method: str, name: object, known: Mapping[str, Any]) -> Literal[False]:

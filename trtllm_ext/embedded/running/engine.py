@@ -20,24 +20,36 @@ from trtllm_ext.embedded.plan import Range, TensorRecord
 from trtllm_ext.embedded.running.context import IExecutionContext
 from trtllm_ext.embedded.running.inspector import EngineInspector
 from trtllm_ext.embedded.running.loading import LoadedPlan
+from trtllm_ext.embedded.running.settings import IRuntimeConfig
+from trtllm_ext.embedded.running.weight_streaming import WeightStreaming
 from trtllm_ext.embedded.surface.lifetime import Lifetime
+from trtllm_ext.embedded.surface.recorded import Recorded
 from trtllm_ext.embedded.types import Dims, index_of
-from trtllm_ext.embedded.unsupported import Unsupported
 
 
-class ICudaEngine(Lifetime):
+class ICudaEngine(Recorded, WeightStreaming, Lifetime):
     """An engine. Made by `Runtime.deserialize_cuda_engine()`; the name is TensorRT's, nothing here needs CUDA.
 
     Questions about a tensor that is not there log an error and get the answer that TensorRT gives: invalid dims,
     DataType.FLOAT, TensorIOMode.NONE.
     """
 
-    __slots__ = ("__weakref__", "_header", "_loaded", "_logger", "_tensors")
-    error_recorder = Unsupported()
+    __slots__ = (
+        "__weakref__",
+        "_budget",
+        "_budget_v1",
+        "_error_recorder",
+        "_header",
+        "_loaded",
+        "_logger",
+        "_streamable",
+        "_tensors",
+    )
 
     def __init__(self, loaded: LoadedPlan, logger: ILogger) -> None:
+        self._report_to(logger)
+        self._stream(0)
         self._loaded: LoadedPlan | None = loaded
-        self._logger = logger
         self._header = loaded.plan.header
         self._tensors: Mapping[str, TensorRecord] = loaded.tensors
 
@@ -114,16 +126,6 @@ class ICudaEngine(Lifetime):
         """As `device_memory_size`, for one profile."""
         return 0
 
-    @property
-    def streamable_weights_size(self) -> int:
-        """Always 0: weights are not streamed."""
-        return 0
-
-    @property
-    def weight_streaming_budget_v2(self) -> int:
-        """Always 0: weights are not streamed."""
-        return 0
-
     def get_engine_stat(self, stat: EngineStat = EngineStat.TOTAL_WEIGHTS_SIZE) -> int:
         """Bytes of all weights outside of the models; -1 for anything else."""
         if stat != EngineStat.TOTAL_WEIGHTS_SIZE:
@@ -144,13 +146,27 @@ class ICudaEngine(Lifetime):
             return None
 
     def create_execution_context(
-        self, strategy: ExecutionContextAllocationStrategy = ExecutionContextAllocationStrategy.STATIC
+        self,
+        strategy: ExecutionContextAllocationStrategy
+        | IRuntimeConfig = ExecutionContextAllocationStrategy.STATIC,
+        runtime_config: IRuntimeConfig | None = None,
     ) -> IExecutionContext | None:
-        """A context to run the engine with; None, with an error in the log, if the engine was deleted."""
+        """A context to run the engine with, made by a strategy or by a runtime config.
+
+        None, with an error in the log, if the engine was deleted.
+        """
         if self._loaded is None:
             self._refuse("create_execution_context", "the engine was deleted.")
             return None
-        return IExecutionContext(self, self._loaded, self._logger)
+        config = strategy if isinstance(strategy, IRuntimeConfig) else runtime_config
+        if config is None:
+            config = self.create_runtime_config()
+            config.set_execution_context_allocation_strategy(ExecutionContextAllocationStrategy(strategy))
+        return IExecutionContext(self, self._loaded, self._logger, config)
+
+    def create_runtime_config(self) -> IRuntimeConfig:
+        """A config with the default strategy."""
+        return IRuntimeConfig()
 
     def create_execution_context_without_device_memory(self) -> IExecutionContext | None:
         """As `create_execution_context()`: contexts have no device memory of their own."""
@@ -280,7 +296,7 @@ class ICudaEngine(Lifetime):
         return record
 
     def _refuse(self, method: str, reason: str) -> None:
-        self._logger.log(ILogger.ERROR, f"{method}: {reason}")
+        self._report(f"{method}: {reason}")
 
 
 def _names(known: Mapping[str, Any]) -> str:

@@ -2,16 +2,22 @@
 
 from typing import Any, get_args
 
+from trtllm_ext.embedded.enums import TempfileControlFlag
 from trtllm_ext.embedded.logger import ILogger
 from trtllm_ext.embedded.running.engine import ICudaEngine
 from trtllm_ext.embedded.running.loading import load_plan
 from trtllm_ext.embedded.running.sessions import LoadMode
+from trtllm_ext.embedded.running.stream_reading import read_stream
+from trtllm_ext.embedded.surface.interfaces import IStreamReader, IStreamReaderV2
 from trtllm_ext.embedded.surface.lifetime import Lifetime
+from trtllm_ext.embedded.surface.recorded import Recorded
 from trtllm_ext.embedded.unsupported import Unsupported
 from trtllm_ext.errors import ConfigError, EngineError
 
+_ALL_TEMPORARY_FILES = sum(1 << int(flag) for flag in TempfileControlFlag)
 
-class Runtime(Lifetime):
+
+class Runtime(Recorded, Lifetime):
     """Deserializes engines.
 
     `load_mode` is ours: `prepack` (the default) packs weights for the fastest runs and takes as much memory again;
@@ -23,27 +29,44 @@ class Runtime(Lifetime):
     """
 
     __slots__ = (
+        "DLA_core",
         "__weakref__",
+        "_error_recorder",
         "_load_mode",
         "_logger",
         "engine_host_code_allowed",
         "max_threads",
+        "tempfile_control_flags",
         "temporary_directory",
     )
-    error_recorder = Unsupported()
     gpu_allocator = Unsupported()
 
     def __init__(self, logger: ILogger) -> None:
-        self._logger = logger
+        self._report_to(logger)
         self._load_mode: LoadMode = "prepack"
         self.max_threads = 1
         self.temporary_directory: str | None = None
         self.engine_host_code_allowed = False
+        self.tempfile_control_flags = _ALL_TEMPORARY_FILES
+        self.DLA_core = -1
 
     @property
     def logger(self) -> ILogger:
         """The logger given at creation."""
         return self._logger
+
+    @property
+    def num_DLA_cores(self) -> int:  # noqa: N802
+        """Always 0."""
+        return 0
+
+    def load_runtime(self, path: str) -> "Runtime | None":
+        """Log that no other runtime can be loaded, and return None: an engine says which version reads it."""
+        self._report(
+            f"load_runtime: {path!r} cannot be loaded by the embedded engine, which is its own only runtime; run an "
+            "engine with the version of trtllm_ext that built it."
+        )
+        return None
 
     @property
     def load_mode(self) -> LoadMode:
@@ -57,18 +80,18 @@ class Runtime(Lifetime):
         self._load_mode = mode
 
     def deserialize_cuda_engine(self, serialized_engine: Any) -> ICudaEngine | None:
-        """The engine in `serialized_engine`, anything with the buffer protocol.
+        """The engine in `serialized_engine`: anything with the buffer protocol, or a stream reader.
 
         A mapped file or read-only memory is used where it is and must not change while the engine lives (see the
         class for files); other memory is copied. Every byte is checked. None, with the reason in the log, if the
         engine is damaged, foreign, or of another version, or if its memory cannot be read.
         """
         try:
+            if isinstance(serialized_engine, IStreamReader | IStreamReaderV2):
+                serialized_engine = read_stream(serialized_engine)
             return ICudaEngine(load_plan(serialized_engine, self._load_mode), self._logger)
         except (EngineError, ConfigError, OSError) as error:
-            self._logger.log(ILogger.ERROR, f"deserialize_cuda_engine: {error}")
+            self._report(f"deserialize_cuda_engine: {error}")
         except MemoryError:
-            self._logger.log(
-                ILogger.ERROR, "deserialize_cuda_engine: there is not enough memory for the engine."
-            )
+            self._report("deserialize_cuda_engine: there is not enough memory for the engine.")
         return None
