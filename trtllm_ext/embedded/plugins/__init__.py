@@ -1,0 +1,1 @@
+"""Plugins: layers whose computation is the application's own code."""
