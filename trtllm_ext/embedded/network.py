@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from trtllm_ext.embedded.adders import LayerAdders
+from trtllm_ext.embedded.control_check import control_errors
 from trtllm_ext.embedded.enums import DataType, LayerType, NetworkDefinitionCreationFlag, Severity
 from trtllm_ext.embedded.graph import Graph
 from trtllm_ext.embedded.layers import IActivationLayer, ILayer
@@ -201,6 +202,7 @@ class INetworkDefinition(LayerAdders, Lifetime):
             graph.infer(node)
             if node.error is not None:
                 errors.append(f"{node.name}: {node.error}")
+        errors += control_errors(graph)
         errors += self._naming_errors()
         errors += [
             f"{node.name}: {node.attributes['dtype'].name} weights cannot be read"

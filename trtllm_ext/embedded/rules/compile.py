@@ -45,13 +45,17 @@ def compile_program(
             _Step(
                 kind=node.kind,
                 attributes=node.rule_attributes(),
-                inputs=tuple(-1 if tensor is None else number_of(tensor) for tensor in node.inputs),
+                inputs=tuple(-1 if tensor is None else number_of(tensor) for tensor in node.sources),
                 outputs=tuple(number_of(tensor) for tensor in node.outputs),
                 retyped=tuple(tensor._dtype_wanted for tensor in node.outputs),
                 label=node.name,
             )
         )
     outputs = {name: number_of(tensor) for name, tensor in roots.items()}
+    carried = _carried(graph, shapes)
+    for tensor in (one for node in carried for one in node.inputs):
+        if tensor is not None:
+            number_of(tensor)
     inputs = [
         _Input(number_of(tensor), tensor.name, tensor._spec.dtype, tensor._spec.shape)
         for tensor in graph.inputs
@@ -62,6 +66,9 @@ def compile_program(
         for tensor, number in numbers.items()
         if tensor._node is not None and tensor._node not in stepped
     }
+    steps += [
+        _step_that_checks(node, numbers, unused) for unused, node in enumerate(carried, start=len(numbers))
+    ]
     return program(
         strongly_typed=graph.strongly_typed,
         inputs=inputs,
@@ -70,6 +77,29 @@ def compile_program(
         outputs=outputs,
         shape_inputs=[tensor.name for tensor in graph.inputs if tensor in values],
         equal_lengths=equal_lengths,
+    )
+
+
+def _carried(graph: Graph, shapes: set[ITensor]) -> list[Node]:
+    """The recurrences of which only a run shows whether the back edge fits the initial value."""
+    found = []
+    for node in graph.nodes:
+        if node.kind == LayerType.RECURRENCE and node.outputs[0] in shapes and len(node.inputs) > 1:
+            known = [None if tensor is None else graph.known(tensor) for tensor in node.inputs]
+            if any(one is not None and not one.is_exact for one in known):
+                found.append(node)
+    return found
+
+
+def _step_that_checks(node: Node, numbers: dict[ITensor, int], unused: int) -> _Step:
+    """The rule of a recurrence once more, with its back edge; nothing reads the result."""
+    return _Step(
+        kind=node.kind,
+        attributes=node.rule_attributes(),
+        inputs=tuple(-1 if tensor is None else numbers[tensor] for tensor in node.inputs),
+        outputs=(unused,),
+        retyped=(None,),
+        label=node.name,
     )
 
 
