@@ -72,8 +72,11 @@ def constant(network: Any, trt: Any, values: Any, type_name: str) -> Any:
     stored = "INT32" if type_name == "BOOL" else type_name
     array = np.asarray(values, NUMPY[stored], order="C")
     _ALIVE.append(array)
-    by_address = trt.Weights(dtype(trt, stored), array.ctypes.data, array.size)
-    tensor = made(network.add_constant(array.shape, by_address if stored == "BF16" else trt.Weights(array)))
+    if stored == "BF16":
+        weights = trt.Weights(dtype(trt, stored), array.ctypes.data, array.size)
+    else:
+        weights = trt.Weights(array)
+    tensor = made(network.add_constant(array.shape, weights))
     return made(network.add_cast(tensor, trt.bool)) if type_name == "BOOL" else tensor
 
 

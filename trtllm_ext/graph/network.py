@@ -31,7 +31,7 @@ _NO_PRECISION = (
     "IDENTITY",
     "FILL",
 )
-_NO_OUTPUT_TYPE = ("SHAPE", "CONSTANT", "CAST", "FILL")
+_NO_OUTPUT_TYPE = ("SHAPE", "CAST", "FILL")
 
 
 class Network:
@@ -204,10 +204,10 @@ class Network:
         TensorRT would choose among the types that the builder flags allow; with `OBEY_PRECISION_CONSTRAINTS` it keeps
         to these. Strongly typed networks need nothing.
         """
-        if dtype is None or not is_float(dtype) or self.strongly_typed:
+        if dtype is None or self.strongly_typed:
             return
         kind = naming.layer_kind(layer)
-        if kind not in _NO_PRECISION and kind != "CAST":
+        if is_float(dtype) and kind not in _NO_PRECISION and kind != "CAST":
             layer.precision = self._dtype if self._dtype is not None else dtype
         if kind not in _NO_OUTPUT_TYPE:
             layer.set_output_type(0, dtype)

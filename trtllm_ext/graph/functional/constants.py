@@ -40,10 +40,16 @@ def constant(ndarray: Any, as_dtype: Any = None, as_shape: Sequence[int] | None 
             )
         array = array.reshape(-1).view(numpy).reshape(shape)
     default_net().register_ndarray(array)
-    layer = add_layer("add_constant", trt.Dims(list(shape)), trt.Weights(dtype, array.ctypes.data, count))
-    tensor = output(layer)
+    tensor = output(add_layer("add_constant", trt.Dims(list(shape)), _weights(trt, dtype, array)), dtype)
     tensor.host_array = array
     return tensor
+
+
+def _weights(trt: Any, dtype: Any, array: Any) -> Any:
+    # Only an address serves types that numpy lacks; TensorRT 8, which has none of them, takes arrays only.
+    if array.dtype.isbuiltin == 1:
+        return trt.Weights(array.reshape(-1))
+    return trt.Weights(dtype, array.ctypes.data, array.size)
 
 
 def arange(start: Tensor | int, end: Tensor | int, dtype: Any) -> Tensor:

@@ -19,7 +19,7 @@ def elementwise_binary(left: Tensor | Scalar, right: Tensor | Scalar, op: Any) -
     """`op` (a `trt.ElementWiseOperation`) of two operands; bool for comparisons, else the operands' type."""
     left, right = broadcast_helper(left, right)
     layer = add_layer("add_elementwise", left, right, op)
-    return output(layer, None if str(op).rpartition(".")[2] in _COMPARISONS else left.dtype)
+    return output(layer, tensorrt().bool if str(op).rpartition(".")[2] in _COMPARISONS else left.dtype)
 
 
 def add(left: Tensor | Scalar, right: Tensor | Scalar) -> Tensor:

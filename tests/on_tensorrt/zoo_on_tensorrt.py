@@ -1,0 +1,189 @@
+"""Every network of the zoo on NVIDIA's TensorRT: what it takes, refuses, or computes otherwise than the oracle says.
+
+    PYTHONPATH=.:tests python tests/on_tensorrt/zoo_on_tensorrt.py FILE [SECONDS [PROCESSES]]
+
+One JSON line a network goes to FILE: its name, what came of it, and a sentence. A network that ends its process is
+"crashed", and the next process goes on behind it. Needs a GPU.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zoo
+from zoo.comparing import difference
+from zoo.engine import recording_logger
+
+from trtllm_ext.oracle import OracleError, evaluate
+from trtllm_ext.runtime.cuda import DeviceCopies
+
+# Beyond this, relative to the tensor's largest value, a difference is one of meaning and not of rounding.
+MEANING = 2e-2
+
+
+def try_case(case: zoo.Case, trt: Any, memory: DeviceCopies) -> tuple[str, str]:
+    """What came of it ("same", "close", "differs", "refused ...", "lacks a name"), and a sentence."""
+    logger = recording_logger(trt)
+    builder = trt.Builder(logger)
+    feeds = case.feeds()
+    try:
+        network = _defined(case, trt, builder)
+    except (AttributeError, KeyError) as error:
+        return "lacks a name", str(error)
+    except (zoo.DefinitionError, TypeError, ValueError, RuntimeError) as error:
+        return "refused at definition", " | ".join(logger.messages) or str(error)
+    config = builder.create_builder_config()
+    config.clear_flag(trt.BuilderFlag.TF32)
+    strong = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    if strong is None or not network.get_flag(strong):
+        config.set_flag(trt.BuilderFlag.FP16)
+    config.builder_optimization_level = 0
+    zoo.add_profile(builder, network, config, case, feeds)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        return "refused at build", " | ".join(logger.messages)
+    engine = trt.Runtime(logger).deserialize_cuda_engine(plan)
+    context = engine.create_execution_context()
+    verdicts = [_compared(case, trt, network, context, feed, memory, logger) for feed in feeds]
+    return max(verdicts, key=lambda verdict: _SEVERITY.index(verdict[0]))
+
+
+_SEVERITY = ["same", "close", "oracle refuses", "differs", "refused at run"]
+
+
+def _defined(case: zoo.Case, trt: Any, builder: Any) -> Any:
+    flags = trt.NetworkDefinitionCreationFlag
+    wanted = 0
+    if hasattr(flags, "STRONGLY_TYPED") and case.strongly_typed:
+        wanted |= 1 << int(flags.STRONGLY_TYPED)
+    if int(trt.__version__.split(".", maxsplit=1)[0]) < 10:
+        wanted |= 1 << int(flags.EXPLICIT_BATCH)
+    network = builder.create_network(wanted)
+    case.define(network, trt)
+    return network
+
+
+def _compared(
+    case: zoo.Case, trt: Any, network: Any, context: Any, feed: zoo.Feed, memory: DeviceCopies, logger: Any
+) -> tuple[str, str]:
+    engine = context.engine
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    results: dict[str, np.ndarray] = {}
+    kept = []
+    for name in names:
+        if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
+            array = np.asarray(feed[name], order="C")
+            kept.append(array)
+            if not context.set_input_shape(name, array.shape):
+                return "refused at run", f"set_input_shape: {' | '.join(logger.messages)}"
+            on_host = engine.is_shape_inference_io(name)
+            address = array.ctypes.data if on_host else memory.room(name, array.nbytes)
+            if not on_host:
+                memory.cuda.upload(address, array.ctypes.data, array.nbytes)
+            context.set_tensor_address(name, address)
+    for name in set(names) - set(feed):
+        type_name = str(engine.get_tensor_dtype(name)).split(".")[1]
+        results[name] = np.empty(tuple(context.get_tensor_shape(name)), zoo.NUMPY[type_name])
+        context.set_tensor_address(name, memory.room(name, max(results[name].nbytes, 1)))
+    if not context.execute_async_v3(0):
+        return "refused at run", " | ".join(logger.messages)
+    memory.cuda.synchronize(0)
+    for name, array in results.items():
+        memory.cuda.download(array.ctypes.data, memory.room(name, 1), array.nbytes)
+    try:
+        want = evaluate(network, trt, feed)
+    except OracleError as error:
+        return "oracle refuses", str(error)
+    return max(
+        (_verdict(case, name, results[name], value) for name, value in want.items()),
+        key=lambda verdict: _SEVERITY.index(verdict[0]),
+    )
+
+
+def _verdict(case: zoo.Case, name: str, got: np.ndarray, want: np.ndarray) -> tuple[str, str]:
+    complaint = difference(case, name, got, want)
+    if complaint is None:
+        return "same", ""
+    if got.shape == want.shape and want.dtype == np.float64:
+        finite = np.isfinite(want)
+        scale = np.abs(want[finite]).max(initial=1e-30)
+        wide = got.astype(np.float64)
+        if (
+            np.isfinite(wide[finite]).all()
+            and np.abs(wide[finite] - want[finite]).max(initial=0.0) <= MEANING * scale
+        ):
+            return "close", complaint
+    return "differs", complaint
+
+
+def work(numbers: list[int], path: Path, until: float) -> None:
+    """Try the cases of these numbers, one line each, and a line before each that names it."""
+    import tensorrt as trt
+
+    memory = DeviceCopies()
+    with path.open("a", encoding="utf-8") as out:
+        for number in numbers:
+            if time.monotonic() > until:
+                return
+            case = zoo.CASES[number]
+            out.write(json.dumps({"begins": number, "name": case.name}) + "\n")
+            out.flush()
+            try:
+                came, why = try_case(case, trt, memory)
+            except Exception as error:  # a table of everything that happens
+                came, why = "raised", f"{type(error).__name__}: {error}"
+            out.write(json.dumps({"name": case.name, "came": came, "why": why[:600]}) + "\n")
+            out.flush()
+
+
+def shepherd(numbers: list[int], path: Path, until: float) -> list[dict[str, str]]:
+    """Run `work` in processes of its own until all cases have a line."""
+    lines: list[dict[str, str]] = []
+    while numbers and time.monotonic() < until:
+        path.unlink(missing_ok=True)
+        left = until - time.monotonic()
+        command = [sys.executable, __file__, "--work", json.dumps(numbers), str(path), str(left)]
+        subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        found = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        ended = [line for line in found if "came" in line]
+        begun = [line["begins"] for line in found if "begins" in line]
+        lines += ended
+        if len(begun) > len(ended):
+            lines.append({"name": zoo.CASES[begun[-1]].name, "came": "crashed", "why": "the process ended"})
+        if not begun:
+            break
+        numbers = numbers[numbers.index(begun[-1]) + 1 :]
+    return lines
+
+
+def main(path: Path, seconds: float, processes: int) -> None:
+    until = time.monotonic() + seconds
+    shares = [
+        (list(range(start, len(zoo.CASES), processes)), path.with_suffix(f".{start}"), until)
+        for start in range(processes)
+    ]
+    with ThreadPool(processes) as pool:
+        lines = [line for share in pool.starmap(shepherd, shares) for line in share]
+    for _, part, _ in shares:
+        part.unlink(missing_ok=True)
+    path.write_text("".join(json.dumps(line) + "\n" for line in sorted(lines, key=lambda line: line["name"])))
+    counts = dict(Counter(line["came"] for line in lines))
+    sys.stdout.write(f"{len(lines)} of {len(zoo.CASES)} networks: {counts}\n")
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--work":
+        work(json.loads(sys.argv[2]), Path(sys.argv[3]), time.monotonic() + float(sys.argv[4]))
+    else:
+        given = sys.argv[1:]
+        main(
+            Path(given[0]),
+            float(given[1]) if len(given) > 1 else 3600.0,
+            int(given[2]) if len(given) > 2 else 1,
+        )
