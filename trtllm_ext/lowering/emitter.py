@@ -10,10 +10,12 @@ from onnx import helper
 
 from trtllm_ext.lowering.element_types import (
     FLOAT,
+    FP8,
     INT64,
     NARROW_FLOATS,
     numpy_type_of,
 )
+from trtllm_ext.lowering.nesting import Nesting
 from trtllm_ext.lowering.steps import WEIGHTS_LOCATION, OnnxSegment, Weight
 from trtllm_ext.lowering.values import Symbol, Value, constant
 
@@ -54,6 +56,10 @@ class Emitter:
         self._transposed: dict[str, tuple[Value, tuple[int, ...]]] = {}
         self._cast_key: dict[str, tuple[str, int]] = {}
         self._bound: set[str] = set()
+        self._reshaped: dict[tuple[Any, ...], str] = {}
+        # By the name of a node, what the graphs inside it read.
+        self._read_inside: dict[str, set[str]] = {}
+        self._nesting = Nesting(self)
 
     # Names
 
@@ -201,9 +207,10 @@ class Emitter:
         key = (self.ref(value), onnx_type)
         if key not in self._casts:
             elements = value.elements if onnx_type == INT64 else None
-            cast = self._new_cast(value, onnx_type)
-            self._casts[key] = replace(cast, elements=elements)
-            self._cast_key[cast.name] = key
+            with self._nesting.invariant(None if value.data is not None else value.name):
+                cast = self._new_cast(value, onnx_type)
+                self._casts[key] = replace(cast, elements=elements)
+                self._cast_key[cast.name] = key
         return self._casts[key]
 
     def _new_cast(self, value: Value, onnx_type: int) -> Value:
@@ -235,6 +242,8 @@ class Emitter:
         # Only where the result is the same everywhere: out of range conversions to integers are left to the run.
         small = value.data is not None and value.data.nbytes <= WIDEN_BYTES
         kind = numpy_type_of(onnx_type)
+        if onnx_type == FP8:
+            return False  # numpy's conversion has no saturation
         return small and (kind.kind not in "iu" or numpy_type_of(value.onnx_type).kind in "iub")
 
     # Constants
@@ -264,13 +273,14 @@ class Emitter:
         if stored.shape == value.shape:
             return stored.name
         key = (*storage, value.shape)
-        if key not in self._constants:
+        if key not in self._reshaped:
             # The same weights in a second shape: one copy on disk, reshaped in the graph.
-            shaped = self.node(
-                "Reshape", [stored, self.ints(value.shape)], value.onnx_type, value.shape, allowzero=1
-            )
-            self._constants[key] = shaped.name
-        return self._constants[key]
+            with self._nesting.invariant(None):
+                shaped = self.node(
+                    "Reshape", [stored, self.ints(value.shape)], value.onnx_type, value.shape, allowzero=1
+                )
+                self._reshaped[key] = shaped.name
+        return self._reshaped[key]
 
     def _inlined(self, value: Value) -> str:
         array = value.array()
@@ -317,16 +327,61 @@ class Emitter:
             return self.ints(known)
         return self.node("Gather", [vector, self.ints(index)], vector.onnx_type, (), axis=0)
 
+    # Graphs inside nodes
+
+    def open_graph(self, *, repeats: bool) -> None:
+        """Begin the graph of an attribute; nodes go into it until `close_graph()`. repeats: a loop's body."""
+        self._nesting.open(repeats)
+
+    def graph_input(self, wanted: str, onnx_type: int, like: Value | None = None) -> Value:
+        """Declare an input of the graph begun last: 0-d, or of the shape of `like`."""
+        shape, symbols = ((), ()) if like is None else (like.shape, like.symbols)
+        value = Value(self.unique(wanted), onnx_type, shape, symbols=symbols)
+        self._inputs.append(self._described(value.name, value))
+        return value
+
+    def close_graph(self, outputs: Sequence[Value]) -> tuple[onnx.GraphProto, set[str]]:
+        """End the graph begun last: it, and the names that it reads."""
+        for value in outputs:
+            if value.data is not None or value.name not in self._producer or self._is_output(value.name):
+                value = replace(
+                    self.node("Identity", [value], value.onnx_type, value.shape), symbols=value.symbols
+                )
+            self._outputs.append(self._described(value.name, value))
+        nodes, read = self._needed()
+        inside = {info.name for info in self._inputs}.union(*(node.output for node in nodes))
+        graph = helper.make_graph(
+            nodes, self.scope or "graph", self._inputs, self._outputs, value_info=self._described_in(read)
+        )
+        self._nesting.close()
+        return graph, read - inside
+
+    def _is_output(self, name: str) -> bool:
+        return any(info.name == name for info in self._outputs)
+
+    def node_with_graphs(
+        self,
+        op_type: str,
+        inputs: Sequence[Value | None],
+        outputs: Sequence[tuple[int, tuple[int, ...]]],
+        **graphs: tuple[onnx.GraphProto, set[str]],
+    ) -> tuple[Value, ...]:
+        """Add a node with attributes that `close_graph()` gave, and at least one output."""
+        attributes = {name: graph for name, (graph, _) in graphs.items()}
+        values = self.node_with_outputs(op_type, inputs, outputs, **attributes)
+        names: set[str] = set().union(*(read for _, read in graphs.values()))
+        self._read_inside[self._producer[values[0].name].name] = names
+        self._consumed.update(names)
+        return values
+
     # Result
 
     def segment(self, name: str) -> OnnxSegment:
         """The graph collected so far as a model with its weights."""
         nodes, read = self._needed()
         initializers = [tensor for tensor in self._initializers if tensor.name in read]
-        declared = {info.name for info in (*self._inputs, *self._outputs)}
-        described = [info for key, info in self._descriptions.items() if key in read and key not in declared]
         graph = helper.make_graph(
-            nodes, name, self._inputs, self._outputs, initializers, value_info=described
+            nodes, name, self._inputs, self._outputs, initializers, value_info=self._described_in(read)
         )
         model = helper.make_model(
             graph,
@@ -341,6 +396,10 @@ class Emitter:
             tuple(info.name for info in self._outputs),
         )
 
+    def _described_in(self, read: set[str]) -> list[onnx.ValueInfoProto]:
+        declared = {info.name for info in (*self._inputs, *self._outputs)}
+        return [info for key, info in self._descriptions.items() if key in read and key not in declared]
+
     def _needed(self) -> tuple[list[onnx.NodeProto], set[str]]:
         """The nodes that the outputs depend on, and all names that are read: what was folded leaves dead ends."""
         read = {info.name for info in self._outputs}
@@ -349,6 +408,7 @@ class Emitter:
             if read.intersection(node.output):
                 nodes.append(node)
                 read.update(node.input)
+                read.update(self._read_inside.get(node.name, ()))
         return nodes[::-1], read
 
 
