@@ -4,11 +4,14 @@ from trtllm_ext.embedded.adders.absent import AbsentAdders
 from trtllm_ext.embedded.adders.arithmetic import ArithmeticAdders
 from trtllm_ext.embedded.adders.control import ControlAdders
 from trtllm_ext.embedded.adders.movement import MovementAdders
+from trtllm_ext.embedded.adders.plugin import PluginAdders
 from trtllm_ext.embedded.adders.selection import SelectionAdders
 
 
 # AbsentAdders stays last: it has what no other family has.
-class LayerAdders(ArithmeticAdders, MovementAdders, SelectionAdders, ControlAdders, AbsentAdders):
+class LayerAdders(
+    ArithmeticAdders, MovementAdders, SelectionAdders, ControlAdders, PluginAdders, AbsentAdders
+):
     """The part of INetworkDefinition that adds layers.
 
     Every method returns the layer, or None if there cannot be such a layer; the reason is then logged. See the

@@ -33,6 +33,7 @@ from trtllm_ext.embedded.layers.movement import (
     IShuffleLayer,
     ISliceLayer,
 )
+from trtllm_ext.embedded.layers.plugin import IPluginV3Layer
 from trtllm_ext.embedded.layers.selection import (
     ICumulativeLayer,
     INonZeroLayer,
@@ -66,6 +67,7 @@ __all__ = [
     "INonZeroLayer",
     "INormalizationLayer",
     "IOneHotLayer",
+    "IPluginV3Layer",
     "IRecurrenceLayer",
     "IReduceLayer",
     "IReverseSequenceLayer",

@@ -40,7 +40,7 @@ class AskedOutputs:
 
     def __call__(self, inputs: Sequence[Known | None]) -> Signature:
         """Types and shapes of the outputs for these inputs. Raises RuleError with what the plugin did wrong."""
-        shapes, elements = split_operands(inputs, self._attributes["num_shape_inputs"])
+        shapes, elements = split_operands(inputs, self._attributes["signature"].num_shape_inputs)
         dtypes = tuple(known.dtype for known in inputs[: len(shapes)] if known is not None)
         key = (dtypes, tuple(shapes), tuple(elements))
         if key not in self._answers:
@@ -105,6 +105,6 @@ class AskedOutputs:
 
 
 def _expression(builder: IExprBuilder, known: int | None, kind: str, number: int, at: int) -> IDimensionExpr:
-    if known is None or known < 0 and kind == "length":
+    if known is None or (known < 0 and kind == "length"):
         return builder._expression((kind, number, at))
     return builder.constant(known)

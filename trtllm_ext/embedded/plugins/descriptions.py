@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from trtllm_ext.embedded.enums import DataType, TensorFormat
 from trtllm_ext.embedded.types import Dims
@@ -29,41 +30,23 @@ class PluginTensorDesc:
         self._dims = Dims(dims)
 
 
+def _dims(slot: str, doc: str) -> Any:
+    return property(
+        lambda self: getattr(self, slot), lambda self, dims: setattr(self, slot, Dims(dims)), doc=doc
+    )
+
+
 class DynamicPluginTensorDesc:
     """A tensor with the range of its shapes: `desc.dims` has -1 where a length is known at run time only."""
 
     __slots__ = ("_max", "_min", "_opt", "desc")
+    min = _dims("_min", "The least lengths.")
+    opt = _dims("_opt", "The lengths to be fastest at.")
+    max = _dims("_max", "The largest lengths.")
 
     def __init__(self) -> None:
         self.desc = PluginTensorDesc()
         self._min = self._opt = self._max = Dims()
-
-    @property
-    def min(self) -> Dims:
-        """The least lengths."""
-        return self._min
-
-    @min.setter
-    def min(self, dims: Dims | Sequence[int]) -> None:
-        self._min = Dims(dims)
-
-    @property
-    def opt(self) -> Dims:
-        """The lengths to be fastest at."""
-        return self._opt
-
-    @opt.setter
-    def opt(self, dims: Dims | Sequence[int]) -> None:
-        self._opt = Dims(dims)
-
-    @property
-    def max(self) -> Dims:
-        """The largest lengths."""
-        return self._max
-
-    @max.setter
-    def max(self, dims: Dims | Sequence[int]) -> None:
-        self._max = Dims(dims)
 
 
 def described(dtype: DataType, shape: Sequence[int]) -> PluginTensorDesc:

@@ -109,7 +109,7 @@ class PluginFieldCollection(list[PluginField]):
         """Add a field at the end."""
         super().append(_checked(x))
 
-    def extend(self, L: Iterable[PluginField]) -> None:  # noqa: N803
+    def extend(self, L: Iterable[PluginField]) -> None:
         """Add fields at the end."""
         super().extend(_checked(field) for field in L)
 

@@ -68,6 +68,11 @@ class Signature:
     shapes: tuple[tuple[int, ...], ...]
 
     @property
+    def shape_input_numbers(self) -> range:
+        """The inputs whose values expressions may use."""
+        return range(self.num_inputs, self.num_inputs + self.num_shape_inputs)
+
+    @property
     def sizes(self) -> tuple[int, ...]:
         """The outputs in which the plugin writes lengths of other outputs."""
         return tuple(node[1] for node in self.nodes if node[0] == "size")

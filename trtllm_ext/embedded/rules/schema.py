@@ -21,6 +21,7 @@ from trtllm_ext.embedded.enums import (
     TopKOperation,
     UnaryOperation,
 )
+from trtllm_ext.embedded.rules.plugin import Signature
 
 _MAX_RANK = 8
 
@@ -115,6 +116,8 @@ ATTRIBUTES: dict[LayerType, dict[str, Codec]] = {
     LayerType.NORMALIZATION: {"axes": _MASK, "num_groups": _INT32},
     LayerType.CAST: {"to_type": DATA_TYPE},
     LayerType.IDENTITY: {},
+    LayerType.QUANTIZE: {"axis": _INT32, "to_type": DATA_TYPE},
+    LayerType.DEQUANTIZE: {"axis": _INT32, "to_type": DATA_TYPE},
     LayerType.SELECT: {},
     LayerType.CONCATENATION: {"axis": _optional(_INT32)},
     LayerType.SHAPE: {},
@@ -150,6 +153,7 @@ ATTRIBUTES: dict[LayerType, dict[str, Codec]] = {
     LayerType.ONE_HOT: {"axis": _INT32},
     LayerType.CUMULATIVE: {"op": _enum(CumulativeOperation), "exclusive": _BOOL, "reverse": _BOOL},
     LayerType.REVERSE_SEQUENCE: {"batch_axis": _INT32, "sequence_axis": _INT32},
+    LayerType.PLUGIN_V3: {"signature": Codec(Signature.to_json, Signature.from_json)},
     LayerType.SQUEEZE: {},
     LayerType.UNSQUEEZE: {},
 }
