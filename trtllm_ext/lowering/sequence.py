@@ -1,0 +1,67 @@
+"""Layers one after another: each lowered, and its results made what the network says they are."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from trtllm_ext.lowering.element_types import FLOAT
+from trtllm_ext.lowering.emitter import Emitter
+from trtllm_ext.lowering.layer import Layer
+from trtllm_ext.lowering.network_view import LayerView, NetworkView
+from trtllm_ext.lowering.registry import lowering_of
+from trtllm_ext.lowering.shape_values import elements_of
+from trtllm_ext.lowering.symbols import symbols_of
+from trtllm_ext.lowering.values import Value
+
+# Layers whose shape may depend on the values of a shape tensor, which ONNX Runtime does not always follow.
+_NOT_INFERRED = frozenset({"SHUFFLE", "SLICE", "FILL", "TOPK"})
+
+
+def lower_layers(
+    emitter: Emitter, network: NetworkView, layers: Iterable[LayerView], values: dict[int, Value]
+) -> None:
+    """Emit layers that are in an order of execution.
+
+    values: by the id of a tensor of the network, what stands for it; must have all that the layers read from outside,
+    and is given what they make.
+    """
+    for layer in layers:
+        emitter.scope = layer.name
+        given = tuple(None if tensor is None else values[id(tensor)] for tensor in layer.inputs)
+        results = _lowered(Layer(emitter, network, layer, given))
+        values.update(zip(map(id, layer.outputs), results, strict=True))
+
+
+def _lowered(layer: Layer) -> tuple[Value, ...]:
+    lowered = lowering_of(layer.view.kind, layer.view.name)(layer)
+    values = (lowered,) if isinstance(lowered, Value) else lowered
+    if len(layer.view.outputs) != len(values):
+        raise layer.refusal(f"it has {len(layer.view.outputs)} outputs; lowered it has {len(values)}")
+    return tuple(_finished(layer, index, value) for index, value in enumerate(values))
+
+
+def _finished(layer: Layer, index: int, value: Value) -> Value:
+    """A result in the type, and under the name, that the network has for it, with all that is known of it."""
+    wanted = layer.stored_type_of_output(index)
+    if value.onnx_type == FLOAT and wanted == FLOAT and layer.precision is not None:
+        value = layer.emitter.cast(value, layer.precision)
+    value = layer.emitter.cast(value, wanted)
+    value = _named(layer, index, value)
+    if value.data is not None:
+        return value
+    value = replace(value, shape=_refined(value.shape, tuple(layer.view.outputs[index].shape)))
+    value = replace(value, elements=elements_of(layer, value), symbols=symbols_of(layer, value))
+    if layer.view.kind in _NOT_INFERRED:
+        layer.emitter.describe(value)
+    return value
+
+
+def _named(layer: Layer, index: int, value: Value) -> Value:
+    tensor = layer.view.outputs[index]
+    return layer.emitter.rename(value, tensor.name, reserved=id(tensor) in layer.network.output_ids)
+
+
+def _refined(shape: tuple[int, ...], network_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The network's own shape inference, with lengths that only the lowering knows."""
+    if len(shape) != len(network_shape):
+        return network_shape
+    return tuple(ours if theirs < 0 else theirs for ours, theirs in zip(shape, network_shape, strict=True))
