@@ -328,6 +328,10 @@ class Weights:
             return self
         return self._bytes().view(_STORAGE_TYPE[self._dtype])
 
+    def packed_bytes(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """A 1-D view of the memory as bytes; 4-bit elements lie two in a byte, the first in the lower half."""
+        return self._bytes()
+
     def _bytes(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """A 1-D uint8 view of the memory, without a copy."""
         if self._count == 0:

@@ -4,7 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from trtllm_ext.lowering.element_types import BF16, FLOAT, HALF, INT64, numpy_type_of, onnx_type_of
+from trtllm_ext.lowering.element_types import (
+    BF16,
+    FLOAT,
+    FLOATS,
+    HALF,
+    INT8,
+    INT64,
+    numpy_type_of,
+    onnx_type_of,
+    unpacked,
+)
 from trtllm_ext.lowering.layer import Layer
 from trtllm_ext.lowering.registry import lowers
 from trtllm_ext.lowering.values import Value, constant
@@ -16,6 +26,8 @@ def constant_layer(layer: Layer) -> Value:
     weights = layer.api.weights
     array = weights if isinstance(weights, np.ndarray) else weights.numpy()
     shape = tuple(layer.api.shape)
+    if not isinstance(array, np.ndarray) and hasattr(weights, "packed_bytes"):
+        array = unpacked(weights.packed_bytes(), weights.size)
     if not isinstance(array, np.ndarray):
         raise layer.refusal(
             f"weights of type {weights.dtype} cannot be read through this module's Python API"
@@ -45,6 +57,11 @@ def _convert(layer: Layer, value: Value) -> Value:
     if {value.onnx_type, layer.output_type} == {HALF, BF16}:
         # Exact in float32, so that the value is rounded once and not by a conversion of the runtime's choice.
         value = layer.emitter.cast(value, FLOAT)
+    if layer.output_type == INT8 and value.onnx_type in FLOATS:
+        # Out of range the runtime's conversion has no defined result.
+        wide = layer.emitter.cast(value, FLOAT)
+        bounds = [layer.emitter.scalar(-128), layer.emitter.scalar(127)]
+        value = layer.emitter.node("Clip", [wide, *bounds], FLOAT, wide.shape)
     return layer.emitter.cast(value, layer.output_type)
 
 

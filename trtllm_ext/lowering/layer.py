@@ -1,9 +1,16 @@
 """What a lowering function is given: one layer, the values of its inputs, the rule of its types."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from trtllm_ext.lowering.element_types import FLOAT, FLOATS, NARROW_FLOATS, onnx_type_of
+from trtllm_ext.lowering.element_types import (
+    FLOAT,
+    FLOATS,
+    INT8,
+    NARROW_FLOATS,
+    carrier_of,
+    onnx_type_of,
+)
 from trtllm_ext.lowering.emitter import Emitter
 from trtllm_ext.lowering.errors import LoweringError
 from trtllm_ext.lowering.network_view import LayerView, NetworkView
@@ -39,7 +46,11 @@ class Layer:
         return self.type_of_output(0)
 
     def type_of_output(self, index: int) -> int:
-        """ONNX type of output `index`."""
+        """ONNX type in which output `index` is given back: its own, or float32 for FP8."""
+        return carrier_of(self.stored_type_of_output(index))
+
+    def stored_type_of_output(self, index: int) -> int:
+        """ONNX type of output `index` between layers."""
         return onnx_type_of(self.view.outputs[index].dtype, f"an output of {self.view}")
 
     @property
@@ -55,11 +66,12 @@ class Layer:
         return index < len(self.values) and self.values[index] is not None
 
     def raw(self, index: int) -> Value:
-        """Input `index` in its own type."""
+        """Input `index` in its own type; FP8 as float32, which holds it exactly."""
         value = self.values[index] if index < len(self.values) else None
         if value is None:
             raise self.refusal(f"input {index} is missing")
-        return value
+        carried = self.emitter.cast(value, carrier_of(value.onnx_type))
+        return value if carried is value else replace(carried, symbols=value.symbols)
 
     def operand(self, index: int) -> Value:
         """Input `index` as arithmetic takes it: floats as float32, rounded first to the layer's precision."""
@@ -67,6 +79,8 @@ class Layer:
 
     def as_operand(self, value: Value) -> Value:
         """A value as arithmetic takes it."""
+        if value.onnx_type == INT8:
+            raise self.refusal("arithmetic on INT8 is not supported; dequantize the input first")
         if value.onnx_type not in FLOATS:
             return value
         if self.precision is not None:

@@ -8,19 +8,22 @@ GELU or the normalization behind it.
 
 from typing import Any
 
+from trtllm_ext.lowering.batches import cut_like, may_broadcast_to_none
 from trtllm_ext.lowering.element_types import FLOAT
 from trtllm_ext.lowering.emitter import CONTRIB, broadcast_shape
+from trtllm_ext.lowering.integer_product import integer_product
 from trtllm_ext.lowering.layer import Layer
 from trtllm_ext.lowering.movement import squeeze, unsqueeze
 from trtllm_ext.lowering.registry import lowers
 from trtllm_ext.lowering.values import Value
 
-_INT64_MAX = 2**63 - 1
-
 
 @lowers("MATRIX_MULTIPLY")
 def matrix_multiply(layer: Layer) -> Value:
-    """The product of two collections of matrices or vectors, accumulated in float32."""
+    """The product of two collections of matrices or vectors, accumulated in float32, or exact of dequantized INT8."""
+    exact = integer_product(layer)
+    if exact is not None:
+        return exact
     emitter = layer.emitter
     op0, op1 = layer.api.op0.name, layer.api.op1.name
     a, b = layer.raw(0), layer.raw(1)
@@ -67,9 +70,9 @@ def _matrix_alone(weight: Value, rank: int) -> Value:
 
 
 def _product(layer: Layer, a: Value, b: Value, transpose_a: bool, transpose_b: bool) -> Value:
-    if _may_broadcast_to_none(layer, a, b):
+    if may_broadcast_to_none(layer, a, b):
         if b.ndim > 2:
-            a, b = _cut_like(layer, a, b), _cut_like(layer, b, a)
+            a, b = cut_like(layer, a, b), cut_like(layer, b, a)
         else:
             a, transpose_a = _turned_in_memory(layer, a, transpose_a), False
     rows = a.shape[-1 if transpose_a else -2]
@@ -79,32 +82,6 @@ def _product(layer: Layer, a: Value, b: Value, transpose_a: bool, transpose_b: b
         return layer.emitter.node("MatMul", [a, b], FLOAT, shape)
     attributes: dict[str, Any] = {"transA": int(transpose_a), "transB": int(transpose_b)}
     return layer.emitter.node("FusedMatMul", [a, b], FLOAT, shape, domain=CONTRIB, **attributes)
-
-
-# Batches without a matrix. ONNX Runtime (seen with 1.31) does not broadcast a batch length of 1, or none, to 0. It
-# takes an empty batch where both operands have the 0, and on the left of a single matrix if the left is not turned.
-
-
-def _may_broadcast_to_none(layer: Layer, a: Value, b: Value) -> bool:
-    batches = a.lengths[:-2], b.lengths[:-2]
-    if batches[0] == batches[1] and None not in batches[0]:
-        return False
-    return any(layer.network.may_be_zero(length) for batch in batches for length in batch)
-
-
-def _cut_like(layer: Layer, value: Value, other: Value) -> Value:
-    """`value` with a 0 in each batch dimension in which `other` has it."""
-    emitter, given = layer.emitter, value.lengths
-    for axis, wanted in enumerate(other.lengths[:-2]):
-        if not layer.network.may_be_zero(wanted) or (given[axis] == wanted and wanted is not None):
-            continue
-        # All of it, or none.
-        count = unsqueeze(emitter, emitter.dim_of(other, axis), 0)
-        end = emitter.map("Mul", emitter.map("Min", count, emitter.ints([1])), emitter.ints([_INT64_MAX]))
-        shape = (*value.shape[:axis], -1, *value.shape[axis + 1 :])
-        inputs = [value, emitter.ints([0]), end, emitter.ints([axis])]
-        value = emitter.node("Slice", inputs, FLOAT, shape)
-    return value
 
 
 def _turned_in_memory(layer: Layer, value: Value, transpose: bool) -> Value:

@@ -26,6 +26,8 @@ class NetworkView:
         self._producer = {id(tensor): layer for layer in layers for tensor in layer.outputs}
         self.layers = self._ordered()
         self.positive: set[Symbol] = set()
+        # By the id of a tensor that a dequantize layer makes.
+        self.dequantized: dict[int, Any] = {}
         self.readers: dict[int, int] = defaultdict(int)
         for layer in self.layers:
             for tensor in layer.inputs:
@@ -34,6 +36,10 @@ class NetworkView:
     def read_once(self, tensor: Any) -> bool:
         """Whether one layer input is all that sees `tensor`."""
         return self.readers[id(tensor)] == 1 and id(tensor) not in self.output_ids
+
+    def producer(self, tensor: Any) -> "LayerView | None":
+        """The layer that makes `tensor`; None for an input of the network."""
+        return self._producer.get(id(tensor))
 
     def may_be_zero(self, length: Element) -> bool:
         """Whether a length is 0, or may turn out to be; `positive` are the symbols that never do."""

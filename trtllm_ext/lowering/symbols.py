@@ -172,6 +172,8 @@ _FOLLOW: dict[str, Callable[[Layer], Lengths]] = {
     "NORMALIZATION": _of_first,
     "CAST": _of_first,
     "IDENTITY": _of_first,
+    "QUANTIZE": _of_first,
+    "DEQUANTIZE": _of_first,
     "REDUCE": _reduce,
     "MATRIX_MULTIPLY": _matrix_multiply,
     "GATHER": _gather,

@@ -5,12 +5,19 @@ from trtllm_ext.embedded.adders.arithmetic import ArithmeticAdders
 from trtllm_ext.embedded.adders.control import ControlAdders
 from trtllm_ext.embedded.adders.movement import MovementAdders
 from trtllm_ext.embedded.adders.plugin import PluginAdders
+from trtllm_ext.embedded.adders.quantization import QuantizationAdders
 from trtllm_ext.embedded.adders.selection import SelectionAdders
 
 
 # AbsentAdders stays last: it has what no other family has.
 class LayerAdders(
-    ArithmeticAdders, MovementAdders, SelectionAdders, ControlAdders, PluginAdders, AbsentAdders
+    ArithmeticAdders,
+    MovementAdders,
+    SelectionAdders,
+    ControlAdders,
+    PluginAdders,
+    QuantizationAdders,
+    AbsentAdders,
 ):
     """The part of INetworkDefinition that adds layers.
 

@@ -17,6 +17,7 @@ L = TypeVar("L", bound=ILayer)
 MENDABLE = frozenset(
     {
         LayerType.CONCATENATION,
+        LayerType.DEQUANTIZE,
         LayerType.FILL,
         LayerType.GATHER,
         LayerType.ITERATOR,
@@ -25,6 +26,7 @@ MENDABLE = frozenset(
         LayerType.SLICE,
         LayerType.SOFTMAX,
         LayerType.NORMALIZATION,
+        LayerType.QUANTIZE,
         LayerType.SCATTER,
         LayerType.ONE_HOT,
         LayerType.CUMULATIVE,

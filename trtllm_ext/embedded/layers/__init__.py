@@ -34,6 +34,7 @@ from trtllm_ext.embedded.layers.movement import (
     ISliceLayer,
 )
 from trtllm_ext.embedded.layers.plugin import IPluginV3Layer
+from trtllm_ext.embedded.layers.quantization import IDequantizeLayer, IQuantizeLayer
 from trtllm_ext.embedded.layers.selection import (
     ICumulativeLayer,
     INonZeroLayer,
@@ -52,6 +53,7 @@ __all__ = [
     "IConditionLayer",
     "IConstantLayer",
     "ICumulativeLayer",
+    "IDequantizeLayer",
     "IElementWiseLayer",
     "IFillLayer",
     "IGatherLayer",
@@ -69,6 +71,7 @@ __all__ = [
     "IOneHotLayer",
     "IPluginV3Layer",
     "IRecurrenceLayer",
+    "IQuantizeLayer",
     "IReduceLayer",
     "IReverseSequenceLayer",
     "IScatterLayer",

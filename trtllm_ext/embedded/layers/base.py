@@ -167,6 +167,8 @@ _MAX_INPUTS = {
     LayerType.SHUFFLE: 2,
     LayerType.SLICE: 6,
     LayerType.FILL: 3,
+    LayerType.QUANTIZE: 3,
+    LayerType.DEQUANTIZE: 3,
     LayerType.RECURRENCE: 2,
     LayerType.LOOP_OUTPUT: 2,
     LayerType.TOPK: 2,

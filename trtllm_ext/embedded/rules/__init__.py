@@ -13,6 +13,7 @@ from trtllm_ext.embedded.rules import (
     elementwise,
     movement,
     plugin,
+    quantization,
     reduction,
     selection,
     sequences,

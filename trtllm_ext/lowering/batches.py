@@ -1,0 +1,34 @@
+"""Batches without a matrix.
+
+ONNX Runtime (seen with 1.31) does not broadcast a batch length of 1, or none, to 0. It takes an empty batch where
+both operands have the 0, and on the left of a single matrix if the left is not turned.
+"""
+
+from trtllm_ext.lowering.layer import Layer
+from trtllm_ext.lowering.movement import unsqueeze
+from trtllm_ext.lowering.values import Value
+
+_INT64_MAX = 2**63 - 1
+
+
+def may_broadcast_to_none(layer: Layer, a: Value, b: Value) -> bool:
+    """Whether a batch of one of the operands of a product may be stretched to no matrix at all."""
+    batches = a.lengths[:-2], b.lengths[:-2]
+    if batches[0] == batches[1] and None not in batches[0]:
+        return False
+    return any(layer.network.may_be_zero(length) for batch in batches for length in batch)
+
+
+def cut_like(layer: Layer, value: Value, other: Value) -> Value:
+    """`value` with a 0 in each batch dimension in which `other` has it."""
+    emitter, given = layer.emitter, value.lengths
+    for axis, wanted in enumerate(other.lengths[:-2]):
+        if not layer.network.may_be_zero(wanted) or (given[axis] == wanted and wanted is not None):
+            continue
+        # All of it, or none.
+        count = unsqueeze(emitter, emitter.dim_of(other, axis), 0)
+        end = emitter.map("Mul", emitter.map("Min", count, emitter.ints([1])), emitter.ints([_INT64_MAX]))
+        shape = (*value.shape[:axis], -1, *value.shape[axis + 1 :])
+        inputs = [value, emitter.ints([0]), end, emitter.ints([axis])]
+        value = emitter.node("Slice", inputs, value.onnx_type, shape)
+    return value
