@@ -21,8 +21,8 @@ from trtllm_ext.lowering import (  # noqa: F401
 )
 from trtllm_ext.lowering.element_types import onnx_type_of_port
 from trtllm_ext.lowering.emitter import Emitter
+from trtllm_ext.lowering.lower_layers import lower_layers
 from trtllm_ext.lowering.network_view import NetworkView
-from trtllm_ext.lowering.sequence import lower_layers
 from trtllm_ext.lowering.steps import Lowered
 from trtllm_ext.lowering.values import Symbol, Value
 
