@@ -45,6 +45,11 @@ def dimension_inputs(kind: LayerType) -> Iterable[int]:
     return _DIMENSION_INPUTS.get(kind, ())
 
 
+def carries_values(kind: LayerType) -> bool:
+    """Whether the values of the outputs of a layer follow from the values of all its inputs."""
+    return kind in _CARRIES_VALUES
+
+
 def value_inputs(kind: LayerType, count: int) -> Iterable[int]:
     """The inputs of a layer, out of `count`, whose values decide the values of its outputs."""
-    return range(count) if kind in _CARRIES_VALUES else dimension_inputs(kind)
+    return range(count) if carries_values(kind) else dimension_inputs(kind)

@@ -11,8 +11,8 @@ import numpy as np
 
 from trtllm_ext.embedded.enums import DataType, LayerType
 from trtllm_ext.embedded.rules import infer
-from trtllm_ext.embedded.rules.demand import dimension_inputs
-from trtllm_ext.embedded.rules.known import FLOATS, MAX_HOST_VOLUME, Known, RuleError, can_hold, known_with
+from trtllm_ext.embedded.rules.known import FLOATS, Known, RuleError, can_hold, known_with
+from trtllm_ext.embedded.rules.late import check_dimensions, is_late
 from trtllm_ext.embedded.rules.schema import (
     DATA_TYPE,
     LAYER_TYPE,
@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 _MAX_TENSORS = 10_000_000
-_DEPENDS_ON_DATA = (
-    "depends on data: on values that are computed in a way that shapes cannot follow, or on more than "
-    f"{MAX_HOST_VOLUME} numbers"
-)
 _FIELDS = {
     "version",
     "strongly_typed",
@@ -113,39 +109,35 @@ class ShapeProgram:
     def run(
         self, shapes: Mapping[str, Sequence[int]], values: Mapping[str, np.ndarray[Any, Any]] | None = None
     ) -> dict[str, tuple[int, ...]]:
-        """The exact shapes of the named tensors.
+        """The exact shapes of the named tensors, with -1 for lengths that follow from a layer such as NON_ZERO.
 
         shapes: by input name; those of inputs that nothing depends on may be left out. values: the content of the
         `shape_inputs`, of their dtype.
 
         Raises RuleError (a ValueError) if an input is missing or does not fit its declaration, if dimensions of one
-        name differ, if a layer cannot work on these shapes, or if a shape depends on data.
+        name differ, if a layer cannot work on these shapes, or if a shape depends on values that are data.
         """
         known: dict[int, Known] = dict(self._constants)
         for one in self._inputs:
             known[one.number] = self._bind(one, shapes, values or {})
         self._check_equal_lengths({one.name: known[one.number].shape for one in self._inputs})
         inferred: dict[tuple[Any, ...], list[Known]] = {}
+        late: set[int] = set()
         for step, form in zip(self._steps, self._forms, strict=True):
             operands = [None if number < 0 else known[number] for number in step.inputs]
+            are_late = [number in late for number in step.inputs]
+            check_dimensions(step.kind, step.label, operands, are_late)
             key = (form, *(_identity(operand) for operand in operands))
             results = inferred.get(key)
             if results is None:
                 results = inferred[key] = self._infer(step, operands)
             known.update(zip(step.outputs, results, strict=True))
-        result_shapes = {}
-        for name, number in self._outputs.items():
-            shape = known[number].shape
-            if -1 in shape:
-                raise RuleError(f"the shape of {name!r} is {shape} where -1 {_DEPENDS_ON_DATA}")
-            result_shapes[name] = shape
-        return result_shapes
+            late.update(
+                number for number in step.outputs if is_late(known[number], step.kind, operands, are_late)
+            )
+        return {name: known[number].shape for name, number in self._outputs.items()}
 
     def _infer(self, step: _Step, operands: list[Known | None]) -> list[Known]:
-        for number in dimension_inputs(step.kind):
-            operand = operands[number] if number < len(operands) else None
-            if operand is not None and not operand.has_value and 0 not in operand.shape:
-                raise RuleError(f"{step.label}: input {number} decides a shape, but it {_DEPENDS_ON_DATA}")
         try:
             results = infer(step.kind, step.attributes, operands, self._strongly_typed)
         except RuleError as error:
