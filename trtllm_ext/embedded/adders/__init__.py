@@ -3,10 +3,12 @@
 from trtllm_ext.embedded.adders.absent import AbsentAdders
 from trtllm_ext.embedded.adders.arithmetic import ArithmeticAdders
 from trtllm_ext.embedded.adders.control import ControlAdders
+from trtllm_ext.embedded.adders.equations import EquationAdders
 from trtllm_ext.embedded.adders.movement import MovementAdders
 from trtllm_ext.embedded.adders.plugin import PluginAdders
 from trtllm_ext.embedded.adders.quantization import QuantizationAdders
 from trtllm_ext.embedded.adders.selection import SelectionAdders
+from trtllm_ext.embedded.adders.spatial import SpatialAdders
 
 
 # AbsentAdders stays last: it has what no other family has.
@@ -17,6 +19,8 @@ class LayerAdders(
     ControlAdders,
     PluginAdders,
     QuantizationAdders,
+    SpatialAdders,
+    EquationAdders,
     AbsentAdders,
 ):
     """The part of INetworkDefinition that adds layers.

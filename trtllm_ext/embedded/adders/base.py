@@ -16,7 +16,10 @@ L = TypeVar("L", bound=ILayer)
 # Attributes and inputs set later may mend layers of these kinds, so only a fault of the operands refuses them now.
 MENDABLE = frozenset(
     {
+        LayerType.ASSERTION,
         LayerType.CONCATENATION,
+        LayerType.CONVOLUTION,
+        LayerType.DECONVOLUTION,
         LayerType.DEQUANTIZE,
         LayerType.FILL,
         LayerType.GATHER,
@@ -26,7 +29,11 @@ MENDABLE = frozenset(
         LayerType.SLICE,
         LayerType.SOFTMAX,
         LayerType.NORMALIZATION,
+        LayerType.PADDING,
+        LayerType.POOLING,
         LayerType.QUANTIZE,
+        LayerType.RESIZE,
+        LayerType.SCALE,
         LayerType.SCATTER,
         LayerType.ONE_HOT,
         LayerType.CUMULATIVE,

@@ -12,6 +12,7 @@ from trtllm_ext.embedded.layers.arithmetic import (
     ISoftMaxLayer,
     IUnaryLayer,
 )
+from trtllm_ext.embedded.layers.assertion import IAssertionLayer
 from trtllm_ext.embedded.layers.base import ILayer
 from trtllm_ext.embedded.layers.control import (
     IConditionLayer,
@@ -24,6 +25,7 @@ from trtllm_ext.embedded.layers.control import (
     IRecurrenceLayer,
     ITripLimitLayer,
 )
+from trtllm_ext.embedded.layers.einsum import IEinsumLayer
 from trtllm_ext.embedded.layers.movement import (
     IConcatenationLayer,
     IConstantLayer,
@@ -35,6 +37,8 @@ from trtllm_ext.embedded.layers.movement import (
 )
 from trtllm_ext.embedded.layers.plugin import IPluginV3Layer
 from trtllm_ext.embedded.layers.quantization import IDequantizeLayer, IQuantizeLayer
+from trtllm_ext.embedded.layers.resize import IResizeLayer
+from trtllm_ext.embedded.layers.scaling import IParametricReLULayer, IScaleLayer
 from trtllm_ext.embedded.layers.selection import (
     ICumulativeLayer,
     INonZeroLayer,
@@ -45,15 +49,25 @@ from trtllm_ext.embedded.layers.selection import (
     ITopKLayer,
     IUnsqueezeLayer,
 )
+from trtllm_ext.embedded.layers.spatial import (
+    IConvolutionLayer,
+    IDeconvolutionLayer,
+    IPaddingLayer,
+    IPoolingLayer,
+)
 
 __all__ = [
     "IActivationLayer",
+    "IAssertionLayer",
     "ICastLayer",
     "IConcatenationLayer",
     "IConditionLayer",
     "IConstantLayer",
+    "IConvolutionLayer",
     "ICumulativeLayer",
+    "IDeconvolutionLayer",
     "IDequantizeLayer",
+    "IEinsumLayer",
     "IElementWiseLayer",
     "IFillLayer",
     "IGatherLayer",
@@ -69,11 +83,16 @@ __all__ = [
     "INonZeroLayer",
     "INormalizationLayer",
     "IOneHotLayer",
+    "IPaddingLayer",
+    "IParametricReLULayer",
     "IPluginV3Layer",
-    "IRecurrenceLayer",
+    "IPoolingLayer",
     "IQuantizeLayer",
+    "IRecurrenceLayer",
     "IReduceLayer",
+    "IResizeLayer",
     "IReverseSequenceLayer",
+    "IScaleLayer",
     "IScatterLayer",
     "ISelectLayer",
     "IShapeLayer",

@@ -51,7 +51,9 @@ class _WithKernel(_Windowed):
     num_output_maps = Attribute[int](as_int, "Channels of the output.")
     kernel_size_nd = Attribute[Dims](as_dims, "The spatial lengths of the kernel.", Dims)
     dilation_nd = Attribute[Dims](as_dims, "The distance between elements that the kernel reads.", Dims)
-    num_groups = Attribute[int](as_int, "Groups that the channels are split into, each with kernels of its own.")
+    num_groups = Attribute[int](
+        as_int, "Groups that the channels are split into, each with kernels of its own."
+    )
     bias = weights_attribute("One number for each channel of the output, or empty weights.")
 
 

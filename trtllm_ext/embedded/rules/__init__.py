@@ -9,16 +9,21 @@ from typing import Any
 
 from trtllm_ext.embedded.enums import DataType, LayerType
 from trtllm_ext.embedded.rules import (
+    assertion,
     control,
+    einsum,
     elementwise,
     movement,
     plugin,
     quantization,
     reduction,
+    resize,
+    scaling,
     selection,
     sequences,
     slicing,
     source,
+    spatial,
     unit_axes,
 )
 from trtllm_ext.embedded.rules.known import (
@@ -70,6 +75,15 @@ _RULES: dict[LayerType, tuple[Callable[..., list[Known]], int, int]] = {
     LayerType.CONDITIONAL_OUTPUT: (control.conditional_output, 2, 2),
     LayerType.PLUGIN_V3: (plugin.plugin, 0, _MANY),
     LayerType.MATRIX_MULTIPLY: (reduction.matrix_multiply, 2, 2),
+    LayerType.CONVOLUTION: (spatial.convolution, 1, 3),
+    LayerType.DECONVOLUTION: (spatial.deconvolution, 1, 3),
+    LayerType.POOLING: (spatial.pooling, 1, 1),
+    LayerType.PADDING: (spatial.padding, 1, 1),
+    LayerType.SCALE: (scaling.scale, 1, 1),
+    LayerType.PARAMETRIC_RELU: (scaling.parametric_relu, 2, 2),
+    LayerType.RESIZE: (resize.resize, 1, 2),
+    LayerType.EINSUM: (einsum.einsum, 1, _MANY),
+    LayerType.ASSERTION: (assertion.assertion, 1, 1),
     LayerType.TOPK: (selection.topk, 1, 2),
     LayerType.NON_ZERO: (selection.non_zero, 1, 1),
     LayerType.SCATTER: (selection.scatter, 3, 3),

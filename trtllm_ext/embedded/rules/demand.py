@@ -9,6 +9,8 @@ _DIMENSION_INPUTS: dict[LayerType, tuple[int, ...]] = {
     LayerType.SHUFFLE: (1,),
     LayerType.SLICE: (1, 2, 3, 5),
     LayerType.FILL: (0,),
+    LayerType.RESIZE: (1,),
+    LayerType.ASSERTION: (0,),
     LayerType.LOOP_OUTPUT: (1,),
     LayerType.TOPK: (1,),
     LayerType.ONE_HOT: (2,),

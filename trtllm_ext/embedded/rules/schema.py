@@ -11,19 +11,25 @@ from trtllm_ext.embedded.enums import (
     ElementWiseOperation,
     FillOperation,
     GatherMode,
+    InterpolationMode,
     LayerType,
     LoopOutput,
     MatrixOperation,
     NativeEnum,
+    PaddingMode,
+    PoolingType,
     ReduceOperation,
     SampleMode,
+    ScaleMode,
     ScatterMode,
     TopKOperation,
     UnaryOperation,
 )
 from trtllm_ext.embedded.rules.plugin import Signature
+from trtllm_ext.embedded.rules.weights import StoredWeights
 
 _MAX_RANK = 8
+_MAX_TEXT = 2**16
 
 
 class Codec(NamedTuple):
@@ -95,6 +101,18 @@ def _write_number(value: float) -> int | float:
     return value if math.isfinite(value) else 0.0
 
 
+def _read_text(data: Any) -> str:
+    if not isinstance(data, str) or len(data) > _MAX_TEXT:
+        raise ValueError(f"expected a text of at most {_MAX_TEXT} characters, found {data!r:.80}")
+    return data
+
+
+def _read_weights(data: Any) -> StoredWeights:
+    if not isinstance(data, list) or len(data) != 2:
+        raise ValueError(f"expected the type and number of weights, found {data!r:.80}")
+    return StoredWeights(DATA_TYPE.read(data[0]), as_int(data[1], 0, 2**63 - 1))
+
+
 _BOOL = Codec(bool, _read_bool)
 _DIMS = Codec(list, read_lengths)
 _OPTIONAL_DIMS = _optional(_DIMS)
@@ -103,7 +121,24 @@ _INT32 = _integer(-(2**31), 2**31 - 1)
 _NUMBER = Codec(_write_number, _read_number)
 DATA_TYPE = _enum(DataType)
 LAYER_TYPE = _enum(LayerType)
+_TEXT = Codec(str, _read_text)
+_WEIGHTS = Codec(lambda weights: [weights.dtype.name, weights.size], _read_weights)
 OUTPUT_TYPES = _tuple_of(_optional(DATA_TYPE))
+
+_WINDOW = {
+    "stride_nd": _DIMS,
+    "pre_padding": _DIMS,
+    "post_padding": _DIMS,
+    "padding_mode": _enum(PaddingMode),
+}
+_KERNEL = _WINDOW | {
+    "num_output_maps": _integer(-(2**63), 2**63 - 1),
+    "kernel_size_nd": _DIMS,
+    "dilation_nd": _DIMS,
+    "num_groups": _integer(-(2**63), 2**63 - 1),
+    "kernel": _WEIGHTS,
+    "bias": _WEIGHTS,
+}
 
 # A constant is not here: everything known of it is written instead of the layer.
 ATTRIBUTES: dict[LayerType, dict[str, Codec]] = {
@@ -147,6 +182,26 @@ ATTRIBUTES: dict[LayerType, dict[str, Codec]] = {
     LayerType.LOOP_OUTPUT: {"kind": _enum(LoopOutput), "axis": _INT32},
     LayerType.CONDITIONAL_INPUT: {},
     LayerType.CONDITIONAL_OUTPUT: {},
+    LayerType.CONVOLUTION: _KERNEL,
+    LayerType.DECONVOLUTION: _KERNEL,
+    LayerType.POOLING: _WINDOW
+    | {"type": _enum(PoolingType), "window_size_nd": _DIMS, "blend_factor": _NUMBER},
+    LayerType.PADDING: {"pre_padding_nd": _DIMS, "post_padding_nd": _DIMS},
+    LayerType.SCALE: {
+        "mode": _enum(ScaleMode),
+        "shift": _WEIGHTS,
+        "scale": _WEIGHTS,
+        "power": _WEIGHTS,
+        "channel_axis": _INT32,
+    },
+    LayerType.PARAMETRIC_RELU: {},
+    LayerType.RESIZE: {
+        "shape": _OPTIONAL_DIMS,
+        "scales": _optional(_tuple_of(_NUMBER)),
+        "resize_mode": _enum(InterpolationMode),
+    },
+    LayerType.EINSUM: {"equation": _TEXT},
+    LayerType.ASSERTION: {"message": _TEXT},
     LayerType.TOPK: {"op": _enum(TopKOperation), "k": _INT32, "axes": _MASK, "indices_type": DATA_TYPE},
     LayerType.NON_ZERO: {"indices_type": DATA_TYPE},
     LayerType.SCATTER: {"axis": _INT32, "mode": _enum(ScatterMode)},
