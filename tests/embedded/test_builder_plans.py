@@ -349,19 +349,13 @@ def test_a_build_without_enough_memory_is_an_error_in_the_log(builder, log, monk
     assert "there is not enough memory to build the network" in log.last
 
 
-def test_a_name_of_the_network_that_cannot_be_stored_is_an_error_in_the_log(builder, log):
-    network = feed_forward(builder)
-    network.name = "x\ud800"
-    assert builder.build_serialized_network(network, config_with(builder, SIZES)) is None
-    assert "surrogates not allowed" in log.last
-
-
 def test_names_that_cannot_be_stored_are_refused(builder):
     network = strongly_typed(builder)
     x = network.add_input("x", trt.float32, (-1,))
     layer = network.add_identity(x)
     for give in (
         lambda: network.add_input("\ud800", trt.float32, (2,)),
+        lambda: setattr(network, "name", "x\ud800"),
         lambda: setattr(x, "name", "\ud800"),
         lambda: setattr(layer, "name", "\ud800"),
         lambda: setattr(layer, "metadata", "\ud800"),

@@ -1,5 +1,7 @@
 """The builder: where networks come from, and where they become serialized engines."""
 
+from typing import Any
+
 from trtllm_ext.embedded.assembly import Parts, assemble
 from trtllm_ext.embedded.config import IBuilderConfig
 from trtllm_ext.embedded.enums import BuilderFlag
@@ -102,9 +104,9 @@ class Builder(Recorded, Lifetime):
         return self._assemble("is_network_supported", network, config) is not None
 
     def build_serialized_network(
-        self, network: INetworkDefinition, config: IBuilderConfig
+        self, network: INetworkDefinition, config: IBuilderConfig, kernel_text: Any = None
     ) -> IHostMemory | None:
-        """Build an engine and return it serialized.
+        """Build an engine and return it serialized; no kernels are compiled, so `kernel_text` stays as it is.
 
         The memory is that of a nameless temporary file: weights are never all in memory at once.
         """

@@ -43,7 +43,16 @@ class Logger(ILogger):
 
     def __init__(self, min_severity: _Severity = _Severity.WARNING) -> None:
         super().__init__()
-        self.min_severity = min_severity
+        self._min_severity = min_severity
+
+    @property
+    def min_severity(self) -> _Severity:
+        """The least severe kind of message that is written."""
+        return self._min_severity
+
+    @min_severity.setter
+    def min_severity(self, severity: _Severity) -> None:
+        self._min_severity = _Severity(severity)
 
     def log(self, severity: _Severity, msg: str) -> None:
         """Write `msg` to stderr if it is as severe as `min_severity` or more."""

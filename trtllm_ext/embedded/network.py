@@ -37,7 +37,7 @@ class INetworkDefinition(LayerAdders, Lifetime):
         self._flags = int(flags)
         strongly_typed = bool(self._flags >> int(NetworkDefinitionCreationFlag.STRONGLY_TYPED) & 1)
         super().__init__(Graph(logger, strongly_typed))
-        self.name = "Unnamed Network 0"
+        self._name = "Unnamed Network 0"
         self._builder: Any = None
         self._error_recorder: Any = None
 
@@ -45,6 +45,15 @@ class INetworkDefinition(LayerAdders, Lifetime):
     def builder(self) -> Any:
         """The Builder that made this network."""
         return self._builder
+
+    @property
+    def name(self) -> str:
+        """The name; the engine gets it."""
+        return self._name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self._name = text_of(name, "the name of a network")
 
     @property
     def flags(self) -> int:

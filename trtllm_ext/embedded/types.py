@@ -178,14 +178,17 @@ class Dims2(Dims):
 
     __slots__ = ()
 
-    def __init__(self, *shape: Any) -> None:
-        super().__init__(_exactly(2, shape))
+    def __init__(self, *lengths: Any, **named: Any) -> None:
+        super().__init__(_exactly(("dim0", "dim1"), lengths, named))
 
 
 class DimsHW(Dims2):
     """Height and width."""
 
     __slots__ = ()
+
+    def __init__(self, *lengths: Any, **named: Any) -> None:
+        super().__init__(*_exactly(("h", "w"), lengths, named))
 
     @property
     def h(self) -> int:
@@ -211,8 +214,8 @@ class Dims3(Dims):
 
     __slots__ = ()
 
-    def __init__(self, *shape: Any) -> None:
-        super().__init__(_exactly(3, shape))
+    def __init__(self, *lengths: Any, **named: Any) -> None:
+        super().__init__(_exactly(("dim0", "dim1", "dim2"), lengths, named))
 
 
 class Dims4(Dims):
@@ -220,17 +223,25 @@ class Dims4(Dims):
 
     __slots__ = ()
 
-    def __init__(self, *shape: Any) -> None:
-        super().__init__(_exactly(4, shape))
+    def __init__(self, *lengths: Any, **named: Any) -> None:
+        super().__init__(_exactly(("dim0", "dim1", "dim2", "dim3"), lengths, named))
 
 
-def _exactly(count: int, shape: tuple[Any, ...]) -> tuple[int, ...]:
-    """What `Dims2()`, `Dims2(1, 2)` and `Dims2([1, 2])` all mean."""
-    if len(shape) == 1 and not hasattr(shape[0], "__index__"):
-        shape = tuple(shape[0])
-    if shape and len(shape) != count:
-        raise ValueError(f"Input length {len(shape)}. Expected length is {count}")
-    return shape or (0,) * count
+def _exactly(names: tuple[str, ...], given: tuple[Any, ...], named: dict[str, Any]) -> tuple[int, ...]:
+    """What `Dims2()`, `Dims2(1, 2)`, `Dims2(dim0=1, dim1=2)`, `Dims2([1, 2])` and `Dims2(shape=[1, 2])` all mean."""
+    if set(named) == {"shape"} and not given:
+        given = (named["shape"],)
+    elif named:
+        given = (*given, *(named.pop(name) for name in names[len(given) :] if name in named))
+        if named:
+            raise TypeError(
+                f"unexpected arguments {', '.join(named)}; there are {', '.join(names)}, or shape"
+            )
+    if len(given) == 1 and not hasattr(given[0], "__index__"):
+        given = tuple(given[0])
+    if given and len(given) != len(names):
+        raise ValueError(f"Input length {len(given)}. Expected length is {len(names)}")
+    return given or (0,) * len(names)
 
 
 class Permutation:

@@ -6,21 +6,24 @@ from typing import TYPE_CHECKING, Any
 
 from trtllm_ext.embedded.enums import LayerInformationFormat
 from trtllm_ext.embedded.logger import ILogger
+from trtllm_ext.embedded.surface.recorded import Recorded
 
 if TYPE_CHECKING:
     from trtllm_ext.embedded.running.context import IExecutionContext
 
 
-class EngineInspector:
+class EngineInspector(Recorded):
     """Prints the layers of an engine, in as much detail as the profiling verbosity of its build asked for.
 
     Made by `ICudaEngine.create_engine_inspector()`.
     """
 
+    __slots__ = ("_error_recorder", "_layers", "_logger", "_tensors", "execution_context")
+
     def __init__(self, layers: Sequence[Mapping[str, Any]], tensors: Sequence[str], logger: ILogger) -> None:
         self._layers = layers
         self._tensors = list(tensors)
-        self._logger = logger
+        self._report_to(logger)
         self.execution_context: IExecutionContext | None = None
 
     def get_layer_information(
@@ -28,9 +31,8 @@ class EngineInspector:
     ) -> str:
         """One layer as a line of text or as JSON; an empty string, with an error in the log, if it is not there."""
         if not 0 <= layer_index < len(self._layers):
-            self._logger.log(
-                ILogger.ERROR,
-                f"get_layer_information: there is no layer {layer_index}; the engine tells of {len(self._layers)}.",
+            self._report(
+                f"get_layer_information: there is no layer {layer_index}; the engine tells of {len(self._layers)}."
             )
             return ""
         layer = self._layers[layer_index]

@@ -79,16 +79,22 @@ class Runtime(Recorded, Lifetime):
             raise ConfigError(f"load_mode={mode!r} is not known. Set it to 'prepack' or 'mapped'.")
         self._load_mode = mode
 
-    def deserialize_cuda_engine(self, serialized_engine: Any) -> ICudaEngine | None:
-        """The engine in `serialized_engine`: anything with the buffer protocol, or a stream reader.
+    def deserialize_cuda_engine(
+        self,
+        serialized_engine: Any = None,
+        stream_reader: IStreamReader | None = None,
+        stream_reader_v2: IStreamReaderV2 | None = None,
+    ) -> ICudaEngine | None:
+        """The engine in `serialized_engine`, anything with the buffer protocol, or the one that a reader gives.
 
         A mapped file or read-only memory is used where it is and must not change while the engine lives (see the
         class for files); other memory is copied. Every byte is checked. None, with the reason in the log, if the
         engine is damaged, foreign, or of another version, or if its memory cannot be read.
         """
         try:
-            if isinstance(serialized_engine, IStreamReader | IStreamReaderV2):
-                serialized_engine = read_stream(serialized_engine)
+            for reader in (serialized_engine, stream_reader, stream_reader_v2):
+                if isinstance(reader, IStreamReader | IStreamReaderV2):
+                    serialized_engine = read_stream(reader)
             return ICudaEngine(load_plan(serialized_engine, self._load_mode), self._logger)
         except (EngineError, ConfigError, OSError) as error:
             self._report(f"deserialize_cuda_engine: {error}")

@@ -10,6 +10,8 @@ from trtllm_ext.embedded.types import Dims
 class InterfaceInfo:
     """Kind and version of an interface."""
 
+    __slots__ = ("kind", "major", "minor")
+
     def __init__(self, kind: str, major: int, minor: int) -> None:
         self.kind = kind
         self.major = major
