@@ -11,7 +11,7 @@ from trtllm_ext.embedded.adders import LayerAdders
 from trtllm_ext.embedded.control_check import control_errors
 from trtllm_ext.embedded.enums import DataType, LayerType, NetworkDefinitionCreationFlag, Severity
 from trtllm_ext.embedded.graph import Graph
-from trtllm_ext.embedded.layers import IActivationLayer, ILayer
+from trtllm_ext.embedded.layers import IActivationLayer, ILayer, IPoolingLayer
 from trtllm_ext.embedded.logger import ILogger
 from trtllm_ext.embedded.node import Node
 from trtllm_ext.embedded.rules import Known
@@ -105,16 +105,16 @@ class INetworkDefinition(LayerAdders, Lifetime):
     def get_layer(self, index: int) -> ILayer | None:
         """Layer `index`, in order of creation, or None if there is none.
 
-        The same object each time, and the one that the add_ method gave. Only for an activation it is another view
-        than that, since there `type` would hide the layer type.
+        The same object each time, and the one that the add_ method gave. Only for an activation or a pooling it is
+        another view than that, since there `type` would hide the layer type.
         """
         if not 0 <= index < len(self._graph.nodes):
             return self._refuse_index("layer", index, len(self._graph.nodes))
         node = self._graph.nodes[index]
-        if node.kind != LayerType.ACTIVATION and node.view is not None:
+        if node.kind not in (LayerType.ACTIVATION, LayerType.POOLING) and node.view is not None:
             return node.view
-        # A view that has been turned into an IActivationLayer no longer tells its kind: give a fresh one.
-        if node.plain_view is None or isinstance(node.plain_view, IActivationLayer):
+        # A view that has been turned into one with a `type` of its own no longer tells its kind: give a fresh one.
+        if node.plain_view is None or isinstance(node.plain_view, IActivationLayer | IPoolingLayer):
             node.plain_view = ILayer._view(node)
         return node.plain_view
 

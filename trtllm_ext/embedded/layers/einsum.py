@@ -16,7 +16,7 @@ class IEinsumLayer(ILayer):
 
     @property
     def equation(self) -> str:
-        """One letter for each dimension, such as `ij,jk->ik`. One that cannot be read is logged, and changes nothing."""
+        """One letter for each dimension, such as `ij,jk->ik`. One that cannot be read changes nothing."""
         equation: str = self._node.attributes["equation"]
         return equation
 

@@ -23,7 +23,8 @@ def compile_program(
     """The program for the named tensors. Raises RuleError if there is no such tensor, or a layer is wrong."""
     graph = network._graph
     roots = _find(network, tensor_names)
-    shapes, values = _demanded(list(roots.values()))
+    conditions = [(tensor, True) for tensor in _conditions(graph)]
+    shapes, values = _demanded([*((tensor, False) for tensor in roots.values()), *conditions])
     equal_lengths = _equal_lengths(graph.inputs)
     named = {name for places in equal_lengths.values() for name, _ in places}
     numbers: dict[ITensor, int] = {}
@@ -34,7 +35,7 @@ def compile_program(
         return numbers.setdefault(tensor, len(numbers))
 
     for node in graph.ordered():
-        if not any(tensor in shapes for tensor in node.outputs):
+        if node.kind != LayerType.ASSERTION and not any(tensor in shapes for tensor in node.outputs):
             continue
         if node.known is None:
             raise RuleError(f"{node.name}: {node.error or 'a layer before it is wrong'}")
@@ -156,15 +157,28 @@ def _has_value(tensor: ITensor, known: Known) -> bool:
     return known.has_value or (tensor._node is not None and tensor._node.kind == LayerType.CONSTANT)
 
 
-def _demanded(roots: list[ITensor]) -> tuple[set[ITensor], set[ITensor]]:
+def _conditions(graph: Graph) -> list[ITensor]:
+    """What assertions ask for, which no output needs."""
+    return [
+        tensor
+        for node in graph.nodes
+        if node.kind == LayerType.ASSERTION
+        for tensor in node.inputs
+        if tensor is not None
+    ]
+
+
+def _demanded(roots: list[tuple[ITensor, bool]]) -> tuple[set[ITensor], set[ITensor]]:
     """The tensors that `roots` are computed from, and those whose values shapes on the way depend on.
+
+    roots: tensors, each with whether its values are asked for.
 
     A shape that is known beforehand does not end the way: the layers before it may still fail on the lengths of a
     run.
     """
     shapes: set[ITensor] = set()
     values: set[ITensor] = set()
-    stack: list[tuple[ITensor, bool]] = [(tensor, False) for tensor in roots]
+    stack = list(roots)
     while stack:
         tensor, by_value = stack.pop()
         if tensor in (values if by_value else shapes):

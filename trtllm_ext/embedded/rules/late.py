@@ -20,7 +20,14 @@ def check_dimensions(
     """
     for number in dimension_inputs(kind):
         operand = operands[number] if number < len(operands) else None
-        if operand is not None and not late[number] and not _is_known(operand):
+        if operand is None or _is_known(operand):
+            continue
+        if kind == LayerType.ASSERTION:
+            raise RuleError(
+                f"{label}: an assertion is checked before a run, but its condition depends on data or on lengths that "
+                "only a run shows; assert something about the shapes of the inputs"
+            )
+        if not late[number]:
             raise RuleError(
                 f"{label}: input {number} decides a shape, but it depends on data: on values that are computed in a "
                 f"way that shapes cannot follow, or on more than {MAX_HOST_VOLUME} numbers"
