@@ -16,7 +16,7 @@ from trtllm_ext.lowering.element_types import (
     numpy_type_of,
 )
 from trtllm_ext.lowering.nesting import Nesting
-from trtllm_ext.lowering.steps import WEIGHTS_LOCATION, OnnxSegment, Weight
+from trtllm_ext.lowering.steps import WEIGHTS_LOCATION, OnnxSegment, Source, Weight
 from trtllm_ext.lowering.values import Symbol, Value, constant
 
 OPSET = 21
@@ -37,14 +37,15 @@ class Emitter:
     `scope` is the name of the layer being lowered; nodes and values are named after it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, names: set[str] | None = None) -> None:
+        """names: those that are taken, shared by emitters whose segments exchange values."""
         self.scope = ""
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: list[onnx.TensorProto] = []
         self._weights: list[Weight] = []
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
-        self._names: set[str] = set()
+        self._names: set[str] = set() if names is None else names
         self._name_counts: dict[str, int] = {}
         self._producer: dict[str, onnx.NodeProto] = {}
         self._consumed: set[str] = set()
@@ -230,6 +231,10 @@ class Emitter:
         self._transposed[result.name] = (value, order)
         return result
 
+    def pin(self, value: Value) -> None:
+        """Something other than a node reads `value`, so the node that makes it must stay as it is."""
+        self._consumed.add(value.name)
+
     def is_transposed(self, value: Value) -> bool:
         """Whether a Transpose node makes `value`."""
         return value.name in self._transposed
@@ -293,7 +298,11 @@ class Emitter:
             self._constants[key] = name
         return self._constants[key]
 
-    def _external(self, value: Value) -> Value:
+    def exchangeable(self, value: Value, source: Source) -> Value:
+        """A constant whose elements may be others in a built engine, so that nothing here looks at them."""
+        return self._external(value, source)
+
+    def _external(self, value: Value, source: Source | None = None) -> Value:
         name = self.unique(value.name or f"{self.scope}/weights")
         assert value.data is not None  # for mypy: callers hold a constant
         data = value.data.view(np.uint8)
@@ -302,7 +311,7 @@ class Emitter:
         tensor.external_data.add(key="location", value=WEIGHTS_LOCATION)
         tensor.external_data.add(key="length", value=str(data.nbytes))
         self._initializers.append(tensor)
-        self._weights.append(Weight(name, value.onnx_type, value.shape, data))
+        self._weights.append(Weight(name, value.onnx_type, value.shape, data, source))
         return Value(name, value.onnx_type, value.shape)
 
     # Run-time shapes
@@ -343,7 +352,7 @@ class Emitter:
     def close_graph(self, outputs: Sequence[Value]) -> tuple[onnx.GraphProto, set[str]]:
         """End the graph begun last: it, and the names that it reads."""
         for value in outputs:
-            if value.data is not None or value.name not in self._producer or self._is_output(value.name):
+            if value.data is not None or value.name not in self._producer or self.is_output(value.name):
                 value = replace(
                     self.node("Identity", [value], value.onnx_type, value.shape), symbols=value.symbols
                 )
@@ -356,7 +365,8 @@ class Emitter:
         self._nesting.close()
         return graph, read - inside
 
-    def _is_output(self, name: str) -> bool:
+    def is_output(self, name: str) -> bool:
+        """Whether an output of the graph has this name."""
         return any(info.name == name for info in self._outputs)
 
     def node_with_graphs(
@@ -376,9 +386,11 @@ class Emitter:
 
     # Result
 
-    def segment(self, name: str) -> OnnxSegment:
-        """The graph collected so far as a model with its weights."""
+    def segment(self, name: str, *, only_read: bool = False) -> OnnxSegment:
+        """The graph collected so far as a model with its weights; only_read: without inputs that nothing reads."""
         nodes, read = self._needed()
+        if only_read:
+            self._inputs = [info for info in self._inputs if info.name in read]
         initializers = [tensor for tensor in self._initializers if tensor.name in read]
         graph = helper.make_graph(
             nodes, name, self._inputs, self._outputs, initializers, value_info=self._described_in(read)

@@ -1,6 +1,6 @@
 """An `INetworkDefinition` becomes ONNX."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 # The families register their functions when they are imported.
@@ -19,23 +19,31 @@ from trtllm_ext.lowering import (  # noqa: F401
     slicing,
     unit_axes,
 )
+from trtllm_ext.lowering.cutting import is_cut, lower_parts
 from trtllm_ext.lowering.element_types import onnx_type_of_port
 from trtllm_ext.lowering.emitter import Emitter
 from trtllm_ext.lowering.lower_layers import lower_layers
 from trtllm_ext.lowering.network_view import NetworkView
-from trtllm_ext.lowering.steps import Lowered
+from trtllm_ext.lowering.steps import Lowered, Source
 from trtllm_ext.lowering.values import Symbol, Value
 
 
-def lower(network: Any, trt: Any, min_shapes: Mapping[str, tuple[int, ...]] | None = None) -> Lowered:
+def lower(
+    network: Any,
+    trt: Any,
+    min_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    refittable: Set[Source] = frozenset(),
+) -> Lowered:
     """Express a network as steps that ONNX Runtime can execute.
 
     network, trt: an `INetworkDefinition`, and the module it belongs to (TensorRT itself or a module of its API).
     min_shapes: by input, the least length that each dimension will have; 0 where nothing is said.
+    refittable: weights that stay exchangeable: each gets an initializer of its own, whose `source` it is.
     Weights are borrowed from the network, not copied: use the result while they are alive.
     Raises LoweringError for layers, operations or types that the embedded engine lacks.
     """
     view = NetworkView(network, trt)
+    view.refittable = refittable
     emitter = Emitter()
     for tensor in view.outputs:
         emitter.reserve(tensor.name)
@@ -44,11 +52,14 @@ def lower(network: Any, trt: Any, min_shapes: Mapping[str, tuple[int, ...]] | No
         least = (min_shapes or {}).get(tensor.name, ())
         lengths = zip(values[id(tensor)].symbols, least, strict=False)
         view.positive.update(symbol for symbol, length in lengths if symbol is not None and length > 0)
+    name = network.name or "network"
+    if is_cut(view):
+        return lower_parts(view, name, values)
     lower_layers(emitter, view, view.layers, values)
     for tensor in view.outputs:
         onnx_type_of_port(tensor.dtype, f"network output {tensor.name!r}")
         emitter.output(tensor.name, values[id(tensor)])
-    return Lowered((emitter.segment(network.name or "network"),))
+    return Lowered((emitter.segment(name),))
 
 
 def _input(emitter: Emitter, tensor: Any) -> Value:

@@ -1,9 +1,11 @@
 """An `INetworkDefinition` seen through TensorRT's public API: layers in execution order, who reads which tensor."""
 
 from collections import defaultdict
+from collections.abc import Set
 from typing import Any
 
 from trtllm_ext.lowering.errors import LoweringError
+from trtllm_ext.lowering.steps import Source
 from trtllm_ext.lowering.values import Element, Symbol
 
 # Layer classes whose name does not follow from the kind (`MATRIX_MULTIPLY` -> `IMatrixMultiplyLayer`).
@@ -26,6 +28,8 @@ class NetworkView:
         self._producer = {id(tensor): layer for layer in layers for tensor in layer.outputs}
         self.layers = self._ordered()
         self.positive: set[Symbol] = set()
+        # Weights that stay exchangeable in the engine.
+        self.refittable: Set[Source] = frozenset()
         # By the id of a tensor that a dequantize layer makes.
         self.dequantized: dict[int, Any] = {}
         self.readers: dict[int, int] = defaultdict(int)

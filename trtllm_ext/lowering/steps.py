@@ -7,18 +7,24 @@ import numpy as np
 import onnx
 
 
+# Whose weights: `id()` of a layer, and the name of a WeightsRole.
+Source = tuple[int, str]
+
+
 @dataclass(frozen=True, eq=False)
 class Weight:
     """One large constant of a segment, outside its model.
 
     `data` is a 1-D uint8 view of the owner's memory (no copy), so it must be written or copied while the network's
-    weights are alive.
+    weights are alive. `source` says whose weights these are, if they must stay exchangeable: the id of a layer of the
+    network, and the role that the weights have there.
     """
 
     name: str
     onnx_type: int
     shape: tuple[int, ...]
     data: np.ndarray[Any, np.dtype[np.uint8]]
+    source: Source | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +41,16 @@ class OnnxSegment:
     outputs: tuple[str, ...]
 
 
-Step = OnnxSegment
+@dataclass(frozen=True, eq=False)
+class PluginStep:
+    """A plugin layer between segments: the values that it takes and makes, by name, in the order of the layer."""
+
+    layer: Any
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+Step = OnnxSegment | PluginStep
 
 WEIGHTS_LOCATION = "weights"
 
