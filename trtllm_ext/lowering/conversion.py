@@ -17,7 +17,7 @@ from trtllm_ext.lowering.element_types import (
 )
 from trtllm_ext.lowering.layer import Layer
 from trtllm_ext.lowering.registry import lowers
-from trtllm_ext.lowering.values import Value, constant
+from trtllm_ext.lowering.values import Value
 
 
 @lowers("CONSTANT")
@@ -38,7 +38,7 @@ def constant_layer(layer: Layer) -> Value:
     array = np.ascontiguousarray(array).reshape(shape)
     if array.dtype != wanted and array.dtype.itemsize == wanted.itemsize and array.dtype.kind == "V":
         array = array.view(wanted)
-    return constant(array, layer.view.outputs[0].name)
+    return layer.weights("CONSTANT", array, layer.view.outputs[0].name)
 
 
 @lowers("CAST")

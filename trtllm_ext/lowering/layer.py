@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from trtllm_ext.lowering.element_types import (
     FLOAT,
     FLOATS,
@@ -14,7 +16,7 @@ from trtllm_ext.lowering.element_types import (
 from trtllm_ext.lowering.emitter import Emitter
 from trtllm_ext.lowering.errors import LoweringError
 from trtllm_ext.lowering.network_view import LayerView, NetworkView
-from trtllm_ext.lowering.values import Value
+from trtllm_ext.lowering.values import Value, constant
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,18 @@ class Layer:
             return None
         precision = onnx_type_of(self.api.precision, f"the precision of {self.view}")
         return precision if precision in NARROW_FLOATS else None
+
+    def weights(self, role: str, array: np.ndarray[Any, Any], name: str = "") -> Value:
+        """Weights of this layer as a constant that borrows their memory.
+
+        role: what they are to it, by the name of a WeightsRole. Where the network wants to exchange them in the built
+        engine, the constant hides its elements.
+        """
+        value = constant(array, name)
+        source = (id(self.api), role)
+        if source not in self.network.refittable or not array.size:
+            return value
+        return self.emitter.exchangeable(value, source)
 
     def has(self, index: int) -> bool:
         """Whether input `index` is connected."""

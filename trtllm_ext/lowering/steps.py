@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import onnx
 
-
 # Whose weights: `id()` of a layer, and the name of a WeightsRole.
 Source = tuple[int, str]
 
