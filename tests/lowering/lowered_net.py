@@ -23,7 +23,8 @@ NARROW = ("HALF", "BF16")
 FLOATS = ("FLOAT", *NARROW)
 INTS = ("INT32", "INT64")
 TYPES = tuple(NUMPY)
-TYPE_NAME = {dtype: name for name, dtype in NUMPY.items()}
+QUANTIZED = {"INT8": np.dtype(np.int8), "FP8": np.dtype(ml_dtypes.float8_e4m3fn)}
+TYPE_NAME = {dtype: name for name, dtype in (NUMPY | QUANTIZED).items()}
 LEVELS = {
     "DISABLE_ALL": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
     "BASIC": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,

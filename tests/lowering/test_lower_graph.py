@@ -208,8 +208,8 @@ def test_unsupported_kinds_are_named():
 
 def test_unsupported_types_are_named():
     net = Net()
-    net.mark(net.op("identity", net.network.add_input("a", net.trt.int8, (3,))))
-    with pytest.raises(LoweringError, match=r"'a'.*INT8.*FLOAT, HALF, BF16"):
+    net.mark(net.op("identity", net.network.add_input("a", net.trt.uint8, (3,))))
+    with pytest.raises(LoweringError, match=r"'a'.*UINT8.*FLOAT, HALF, BF16"):
         net.lower()
 
 

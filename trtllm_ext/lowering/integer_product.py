@@ -105,7 +105,11 @@ def _along(emitter: Emitter, scale: Value, axis: int, rank: int) -> Value:
 
 
 def _product_of_scales(emitter: Emitter, a: Value, b: Value) -> Value:
+    """The two scales multiplied in float32."""
     if a.data is not None and b.data is not None and 1 in (a.data.size, b.data.size):
         with np.errstate(over="ignore", under="ignore"):
             return emitter.keep(np.asarray(a.array() * b.array(), np.float32))
-    return emitter.map("Mul", a, b)
+    # By way of float64, where it is exact: the product of an integer product and of a product of scales is what ONNX
+    # Runtime fuses, to a kernel that rounds otherwise.
+    wide = [emitter.cast(scale, DOUBLE) for scale in (a, b)]
+    return emitter.cast(emitter.map("Mul", *wide), FLOAT)
