@@ -214,7 +214,7 @@ class Graph:
         for node in self.nodes:
             stack += [
                 tensor
-                for number in dimension_inputs(node.kind)
+                for number in dimension_inputs(node.kind, node.attributes)
                 if number < len(node.inputs) and (tensor := node.inputs[number]) is not None
             ]
         found: set[ITensor] = set()
@@ -227,7 +227,7 @@ class Graph:
                 inputs = tensor._node.inputs
                 stack += [
                     one
-                    for number in value_inputs(tensor._node.kind, len(inputs))
+                    for number in value_inputs(tensor._node.kind, tensor._node.attributes, len(inputs))
                     if number < len(inputs) and (one := inputs[number]) is not None
                 ]
         return found

@@ -142,7 +142,7 @@ def _is_settled(graph: Graph, node: Node, values: set[ITensor]) -> bool:
         known = graph.known(tensor)
         if known is None or not known.is_exact or (tensor in values and not _has_value(tensor, known)):
             return False
-    deciding = set(dimension_inputs(node.kind))
+    deciding = set(dimension_inputs(node.kind, node.attributes))
     for number, operand in enumerate(node.inputs):
         known = None if operand is None else graph.known(operand)
         if operand is None or known is None:
@@ -196,5 +196,6 @@ def _demanded(roots: list[tuple[ITensor, bool]]) -> tuple[set[ITensor], set[ITen
 def _needs(node: Node, by_value: bool) -> list[tuple[ITensor, bool]]:
     """The inputs of a layer, and whether by value; `by_value`: its output is asked for by value."""
     count = len(node.inputs)
-    wanted = set(value_inputs(node.kind, count) if by_value else dimension_inputs(node.kind))
+    kind, attributes = node.kind, node.attributes
+    wanted = set(value_inputs(kind, attributes, count) if by_value else dimension_inputs(kind, attributes))
     return [(tensor, number in wanted) for number, tensor in enumerate(node.inputs) if tensor is not None]

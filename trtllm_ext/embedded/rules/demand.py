@@ -1,6 +1,7 @@
 """Which values a shape depends on, going against the direction of data."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from trtllm_ext.embedded.enums import LayerType
 
@@ -42,8 +43,11 @@ _CARRIES_VALUES = frozenset(
 )
 
 
-def dimension_inputs(kind: LayerType) -> Iterable[int]:
+def dimension_inputs(kind: LayerType, attributes: Mapping[str, Any]) -> Iterable[int]:
     """The inputs of a layer whose values decide the shape of its outputs."""
+    if kind == LayerType.PLUGIN_V3:
+        numbers: range = attributes["signature"].shape_input_numbers
+        return numbers
     return _DIMENSION_INPUTS.get(kind, ())
 
 
@@ -52,6 +56,6 @@ def carries_values(kind: LayerType) -> bool:
     return kind in _CARRIES_VALUES
 
 
-def value_inputs(kind: LayerType, count: int) -> Iterable[int]:
+def value_inputs(kind: LayerType, attributes: Mapping[str, Any], count: int) -> Iterable[int]:
     """The inputs of a layer, out of `count`, whose values decide the values of its outputs."""
-    return range(count) if carries_values(kind) else dimension_inputs(kind)
+    return range(count) if carries_values(kind) else dimension_inputs(kind, attributes)

@@ -4,7 +4,8 @@ Before a run such a length is -1 and such a value is not known; that is no reaso
 a dimension. A value which is not known because it is data is one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from trtllm_ext.embedded.enums import LayerType
 from trtllm_ext.embedded.rules.demand import carries_values, dimension_inputs
@@ -12,13 +13,17 @@ from trtllm_ext.embedded.rules.known import MAX_HOST_VOLUME, Known, RuleError, c
 
 
 def check_dimensions(
-    kind: LayerType, label: str, operands: Sequence[Known | None], late: Sequence[bool]
+    kind: LayerType,
+    attributes: Mapping[str, Any],
+    label: str,
+    operands: Sequence[Known | None],
+    late: Sequence[bool],
 ) -> None:
     """Raises RuleError, naming the layer, if a shape depends on values that are data.
 
     late: for each operand, whether lengths that the run will show are all that is not known of its values.
     """
-    for number in dimension_inputs(kind):
+    for number in dimension_inputs(kind, attributes):
         operand = operands[number] if number < len(operands) else None
         if operand is None or _is_known(operand):
             continue

@@ -60,6 +60,11 @@ class _Step:
     retyped: tuple[DataType | None, ...]
     label: str
 
+    def __post_init__(self) -> None:
+        # A plugin has answered; its code is not asked again.
+        if "asked" in self.attributes:
+            object.__setattr__(self, "attributes", {"signature": self.attributes["signature"]})
+
 
 class ShapeProgram:
     """The layers that exact shapes of some tensors depend on, in order, with all that is known beforehand left out.
@@ -126,7 +131,7 @@ class ShapeProgram:
         for step, form in zip(self._steps, self._forms, strict=True):
             operands = [None if number < 0 else known[number] for number in step.inputs]
             are_late = [number in late for number in step.inputs]
-            check_dimensions(step.kind, step.label, operands, are_late)
+            check_dimensions(step.kind, step.attributes, step.label, operands, are_late)
             key = (form, *(_identity(operand) for operand in operands))
             results = inferred.get(key)
             if results is None:
