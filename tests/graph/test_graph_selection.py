@@ -76,11 +76,35 @@ def test_negative_ids_of_an_embedding_count_from_the_end(run):
     np.testing.assert_array_equal(got, table[[4, 0]])
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_embedding_of_a_part_of_a_table(run, rank):
+    ids = np.array([[0, 4, 5], [9, 2, 7]], np.int32)
+    table = np.random.default_rng(5).normal(size=(10, 3)).astype(np.float32)
+    own = table[5 * rank : 5 * rank + 5]
+    got = run(lambda ids: fn.embedding(ids, fn.constant(own), 2, [0], tp_rank=rank), ids, shapes=[(-1, -1)])
+    np.testing.assert_array_equal(got, np.where((ids // 5 == rank)[..., None], table[ids], 0))
+
+
+def test_embedding_with_more_rows(run):
+    table, more = np.ones((4, 2), np.float32), np.full((1, 2), 7, np.float32)
+    got = run(
+        lambda ids: fn.embedding(ids, fn.constant(table), padding=fn.constant(more)),
+        np.array([4, 0], np.int32),
+    )
+    np.testing.assert_array_equal(got, [[7, 7], [1, 1]])
+
+
 def test_embedding_errors(guarded):
     _, add_input = guarded
     ids, table = add_input("ids", "int32", [3]), add_input("t", "float32", [5, 6])
-    with pytest.raises(GraphError, match="embedding over tp_size=2 ranks is not available"):
-        fn.embedding(ids, table, tp_size=2)
+    with pytest.raises(GraphError, match=r"allreduce over the 2 ranks .* needs AllReduce, a compiled plugin"):
+        fn.embedding(ids, table, tp_size=2, tp_group=[0, 1], tp_rank=1)
+    with pytest.raises(GraphError, match=r"allgather over the 2 ranks .* needs AllGather"):
+        fn.embedding(ids, table, tp_size=2, tp_group=[0, 1], sharding_dim=1)
+    with pytest.raises(GraphError, match="needs tp_rank"):
+        fn.embedding(ids, table, tp_size=2, tp_group=[0, 1])
+    with pytest.raises(GraphError, match="needs Lookup, a compiled plugin"):
+        fn.embedding(ids, table, per_token_scale=table)
     with pytest.raises(GraphError, match="input is float32; it takes int32 or int64"):
         fn.embedding(table, table)
     with pytest.raises(GraphError, match=r"weight \(num_embeddings, width\), got the shape \(3,\)"):

@@ -76,10 +76,10 @@ def test_an_input_with_ranges(guarded):
     assert x.shape == (-1, 8) and x.size() == (-1, 8) and x.size(1) == 8
     assert x.rank() == x.ndim() == 2
     assert x.is_dynamic(0) and not x.is_dynamic()
-    assert [profile.min for profile in x.profiles] == [(1, 8), (1, 8)]
-    assert [profile.opt for profile in x.profiles] == [(4, 8), (16, 8)]
-    assert [profile.max for profile in x.profiles] == [(16, 8), (64, 8)]
-    assert x.profiles[0].dimension_names == ("tokens", "hidden")
+    assert [profile.min for profile in x.profiles] == [[1, 8], [1, 8]]
+    assert [profile.opt for profile in x.profiles] == [[4, 8], [16, 8]]
+    assert [profile.max for profile in x.profiles] == [[16, 8], [64, 8]]
+    assert x.profiles[0].dimension_names == ["tokens", "hidden"]
     assert x.trt_tensor.get_dimension_name(0) == "tokens" and not x.trt_tensor.get_dimension_name(1)
     assert network.get_inputs()[0] is x
     assert network.is_input(x) and x.network is network and x.get_parent() is None
@@ -125,7 +125,7 @@ def test_ranges_that_do_not_fit(guarded, shape, ranges, message):
 
 def test_ranges_of_numpy_integers(guarded):
     x = Tensor("x", "float32", [-1, 8], OrderedDict(a=[np.array([1, 2, 3])], b=[np.int64(8)]))
-    assert (x.profiles[0].min, x.profiles[0].max) == ((1, 8), (3, 8))
+    assert (x.profiles[0].min, x.profiles[0].max) == ([1, 8], [3, 8])
 
 
 def test_input_errors(guarded):

@@ -1,13 +1,12 @@
 """Tensor: a value in a network being defined, with TensorRT-LLM's operators and methods."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from numbers import Integral
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from trtllm_ext.backend import tensorrt
 from trtllm_ext.errors import GraphError
+from trtllm_ext.graph.dim_range import DimRange, profiles_of
 from trtllm_ext.graph.dtypes import to_trt_dtype
 from trtllm_ext.graph.network import Network, default_net
 
@@ -15,16 +14,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from trtllm_ext.graph.dtypes import Scalar
-
-
-@dataclass(frozen=True)
-class DimRange:
-    """What one optimization profile allows for an input: sizes by dimension, and the dimensions' names."""
-
-    min: tuple[int, ...]
-    opt: tuple[int, ...]
-    max: tuple[int, ...]
-    dimension_names: tuple[str, ...]
 
 
 class Tensor:
@@ -58,6 +47,7 @@ class Tensor:
     ) -> None:
         self.producer: Any = None
         self.profiles: list[DimRange] = []
+        self.is_network_input = is_network_input and trt_tensor is None
         # What a constant holds, so that it can be given another shape without a layer.
         self.host_array: np.ndarray[Any, Any] | None = None
         # Its shape once that was asked for; and for a rank-0 size, whose it is: (id of the Tensor, dimension).
@@ -71,7 +61,7 @@ class Tensor:
                     f"a network input needs a name, a dtype and a shape; got {name!r}, {dtype!r}, {shape!r}."
                 )
             sizes = tuple(int(size) for size in shape)
-            self.profiles = _profiles(name, sizes, dim_range)
+            self.profiles = profiles_of(name, sizes, dim_range)
             trt_tensor = self._network.add_input(self, to_trt_dtype(dtype), sizes)
             for i, dim in enumerate(dim_range or ()):
                 if sizes[i] == -1:  # inputs whose sizes have one name have one size
@@ -163,6 +153,10 @@ class Tensor:
             self, name if name is not None else self.name, None if dtype is None else to_trt_dtype(dtype)
         )
 
+    def is_trt_wrapper(self) -> bool:
+        """Whether there is an `ITensor` behind it."""
+        return self.trt_tensor is not None
+
     def get_parent(self) -> Any:
         """The layer that gives this tensor; None for a network input."""
         return self.producer
@@ -228,6 +222,9 @@ class Tensor:
 
     def __ge__(self, b: "Tensor | Scalar") -> "Tensor":
         return _functional().op_or(self > b, self == b)
+
+    def __xor__(self, b: "Tensor | Scalar") -> "Tensor":
+        return _functional().op_xor(self, b)
 
     def __hash__(self) -> int:
         return id(self)
@@ -298,6 +295,10 @@ class Tensor:
         """See `functional.select`."""
         return _functional().select(self, dim, index)
 
+    def repeat(self, sizes: Sequence[int]) -> "Tensor":
+        """See `functional.repeat`."""
+        return _functional().repeat(self, sizes)
+
     def unbind(self, dim: int = 0) -> "tuple[Tensor, ...]":
         """See `functional.unbind`."""
         return _functional().unbind(self, dim)
@@ -307,57 +308,3 @@ def _functional() -> Any:  # imported late: it needs Tensor itself
     import trtllm_ext.graph.functional as ours
 
     return ours
-
-
-def _profiles(
-    name: str, shape: tuple[int, ...], dim_range: "OrderedDict[str, list[Any]] | None"
-) -> list[DimRange]:
-    if dim_range is None:
-        return []
-    if not isinstance(dim_range, OrderedDict) or not dim_range:
-        raise GraphError(
-            f"input {name!r}: dim_range is an OrderedDict of one entry a dimension, got {type(dim_range).__name__} "
-            f"{dim_range!r}."
-        )
-    if len(dim_range) != len(shape):
-        raise GraphError(
-            f"input {name!r}: dim_range has {len(dim_range)} entries ({', '.join(dim_range)}), the shape "
-            f"{shape} has {len(shape)} dimensions; give one entry a dimension."
-        )
-    for dim, items in dim_range.items():
-        if not isinstance(items, list | tuple):
-            raise GraphError(
-                f"input {name!r}, dimension {dim!r}: the ranges {items!r} are not a list of one for each optimization "
-                "profile."
-            )
-    counts = {dim: len(items) for dim, items in dim_range.items()}
-    if len(set(counts.values())) != 1 or 0 in counts.values():
-        raise GraphError(
-            f"input {name!r}: every dimension has one range for each optimization profile, got {counts} ranges."
-        )
-    profiles = []
-    for i in range(next(iter(counts.values()))):
-        ranges = [
-            _range(name, dim, size, items[i])
-            for (dim, items), size in zip(dim_range.items(), shape, strict=True)
-        ]
-        low, best, high = zip(*ranges, strict=True)
-        profiles.append(DimRange(low, best, high, tuple(dim_range)))
-    return profiles
-
-
-def _range(name: str, dim: str, size: int, item: Any) -> tuple[int, int, int]:
-    values = tuple(item) if isinstance(item, Iterable) else (item,) * 3
-    whole = all(isinstance(value, Integral) and not isinstance(value, bool) for value in values)
-    if not whole or len(values) != 3 or not 0 <= values[0] <= values[1] <= values[2]:
-        raise GraphError(
-            f"input {name!r}, dimension {dim!r}: the range {item!r} is not a size or [min, opt, max] of whole numbers "
-            "with 0 <= min <= opt <= max."
-        )
-    if size != -1 and set(values) != {size}:
-        raise GraphError(
-            f"input {name!r}, dimension {dim!r}: the shape says {size}, the range says {item!r}; write -1 in the shape "
-            "for a dimension that varies."
-        )
-    low, best, high = (int(value) for value in values)
-    return low, best, high

@@ -5,6 +5,13 @@ tensors of two float types is a GraphError, never a silent conversion. Every fai
 place in the model.
 """
 
+from trtllm_ext.graph.dim_range import DimRange
+from trtllm_ext.graph.functional.activation_names import (
+    ACT2FN,
+    GATED_ACT_2_ACT,
+    is_gated_activation,
+    non_gated_version,
+)
 from trtllm_ext.graph.functional.activations import (
     activation,
     clip,
@@ -20,7 +27,18 @@ from trtllm_ext.graph.functional.activations import (
     swiglu,
     tanh,
 )
+from trtllm_ext.graph.functional.collectives import (
+    AllReduceParams,
+    allgather,
+    allreduce,
+    recv,
+    reduce_scatter,
+    send,
+)
 from trtllm_ext.graph.functional.constants import arange, cast, constant, identity
+from trtllm_ext.graph.functional.control import Conditional, assertion
+from trtllm_ext.graph.functional.convolution import avg_pool2d, conv1d, conv2d, conv3d, conv_transpose2d
+from trtllm_ext.graph.functional.cumulative import cumsum
 from trtllm_ext.graph.functional.elementwise import (
     add,
     div,
@@ -40,9 +58,23 @@ from trtllm_ext.graph.functional.elementwise import (
     pow,
     sub,
 )
+from trtllm_ext.graph.functional.embedding import embedding
+from trtllm_ext.graph.functional.enumerations import (
+    AllReduceConfig,
+    AllReduceFusionOp,
+    AllReduceStrategy,
+    AttentionMaskType,
+    LayerNormPositionType,
+    LayerNormType,
+    MLPType,
+    PositionEmbeddingType,
+    RotaryScalingType,
+    SideStreamIDType,
+    SliceInputType,
+)
 from trtllm_ext.graph.functional.inspection import shape
 from trtllm_ext.graph.functional.joining import concat, stack
-from trtllm_ext.graph.functional.normalization import layer_norm, rms_norm
+from trtllm_ext.graph.functional.normalization import group_norm, layer_norm, rms_norm
 from trtllm_ext.graph.functional.operands import (
     broadcast_helper,
     constant_to_tensor_,
@@ -50,9 +82,39 @@ from trtllm_ext.graph.functional.operands import (
     dim_resolve_negative,
     dim_to_trt_axes,
 )
-from trtllm_ext.graph.functional.product import matmul
-from trtllm_ext.graph.functional.reduction import max, mean, min, prod, reduce, softmax, sum
-from trtllm_ext.graph.functional.selection import embedding, gather, index_select, select, where
+from trtllm_ext.graph.functional.padding import flip, pad
+from trtllm_ext.graph.functional.plugins import (
+    bert_attention,
+    cp_split_plugin,
+    create_allreduce_plugin,
+    cuda_stream_sync,
+    dora_plugin,
+    gemm_allreduce,
+    gemm_swiglu,
+    gpt_attention,
+    lora_plugin,
+    low_latency_gemm,
+    low_latency_gemm_swiglu,
+    mamba_conv1d,
+    rg_lru,
+    selective_scan,
+)
+from trtllm_ext.graph.functional.positions import (
+    gather_last_token_logits,
+    generate_alibi_biases,
+    generate_alibi_slopes,
+    generate_logn_scaling,
+)
+from trtllm_ext.graph.functional.product import einsum, matmul, outer
+from trtllm_ext.graph.functional.ranking import argmax, topk
+from trtllm_ext.graph.functional.rearranging import rearrange
+from trtllm_ext.graph.functional.reduction import log_softmax, max, mean, min, prod, reduce, softmax, sum
+from trtllm_ext.graph.functional.repetition import meshgrid2d, repeat, repeat_interleave
+from trtllm_ext.graph.functional.resizing import interpolate
+from trtllm_ext.graph.functional.rope import RopeEmbeddingUtils
+from trtllm_ext.graph.functional.sampling import categorical_sample, rand
+from trtllm_ext.graph.functional.scattering import masked_scatter, masked_select, nonzero, scatter, scatter_nd
+from trtllm_ext.graph.functional.selection import gather, gather_nd, index_select, select, where
 from trtllm_ext.graph.functional.shaping import (
     expand,
     expand_dims,
@@ -71,24 +133,58 @@ from trtllm_ext.graph.layer import _create_tensor
 from trtllm_ext.graph.tensor import Tensor
 
 __all__ = [
+    "ACT2FN",
+    "GATED_ACT_2_ACT",
+    "AllReduceConfig",
+    "AllReduceFusionOp",
+    "AllReduceParams",
+    "AllReduceStrategy",
+    "AttentionMaskType",
+    "Conditional",
+    "DimRange",
+    "LayerNormPositionType",
+    "LayerNormType",
+    "MLPType",
+    "PositionEmbeddingType",
+    "RopeEmbeddingUtils",
+    "RotaryScalingType",
+    "SideStreamIDType",
+    "SliceInputType",
     "Tensor",
     "_create_tensor",
     "abs",
     "activation",
     "add",
+    "allgather",
+    "allreduce",
     "arange",
+    "argmax",
+    "assertion",
+    "avg_pool2d",
+    "bert_attention",
     "broadcast_helper",
     "cast",
+    "categorical_sample",
     "chunk",
     "clip",
     "concat",
     "constant",
     "constant_to_tensor_",
     "constants_to_tensors_",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose2d",
     "cos",
+    "cp_split_plugin",
+    "create_allreduce_plugin",
+    "cuda_stream_sync",
+    "cumsum",
     "dim_resolve_negative",
     "dim_to_trt_axes",
     "div",
+    "dora_plugin",
+    "einsum",
     "elementwise_binary",
     "embedding",
     "eq",
@@ -98,39 +194,74 @@ __all__ = [
     "expand_dims_like",
     "expand_mask",
     "flatten",
+    "flip",
     "floordiv",
     "gather",
+    "gather_last_token_logits",
+    "gather_nd",
     "gegelu",
     "geglu",
     "gelu",
+    "gemm_allreduce",
+    "gemm_swiglu",
+    "generate_alibi_biases",
+    "generate_alibi_slopes",
+    "generate_logn_scaling",
+    "gpt_attention",
+    "group_norm",
     "gt",
     "identity",
     "index_select",
     "int_clip",
+    "interpolate",
+    "is_gated_activation",
     "layer_norm",
     "log",
+    "log_softmax",
+    "lora_plugin",
+    "low_latency_gemm",
+    "low_latency_gemm_swiglu",
     "lt",
+    "mamba_conv1d",
+    "masked_scatter",
+    "masked_select",
     "matmul",
     "max",
     "maximum",
     "mean",
+    "meshgrid2d",
     "min",
     "minimum",
     "modulo",
     "mul",
+    "non_gated_version",
+    "nonzero",
     "not_op",
     "op_and",
     "op_or",
     "op_xor",
+    "outer",
+    "pad",
     "permute",
     "pow",
     "prod",
     "quick_gelu",
+    "rand",
+    "rearrange",
+    "recv",
     "reduce",
+    "reduce_scatter",
     "relu",
+    "repeat",
+    "repeat_interleave",
+    "rg_lru",
     "rms_norm",
     "round",
+    "scatter",
+    "scatter_nd",
     "select",
+    "selective_scan",
+    "send",
     "shape",
     "sigmoid",
     "silu",
@@ -147,10 +278,11 @@ __all__ = [
     "sum",
     "swiglu",
     "tanh",
+    "topk",
     "transpose",
     "unary",
     "unbind",
     "unsqueeze",
     "view",
     "where",
-]  # fmt: skip
+]

@@ -7,6 +7,7 @@ from trtllm_ext.backend import tensorrt
 from trtllm_ext.graph.dtypes import Scalar
 from trtllm_ext.graph.functional.constants import cast
 from trtllm_ext.graph.functional.elementwise import add, div, mul, pow
+from trtllm_ext.graph.functional.inspection import shape
 from trtllm_ext.graph.functional.operands import (
     dim_to_trt_axes,
     expand_rank,
@@ -14,7 +15,7 @@ from trtllm_ext.graph.functional.operands import (
     scalar_like,
 )
 from trtllm_ext.graph.functional.reduction import mean
-from trtllm_ext.graph.functional.shaping import view
+from trtllm_ext.graph.functional.shaping import reshape_to, view
 from trtllm_ext.graph.functional.unary import sqrt
 from trtllm_ext.graph.layer import add_layer, fail, output
 from trtllm_ext.graph.tensor import Tensor
@@ -81,6 +82,38 @@ def rms_norm(
     if num_groups > 1:
         normed = view(normed, [0] * (input.rank() - 1) + [last])
     return normed if weight is None else mul(normed, _operand(input, weight, axes, "weight"))
+
+
+def group_norm(
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-05,
+) -> Tensor:
+    """(x - mean) / sqrt(variance + eps) over each group of channels and all behind them, then * weight + bias.
+
+    input: (batch, channels, ...); only the channels must be known. num_groups: equal parts of the channels.
+    weight, bias: (channels,), of the input's type.
+    Raises GraphError when the channels do not split, or shapes or types do not fit. Formula: Wu and He, "Group
+    Normalization", 2018.
+    """
+    sizes = input.shape
+    if len(sizes) < 2 or sizes[1] < 1 or num_groups < 1 or sizes[1] % num_groups:
+        raise fail(f"group_norm splits the channels (dimension 1) of {sizes} into num_groups={num_groups}")
+    whole = [shape(input, i) if size == -1 else size for i, size in enumerate(sizes)]
+    parts = reshape_to(input, [whole[0], num_groups, sizes[1] // num_groups, *whole[2:]])
+    axes = tuple(range(2, len(sizes) + 1))
+    one, zero = (scalar_like(value, input.dtype, (1, num_groups, *(1 for _ in axes))) for value in (1.0, 0.0))
+    layer = add_layer("add_normalization", parts, one, zero, dim_to_trt_axes(axes))
+    layer.epsilon = eps
+    result = reshape_to(output(layer, input.dtype), whole)
+    for name, value, apply in (("weight", weight, mul), ("bias", bias, add)):
+        if value is not None:
+            if value.shape != sizes[1:2]:
+                raise fail(f"{name} has the shape {value.shape}; there are {sizes[1]} channels")
+            result = apply(result, view(value, [sizes[1], *(1 for _ in sizes[2:])]))
+    return result
 
 
 def _trailing(input: Tensor, normalized_shape: int | Sequence[int]) -> tuple[int, ...]:

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from trtllm_ext.backend import tensorrt
+from trtllm_ext.graph.functional.elementwise import sub
 from trtllm_ext.graph.functional.operands import dim_resolve_negative, dim_to_trt_axes, one_dim
+from trtllm_ext.graph.functional.unary import exp, log
 from trtllm_ext.graph.layer import add_layer, output
 from trtllm_ext.graph.tensor import Tensor
 
@@ -45,3 +47,9 @@ def softmax(input: Tensor, dim: int | None = None) -> Tensor:
     layer = add_layer("add_softmax", input)
     layer.axes = dim_to_trt_axes(one_dim(-1 if dim is None else dim, input.rank()))
     return output(layer, input.dtype)
+
+
+def log_softmax(input: Tensor, dim: int) -> Tensor:
+    """log(softmax(x)) over one dimension, without the overflow and the cancellation of the two one after the other."""
+    shifted = sub(input, max(input, dim, keepdim=True))
+    return sub(shifted, log(sum(exp(shifted), dim, keepdim=True)))

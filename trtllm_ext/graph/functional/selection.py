@@ -1,4 +1,4 @@
-"""Elements by index or by condition: gather, select, embedding, where."""
+"""Elements by index or by condition: gather, select, where."""
 
 import numpy as np
 
@@ -44,6 +44,18 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     return output(add_layer("add_gather", input, index, one_dim(dim, input.rank())), input.dtype)
 
 
+def gather_nd(input: Tensor, indices: Tensor, batch_dims: int = 1) -> Tensor:
+    """The elements or slices of `input` at the index rows of `indices`: ONNX's GatherND.
+
+    indices: integers (..., n); each row indexes the n dimensions behind the first batch_dims, which both share.
+    The result has the shape indices.shape[:-1] + input.shape[batch_dims + n:].
+    """
+    require_index_dtype(indices, "indices")
+    layer = add_layer("add_gather_v2", input, indices, tensorrt().GatherMode.ND)
+    layer.num_elementwise_dims = batch_dims
+    return output(layer, input.dtype)
+
+
 def select(input: Tensor, dim: int, index: Tensor | int) -> Tensor:
     """The slice of `input` at `index` along `dim`, without that dimension.
 
@@ -69,36 +81,6 @@ def select(input: Tensor, dim: int, index: Tensor | int) -> Tensor:
     return output(
         add_layer("add_gather", input, _index(index % size if index < 0 else index, ()), dim), input.dtype
     )
-
-
-def embedding(
-    input: Tensor,
-    weight: Tensor,
-    tp_size: int = 1,
-    tp_group: list[int] | None = None,
-    sharding_dim: int = 0,
-    tp_rank: int | None = None,
-    per_token_scale: Tensor | None = None,
-    padding: Tensor | None = None,
-) -> Tensor:
-    """Rows of `weight` (num_embeddings, width): the result has the shape of `input` with width behind it.
-
-    input: integer ids, each in 0..num_embeddings-1. A negative id counts from the end of the table, as in every gather
-        of TensorRT's: nothing refuses it. Ids beyond both fail the run on the embedded engine; on NVIDIA's, their rows
-        are undefined.
-    tp_size, tp_group, sharding_dim, tp_rank: of a table spread over ranks; tp_size=1 is what this graph API does.
-    Raises GraphError for ids that are not integers, tp_size > 1, or a per_token_scale or padding (quantised tables).
-    """
-    if tp_size != 1:
-        raise fail(
-            f"embedding over tp_size={tp_size} ranks is not available; keep the whole table on each rank"
-        )
-    if per_token_scale is not None or padding is not None:
-        raise fail("embedding of a quantised table (per_token_scale, padding) is not available")
-    require_index_dtype(input, "input")
-    if weight.rank() != 2:
-        raise fail(f"embedding takes a weight (num_embeddings, width), got the shape {weight.shape}")
-    return output(add_layer("add_gather", weight, input, 0), weight.dtype)
 
 
 def where(condition: Tensor | bool, left: Tensor | Scalar, right: Tensor | Scalar) -> Tensor:

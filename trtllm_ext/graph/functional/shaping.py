@@ -39,6 +39,20 @@ def view(input: Tensor, shape: Tensor | Sequence[Any], zero_is_placeholder: bool
     return output(layer, input.dtype)
 
 
+def reshape_to(input: Tensor, sizes: Sequence[Any]) -> Tensor:
+    """The elements of `input` as the shape `sizes`: ints, and rank-0 Tensors where a size varies.
+
+    Cost: no layer where the shape is that already; no shape arithmetic where at most one size varies.
+    """
+    varying = [i for i, size in enumerate(sizes) if isinstance(size, Tensor)]
+    known = [-1 if i in varying else int(size) for i, size in enumerate(sizes)]
+    if tuple(known) == input.shape and len(varying) <= 1:
+        return input
+    if not varying or (len(varying) == 1 and 0 not in known):
+        return view(input, known, zero_is_placeholder=False)
+    return view(input, sizes, zero_is_placeholder=False)
+
+
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """Dimensions start_dim to end_dim (included) as one."""
     ndim = input.rank()
