@@ -8,6 +8,7 @@ _CLASS_NAME = {
     "ELEMENTWISE": "IElementWiseLayer",
     "SOFTMAX": "ISoftMaxLayer",
     "TOPK": "ITopKLayer",
+    "PARAMETRIC_RELU": "IParametricReLULayer",
     "CONDITIONAL_INPUT": "IIfConditionalInputLayer",
     "CONDITIONAL_OUTPUT": "IIfConditionalOutputLayer",
 }

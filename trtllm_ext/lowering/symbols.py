@@ -163,6 +163,44 @@ def _unsqueeze(layer: Layer) -> Lengths:
     return None if axes is None else tuple(1 if axis in axes else next(rest) for axis in range(rank))
 
 
+def _windowed(layer: Layer) -> Lengths:
+    """Batch and, where as many windows as elements fit whatever the length, the spatial lengths."""
+    data, api = layer.raw(0).lengths, layer.api
+    is_pooling = layer.view.kind == "POOLING"
+    size = tuple(api.window_size_nd if is_pooling else api.kernel_size_nd)
+    dilation = (1,) * len(size) if is_pooling else tuple(api.dilation_nd)
+    same = api.padding_mode.name.startswith("SAME")
+    columns = zip(size, dilation, api.stride_nd, api.pre_padding, api.post_padding, strict=True)
+    kept = [
+        stride == 1 and (same or pre + post == step * (length - 1))
+        for length, step, stride, pre, post in columns
+    ]
+    return (*data[:2], *(length if keep else None for length, keep in zip(data[2:], kept, strict=True)))
+
+
+def _resize(layer: Layer) -> Lengths:
+    if layer.has(1):
+        return layer.raw(1).elements
+    scales = list(layer.api.scales)
+    if not scales:
+        return None
+    return tuple(
+        length if scale == 1 else None for length, scale in zip(layer.raw(0).lengths, scales, strict=True)
+    )
+
+
+def _einsum(layer: Layer) -> Lengths:
+    text = str(layer.api.equation).replace(" ", "")
+    left, arrow, output = text.partition("->")
+    if not arrow:
+        output = "".join(sorted(letter for letter in set(left) - {","} if left.count(letter) == 1))
+    found: dict[str, list[Element]] = {letter: [] for letter in left}
+    for index, term in enumerate(left.split(",")):
+        for letter, length in zip(term, layer.raw(index).lengths, strict=True):
+            found[letter].append(length)
+    return tuple(_broadcast_length(tuple(found[letter])) for letter in output)
+
+
 _FOLLOW: dict[str, Callable[[Layer], Lengths]] = {
     "ELEMENTWISE": _of_all,
     "SELECT": _of_all,
@@ -181,6 +219,12 @@ _FOLLOW: dict[str, Callable[[Layer], Lengths]] = {
     "SHUFFLE": _shuffle,
     "SLICE": _slice,
     "FILL": _fill,
+    "CONVOLUTION": _windowed,
+    "POOLING": _windowed,
+    "SCALE": _of_first,
+    "PARAMETRIC_RELU": _of_first,
+    "RESIZE": _resize,
+    "EINSUM": _einsum,
     "TOPK": _topk,
     "SCATTER": _of_first,
     "ONE_HOT": _one_hot,
