@@ -1,13 +1,14 @@
 """The tree of steps of a plan.
 
-A node is a JSON object with a `kind`. This version knows two: `sequence` runs its steps in order, `onnx` runs one
-ONNX segment. Any other kind is refused by its name, never skipped.
+A node is a JSON object with a `kind`. This version knows three: `sequence` runs its steps in order, `onnx` runs one
+ONNX segment, `plugin` calls the application's code. Any other kind is refused by its name, never skipped.
 """
 
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import Any
 
+from trtllm_ext.embedded.plan.plugins import PluginStep, read_plugin_step
 from trtllm_ext.embedded.plan.strict_json import Fields
 from trtllm_ext.errors import EngineError
 
@@ -44,7 +45,7 @@ class SequenceStep:
         return {"kind": "sequence", "steps": [step.to_json() for step in self.steps]}
 
 
-Step = OnnxStep | SequenceStep
+Step = OnnxStep | PluginStep | SequenceStep
 
 
 def step_from_json(value: Any, where: str = "steps", depth: int = 0) -> Step:
@@ -55,6 +56,8 @@ def step_from_json(value: Any, where: str = "steps", depth: int = 0) -> Step:
         kind = fields.text("kind")
         if kind == "onnx":
             return OnnxStep(fields.integer("segment"), fields.texts("inputs"), fields.texts("outputs"))
+        if kind == "plugin":
+            return read_plugin_step(fields)
         if kind == "sequence":
             children = fields.sequence("steps")
             return SequenceStep(
@@ -64,35 +67,51 @@ def step_from_json(value: Any, where: str = "steps", depth: int = 0) -> Step:
                 )
             )
         raise EngineError(
-            f"the engine has a step of kind {kind!r} at {where}; this version knows 'onnx' and 'sequence'. "
+            f"the engine has a step of kind {kind!r} at {where}; this version knows 'onnx', 'plugin' and 'sequence'. "
             "Run it with the version of trtllm_ext that built it."
         )
 
 
+def single_steps(step: Step) -> Iterator[OnnxStep | PluginStep]:
+    """The steps below `step` that are not made of others, in the order in which they run."""
+    if isinstance(step, SequenceStep):
+        for child in step.steps:
+            yield from single_steps(child)
+    else:
+        yield step
+
+
 def onnx_steps(step: Step) -> Iterator[OnnxStep]:
     """The ONNX steps below `step`, in the order in which they run."""
-    if isinstance(step, OnnxStep):
-        yield step
-    else:
-        for child in step.steps:
-            yield from onnx_steps(child)
+    return (single for single in single_steps(step) if isinstance(single, OnnxStep))
 
 
-def check_flow(step: Step, inputs: Set[str], outputs: Set[str], num_segments: int) -> None:
+def plugin_steps(step: Step) -> Iterator[PluginStep]:
+    """The plugin steps below `step`, in the order in which they run."""
+    return (single for single in single_steps(step) if isinstance(single, PluginStep))
+
+
+def check_flow(
+    step: Step, inputs: Set[str], outputs: Set[str], num_segments: int, num_plugins: int = 0
+) -> None:
     """Check that each value is made once, before it is used, and that all `outputs` are made.
 
-    Raises EngineError naming the first value or segment for which that does not hold.
+    Raises EngineError naming the first value, segment or plugin for which that does not hold.
     """
     known = set(inputs)
-    for onnx_step in onnx_steps(step):
-        if onnx_step.segment >= num_segments:
+    for single in single_steps(step):
+        if isinstance(single, OnnxStep) and single.segment >= num_segments:
             raise EngineError(
-                f"a step of the engine runs segment {onnx_step.segment}, but there are {num_segments} segments."
+                f"a step of the engine runs segment {single.segment}, but there are {num_segments} segments."
             )
-        for name in onnx_step.inputs:
+        if isinstance(single, PluginStep) and single.plugin >= num_plugins:
+            raise EngineError(
+                f"a step of the engine calls plugin {single.plugin}, but there are {num_plugins} plugins."
+            )
+        for name in single.inputs:
             if name not in known:
                 raise EngineError(f"a step of the engine takes {name!r}, which nothing before it makes.")
-        for name in onnx_step.outputs:
+        for name in single.outputs:
             if name in known:
                 raise EngineError(f"a step of the engine makes {name!r}, which is there already.")
             known.add(name)
