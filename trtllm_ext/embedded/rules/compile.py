@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from trtllm_ext.embedded.enums import LayerType
@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
 
 def compile_program(
-    program: type[ShapeProgram], network: INetworkDefinition, tensor_names: Sequence[str]
+    program: type[ShapeProgram],
+    network: INetworkDefinition,
+    tensor_names: Sequence[str] | Mapping[str, ITensor],
 ) -> ShapeProgram:
     """The program for the named tensors. Raises RuleError if there is no such tensor, or a layer is wrong."""
     graph = network._graph
-    roots = _find(network, tensor_names)
+    roots = dict(tensor_names) if isinstance(tensor_names, Mapping) else _find(network, tensor_names)
     conditions = [(tensor, True) for tensor in _conditions(graph)]
     shapes, values = _demanded([*((tensor, False) for tensor in roots.values()), *conditions])
     equal_lengths = _equal_lengths(graph.inputs)

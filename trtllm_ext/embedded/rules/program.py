@@ -24,6 +24,7 @@ from trtllm_ext.embedded.rules.schema import (
 
 if TYPE_CHECKING:
     from trtllm_ext.embedded.network import INetworkDefinition
+    from trtllm_ext.embedded.tensor import ITensor
 
 FORMAT_VERSION = 1
 _MAX_TENSORS = 10_000_000
@@ -97,8 +98,12 @@ class ShapeProgram:
         ]
 
     @classmethod
-    def of(cls, network: INetworkDefinition, tensor_names: Sequence[str]) -> ShapeProgram:
+    def of(
+        cls, network: INetworkDefinition, tensor_names: Sequence[str] | Mapping[str, ITensor]
+    ) -> ShapeProgram:
         """The program for the named tensors, which may be inputs, outputs or any other tensors of the network.
+
+        tensor_names: or tensors, by the names that `run()` is to give their shapes.
 
         Raises RuleError if a name is unknown, or if a layer on the way is wrong.
         """
