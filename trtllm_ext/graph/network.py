@@ -31,7 +31,7 @@ _NO_PRECISION = (
     "IDENTITY",
     "FILL",
 )
-_NO_OUTPUT_TYPE = ("SHAPE", "CAST", "FILL")
+_NO_OUTPUT_TYPE = ("SHAPE",)
 
 
 class Network:

@@ -25,7 +25,7 @@ def topk(
     layer = _topk_layer(input, 1 if isinstance(k, Tensor) else int(k), dim, largest)
     if isinstance(k, Tensor):
         require_index_dtype(k, "k")
-        if k.rank() > 1:
+        if k.shape not in ((), (1,), (-1,)):
             raise fail(f"topk takes one k, got the shape {k.shape}")
         layer.set_input(1, (squeeze(k, 0) if k.rank() else k).trt_tensor)
     return output(layer, input.dtype), _create_tensor(layer.get_output(1), layer)

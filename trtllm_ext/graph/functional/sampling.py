@@ -24,7 +24,9 @@ def rand(shape: Tensor, low: float = 0, high: float = 1, dtype: Any = "float32")
 def categorical_sample(probs: Tensor, rand_data: Tensor | None = None) -> Tensor:
     """For each row of `probs` (..., n) an int32 index, drawn with these probabilities: (...).
 
-    probs: not negative, need not sum to 1. rand_data: numbers of that type from 0 up to 1, one a row: (...).
+    probs: not negative, need not sum to 1.
+    rand_data: numbers of that type from 0 up to 1, one a row: (...). The index is the first at which the running sum of
+        probabilities reaches the number.
     Raises GraphError without rand_data, since `rand` is not available.
     """
     rank = require_tensor(probs, "probs").rank()
