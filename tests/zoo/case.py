@@ -14,6 +14,8 @@ NUMPY = {
     "INT32": np.dtype(np.int32),
     "INT64": np.dtype(np.int64),
     "BOOL": np.dtype(np.bool_),
+    "INT8": np.dtype(np.int8),
+    "FP8": np.dtype(ml_dtypes.float8_e4m3fn),
 }
 FLOATS = ("FLOAT", "HALF", "BF16")
 INTS = ("INT32", "INT64")
@@ -66,13 +68,13 @@ def dtype(trt: Any, name: str) -> Any:
 def constant(network: Any, trt: Any, values: Any, type_name: str) -> Any:
     """A constant tensor.
 
-    bfloat16 goes by address, which is the one way that TensorRT's API has for it; there are no constants of
+    bfloat16 and fp8 go by address, which is the one way that TensorRT's API has for it; there are no constants of
     booleans, so those are cast from int32.
     """
     stored = "INT32" if type_name == "BOOL" else type_name
     array = np.asarray(values, NUMPY[stored], order="C")
     _ALIVE.append(array)
-    if stored == "BF16":
+    if stored in ("BF16", "FP8"):
         weights = trt.Weights(dtype(trt, stored), array.ctypes.data, array.size)
     else:
         weights = trt.Weights(array)
@@ -95,6 +97,8 @@ def sample(seed: Any, type_name: str, shape: tuple[int, ...], domain: str = "nor
     generator = rng(seed, type_name, shape, domain)
     if type_name == "BOOL":
         return generator.integers(0, 2, shape).astype(np.bool_)
+    if type_name == "INT8":
+        return generator.integers(-128, 128, shape).astype(np.int8)
     if type_name in INTS:
         low, high = {"positive": (1, 7), "exponent": (0, 4)}.get(domain, (-9, 10))
         if domain in ("nonzero", "powers"):

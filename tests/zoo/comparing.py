@@ -20,6 +20,7 @@ TOLERANCE = {
     "FLOAT": Tolerance(0.0, 0.0, "the arithmetic of every floating type is float32's: see ARITHMETIC"),
     "HALF": Tolerance(1.02 * 2**-11, 2**-24, "half a unit in the last place, and a little for near-ties"),
     "BF16": Tolerance(1.02 * 2**-8, 0.0, "half a unit in the last place, and a little for near-ties"),
+    "FP8": Tolerance(1.02 * 2**-4, 2**-10, "half a unit in the last place, and a little for near-ties"),
 }
 # Relative to a value, and to the largest of its tensor. float32 rounds to 6e-8; the vectorised exp, erf and tanh of
 # CPUs are good to about 1e-6, and sums cancel.

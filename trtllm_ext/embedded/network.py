@@ -251,7 +251,8 @@ class INetworkDefinition(LayerAdders, Lifetime):
 
 
 def _can_store(node: Node) -> bool:
+    dtype = node.attributes["dtype"]
     try:
-        return isinstance(storage_dtype(node.attributes["dtype"]), np.dtype)
+        return dtype == DataType.INT4 or isinstance(storage_dtype(dtype), np.dtype)
     except TypeError:
         return False

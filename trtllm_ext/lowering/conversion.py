@@ -1,6 +1,7 @@
 """Constant, cast, identity and shape layers."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from trtllm_ext.lowering.element_types import (
 )
 from trtllm_ext.lowering.layer import Layer
 from trtllm_ext.lowering.registry import lowers
-from trtllm_ext.lowering.values import Value
+from trtllm_ext.lowering.values import Value, constant
 
 
 @lowers("CONSTANT")
@@ -27,7 +28,7 @@ def constant_layer(layer: Layer) -> Value:
     array = weights if isinstance(weights, np.ndarray) else weights.numpy()
     shape = tuple(layer.api.shape)
     if not isinstance(array, np.ndarray) and hasattr(weights, "packed_bytes"):
-        array = unpacked(weights.packed_bytes(), weights.size)
+        return _four_bits(layer, weights, shape)
     if not isinstance(array, np.ndarray):
         raise layer.refusal(
             f"weights of type {weights.dtype} cannot be read through this module's Python API"
@@ -39,6 +40,13 @@ def constant_layer(layer: Layer) -> Value:
     if array.dtype != wanted and array.dtype.itemsize == wanted.itemsize and array.dtype.kind == "V":
         array = array.view(wanted)
     return layer.weights("CONSTANT", array, layer.view.outputs[0].name)
+
+
+def _four_bits(layer: Layer, weights: Any, shape: tuple[int, ...]) -> Value:
+    """Weights of INT4, one to a byte; other 4-bit types are refused."""
+    if weights.dtype.name != "INT4":
+        raise layer.refusal(f"weights of type {weights.dtype} are not supported; of 4-bit types INT4 is")
+    return constant(unpacked(weights.packed_bytes(), weights.size).reshape(shape), layer.view.outputs[0].name)
 
 
 @lowers("CAST")

@@ -15,6 +15,7 @@ FLOATING = frozenset({"FLOAT", "HALF", "BF16", "FP8"})
 
 # TensorRT's type name -> the numpy type in which the oracle holds its values.
 HELD_AS: dict[str, np.dtype[Any]] = {
+    "INT4": np.dtype(np.int8),
     "FLOAT": np.dtype(np.float64),
     "HALF": np.dtype(np.float64),
     "BF16": np.dtype(np.float64),

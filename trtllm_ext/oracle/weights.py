@@ -23,7 +23,16 @@ def stored_values(weights: Any) -> Array:
     viewed = as_numpy() if callable(as_numpy) else None
     if isinstance(viewed, np.ndarray):
         return viewed.reshape(-1)
+    if member_name(weights.dtype) == "INT4" and hasattr(weights, "packed_bytes"):
+        return _four_bits(weights.packed_bytes(), int(weights.size))
     return _behind_pointer(weights)
+
+
+def _four_bits(packed: Array, count: int) -> Array:
+    """Signed 4-bit integers, two in a byte, the first in the lower half."""
+    numbers = np.empty(2 * packed.size, np.int8)
+    numbers[0::2], numbers[1::2] = packed % 16, packed // 16
+    return np.where(numbers < 8, numbers, numbers - 16).astype(np.int8)[:count]
 
 
 def _behind_pointer(weights: Any) -> Array:
