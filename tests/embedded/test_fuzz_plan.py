@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tiny_plans import Log, config_with, feed_forward_plan, parts_of, signed, strongly_typed
 
 import trtllm_ext.embedded as trt
-from trtllm_ext.embedded.plan import MAGIC, read_plan
+from trtllm_ext.embedded.plan import FORMAT_VERSION, MAGIC, read_plan
 from trtllm_ext.embedded.plan.layout import CHUNK_BYTES, PREFIX_BYTES
 from trtllm_ext.errors import EngineError
 
@@ -117,8 +117,8 @@ def test_foreign_and_incomplete_files_are_named(plan):
     assert "truncated: 5 bytes" in refusal(MAGIC[:5])
     assert f"truncated: {len(plan) - 1} of {len(plan)} bytes" in refusal(plan[:-1])
     assert "3 more bytes follow" in refusal(plan + b"abc")
-    assert "plan format 2, this version of trtllm_ext reads format 1" in refusal(
-        plan[:8] + b"\2\0\0\0" + plan[12:]
+    assert f"plan format 99, this version of trtllm_ext reads format {FORMAT_VERSION}" in refusal(
+        plan[:8] + b"\x63\0\0\0" + plan[12:]
     )
     assert "as bytes or a buffer, not as str" in refusal("engine")
     assert "as bytes or a buffer, not as NoneType" in refusal(None)

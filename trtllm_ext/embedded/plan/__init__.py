@@ -13,28 +13,36 @@ All numbers are little-endian. Nothing in a plan is executable, and nothing in i
 built: the same network gives the same bytes.
 """
 
-from trtllm_ext.embedded.plan.header import (
-    Header,
+from trtllm_ext.embedded.plan.header import Header
+from trtllm_ext.embedded.plan.layout import FORMAT_VERSION, MAGIC
+from trtllm_ext.embedded.plan.plugins import FieldRecord, PluginRecord, PluginStep
+from trtllm_ext.embedded.plan.reader import Plan, read_plan
+from trtllm_ext.embedded.plan.records import (
+    STRIPPED,
     ProfileRecord,
     Range,
+    RefitRecord,
     SegmentRecord,
     SegmentWeight,
     TensorRecord,
     WeightRecord,
 )
-from trtllm_ext.embedded.plan.layout import FORMAT_VERSION, MAGIC
-from trtllm_ext.embedded.plan.reader import Plan, read_plan
 from trtllm_ext.embedded.plan.steps import OnnxStep, SequenceStep, Step
 from trtllm_ext.embedded.plan.writer import write_plan
 
 __all__ = [
     "FORMAT_VERSION",
     "MAGIC",
+    "STRIPPED",
+    "FieldRecord",
     "Header",
     "OnnxStep",
     "Plan",
+    "PluginRecord",
+    "PluginStep",
     "ProfileRecord",
     "Range",
+    "RefitRecord",
     "SegmentRecord",
     "SegmentWeight",
     "SequenceStep",
