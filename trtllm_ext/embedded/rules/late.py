@@ -4,6 +4,7 @@ Before a run such a length is -1 and such a value is not known; that is no reaso
 a dimension. A value which is not known because it is data is one.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -56,6 +57,14 @@ def is_late(result: Known, kind: LayerType, operands: Sequence[Known | None], la
             for operand, is_one in zip(operands, late, strict=True)
         )
     )
+
+
+def largest(kind: LayerType, operands: Sequence[Known | None], results: list[Known]) -> list[Known]:
+    """The results with the largest lengths that there can be in place of those that the run will show."""
+    if kind != LayerType.NON_ZERO:
+        return results
+    count = math.prod(length for operand in operands if operand is not None for length in operand.shape)
+    return [Known(result.dtype, (result.shape[0], count)) for result in results]
 
 
 def _is_known(operand: Known) -> bool:

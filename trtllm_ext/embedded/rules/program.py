@@ -12,7 +12,7 @@ import numpy as np
 from trtllm_ext.embedded.enums import DataType, LayerType
 from trtllm_ext.embedded.rules import infer
 from trtllm_ext.embedded.rules.known import FLOATS, Known, RuleError, can_hold, known_with
-from trtllm_ext.embedded.rules.late import check_dimensions, is_late
+from trtllm_ext.embedded.rules.late import check_dimensions, is_late, largest
 from trtllm_ext.embedded.rules.schema import (
     DATA_TYPE,
     LAYER_TYPE,
@@ -117,12 +117,16 @@ class ShapeProgram:
         return self._shape_inputs
 
     def run(
-        self, shapes: Mapping[str, Sequence[int]], values: Mapping[str, np.ndarray[Any, Any]] | None = None
+        self,
+        shapes: Mapping[str, Sequence[int]],
+        values: Mapping[str, np.ndarray[Any, Any]] | None = None,
+        *,
+        at_most: bool = False,
     ) -> dict[str, tuple[int, ...]]:
         """The exact shapes of the named tensors, with -1 for lengths that follow from a layer such as NON_ZERO.
 
         shapes: by input name; those of inputs that nothing depends on may be left out. values: the content of the
-        `shape_inputs`, of their dtype.
+        `shape_inputs`, of their dtype. at_most: take such a length to be the largest that there can be, not -1.
 
         Raises RuleError (a ValueError) if an input is missing or does not fit its declaration, if dimensions of one
         name differ, if a layer cannot work on these shapes, or if a shape depends on values that are data.
@@ -140,7 +144,8 @@ class ShapeProgram:
             key = (form, *(_identity(operand) for operand in operands))
             results = inferred.get(key)
             if results is None:
-                results = inferred[key] = self._infer(step, operands)
+                results = self._infer(step, operands)
+                results = inferred[key] = largest(step.kind, operands, results) if at_most else results
             known.update(zip(step.outputs, results, strict=True))
             late.update(
                 number for number in step.outputs if is_late(known[number], step.kind, operands, are_late)

@@ -37,17 +37,26 @@ class LoadedPlan:
         self._remembered: dict[Any, dict[str, Shape]] = {}
 
     def output_shapes(
-        self, shapes: Mapping[str, Shape], values: Mapping[str, np.ndarray[Any, Any]]
+        self,
+        shapes: Mapping[str, Shape],
+        values: Mapping[str, np.ndarray[Any, Any]],
+        *,
+        at_most: bool = False,
     ) -> Mapping[str, Shape]:
         """The shape of every output; -1 where only a run can tell.
 
-        shapes: of all inputs. values: of the inputs that are shape inputs.
+        shapes: of all inputs. values: of the inputs that are shape inputs. at_most: give the largest length that a run
+        can show instead of -1.
         Raises ValueError if inputs of these shapes and values do not fit each other.
         """
-        key = (tuple(shapes.items()), tuple((name, value.tobytes()) for name, value in values.items()))
+        key = (
+            at_most,
+            tuple(shapes.items()),
+            tuple((name, value.tobytes()) for name, value in values.items()),
+        )
         found = self._remembered.get(key)
         if found is None:
-            found = self._program.run(shapes, values)
+            found = self._program.run(shapes, values, at_most=at_most)
             if len(self._remembered) >= _MAX_REMEMBERED:
                 self._remembered.clear()
             self._remembered[key] = found

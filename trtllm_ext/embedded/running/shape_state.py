@@ -133,7 +133,7 @@ class ShapeState:
             values = {
                 key: _array(self.profile.values[key][2], slot) for key, slot in self.shape_inputs.items()
             }
-            return self._loaded.output_shapes(shapes, values)[name]
+            return self._loaded.output_shapes(shapes, values, at_most=True)[name]
         except (ValueError, OverflowError):
             return None
 
