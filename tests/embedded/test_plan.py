@@ -202,7 +202,7 @@ def put(*path_and_value):
         (put("weights", 0, "bytes", 1.5), "1.5 at .*bytes"),
         (put("weights", 0, "offset", 10**400), "where an integer in"),
         (put("layers", [1]), "where objects with 'Name'"),
-        (put("plugins", [{"name": "swiglu"}]), "needs plugins .swiglu."),
+        (put("plugins", [{"name": "swiglu"}]), "lacks .version. at header.plugins.0."),
     ],
 )
 def test_a_header_that_contradicts_itself_is_refused(change, reason):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtllm_ext.embedded.config import IBuilderConfig
-from trtllm_ext.embedded.enums import LayerType, ProfilingVerbosity
+from trtllm_ext.embedded.enums import LayerType, PreviewFeature, ProfilingVerbosity
 from trtllm_ext.embedded.layers import ILayer
 from trtllm_ext.embedded.network import INetworkDefinition
 from trtllm_ext.embedded.plan import (
@@ -17,10 +17,12 @@ from trtllm_ext.embedded.plan import (
     SegmentRecord,
     SegmentWeight,
     SequenceStep,
+    Step,
     TensorRecord,
     WeightRecord,
 )
 from trtllm_ext.embedded.plan.layout import WEIGHT_ALIGNMENT, align
+from trtllm_ext.embedded.plugins.network_plugins import settle_plugins
 from trtllm_ext.embedded.profile_check import optimum_shapes, profile_records
 from trtllm_ext.embedded.rules.program import ShapeProgram
 from trtllm_ext.embedded.running.sessions import SharedWeight, open_session
@@ -51,6 +53,7 @@ def assemble(network: INetworkDefinition, config: IBuilderConfig) -> Parts:
     """
     import trtllm_ext.embedded
     from trtllm_ext.lowering.lower import lower
+    from trtllm_ext.lowering.steps import OnnxSegment, PluginStep
 
     errors = network._errors()
     if errors:
@@ -69,10 +72,23 @@ def assemble(network: INetworkDefinition, config: IBuilderConfig) -> Parts:
     profiles = _profiles(config, records_of_tensors, program)
     lowered = lower(network, trtllm_ext.embedded, _min_shapes(profiles))
 
+    plugins, plugin_steps = settle_plugins(
+        network,
+        [step for step in lowered.steps if isinstance(step, PluginStep)],
+        records_of_tensors,
+        profiles,
+        config.get_preview_feature(PreviewFeature.ALIASED_PLUGIN_IO_10_03),
+    )
+
     blocks = _Blocks()
     segments = []
+    steps: list[Step] = []
     records: list[SegmentRecord] = []
     for step in lowered.steps:
+        if not isinstance(step, OnnxSegment):
+            steps.append(next(plugin_steps))
+            continue
+        steps.append(OnnxStep(len(records), step.inputs, step.outputs))
         weights, model = blocks.place(step)
         offset = records[-1].offset + records[-1].nbytes if records else 0
         records.append(SegmentRecord(offset=offset, nbytes=len(model), weights=weights))
@@ -89,11 +105,10 @@ def assemble(network: INetworkDefinition, config: IBuilderConfig) -> Parts:
         shape_program=program.to_json(),
         num_layers=network.num_layers,
         layers=_layer_descriptions(network, config.profiling_verbosity),
-        steps=SequenceStep(
-            tuple(OnnxStep(index, step.inputs, step.outputs) for index, step in enumerate(lowered.steps))
-        ),
+        steps=SequenceStep(tuple(steps)),
         segments=tuple(records),
         weights=tuple(blocks.records),
+        plugins=plugins,
     )
     return Parts(header, segments, blocks.data)
 

@@ -1,0 +1,105 @@
+"""The plugin layers of a network on their way into a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trtllm_ext.embedded.network import INetworkDefinition
+from trtllm_ext.embedded.node import Node
+from trtllm_ext.embedded.plan import PluginRecord, PluginStep, ProfileRecord, TensorRecord
+from trtllm_ext.embedded.plugins.preparing import Range, Ranges, Shape, prepare
+from trtllm_ext.embedded.rules.known import RuleError
+from trtllm_ext.embedded.rules.plugin import Signature
+from trtllm_ext.embedded.rules.program import ShapeProgram
+from trtllm_ext.embedded.tensor import ITensor
+from trtllm_ext.embedded.tensor_types import element_type_named
+
+if TYPE_CHECKING:
+    from trtllm_ext.lowering.steps import PluginStep as LoweredPlugin
+
+
+def settle_plugins(
+    network: INetworkDefinition,
+    steps: Sequence[LoweredPlugin],
+    tensors: Sequence[TensorRecord],
+    profiles: Sequence[ProfileRecord],
+    aliasing: bool,
+) -> tuple[tuple[PluginRecord, ...], Iterator[PluginStep]]:
+    """The records and the steps of a network's plugin layers.
+
+    steps: where the lowering has put them. aliasing: whether outputs may lie in the memory of inputs.
+    Raises BuildError naming the layer, with what its plugin did wrong.
+    """
+    if not steps:
+        return (), iter(())
+    nodes: list[Node] = [step.layer._node for step in steps]
+    shapes = _Shapes(network, nodes, tensors)
+    found = [
+        prepare(
+            node,
+            (step.inputs, step.outputs),
+            number,
+            [shapes.of(node, profile) for profile in profiles],
+            aliasing,
+        )
+        for number, (node, step) in enumerate(zip(nodes, steps, strict=True))
+    ]
+    return tuple(record for record, _ in found), iter([step for _, step in found])
+
+
+class _Shapes:
+    """Shapes of the plugins' tensors at the ends and the optimum of a profile."""
+
+    def __init__(
+        self, network: INetworkDefinition, nodes: Sequence[Node], tensors: Sequence[TensorRecord]
+    ) -> None:
+        asked = {tensor for node in nodes for tensor in (*node.inputs, *node.outputs) if tensor is not None}
+        self._names: Mapping[ITensor, str] = {tensor: str(number) for number, tensor in enumerate(asked)}
+        self._program = ShapeProgram.of(network, {name: tensor for tensor, name in self._names.items()})
+        self._inputs = [tensor for tensor in tensors if tensor.is_input]
+        self._found: dict[tuple[int, int], Mapping[str, Shape]] = {}
+
+    def of(self, node: Node, profile: ProfileRecord) -> Ranges:
+        """The shapes of one plugin layer's tensors."""
+        signature: Signature = node.attributes["signature"]
+        low, opt, high = (self._range(node, signature, profile, point) for point in range(3))
+        return low, opt, high
+
+    def _range(self, node: Node, signature: Signature, profile: ProfileRecord, point: int) -> Range:
+        shapes = self._at(profile, point)
+        inputs = [
+            shapes[self._names[tensor]]
+            for tensor in node.inputs[: signature.num_inputs]
+            if tensor is not None
+        ]
+        outputs = [shapes[self._names[tensor]] for tensor in node.outputs]
+        is_open = any(-1 in shape for shape in outputs) and not any(-1 in shape for shape in inputs)
+        if is_open and not signature.num_shape_inputs:
+            outputs = signature.room(inputs, ())
+        return Range(inputs, outputs)
+
+    def _at(self, profile: ProfileRecord, point: int) -> Mapping[str, Shape]:
+        key = (id(profile), point)
+        if key not in self._found:
+            try:
+                self._found[key] = self._program.run(*self._given(profile, point))
+            except RuleError:
+                # The least or the largest of all inputs need not go together; the optimum does.
+                self._found[key] = self._program.run(*self._given(profile, 1))
+        return self._found[key]
+
+    def _given(
+        self, profile: ProfileRecord, point: int
+    ) -> tuple[dict[str, Shape], dict[str, np.ndarray[Any, Any]]]:
+        shapes = {tensor.name: profile.shapes[tensor.name][point] for tensor in self._inputs}
+        values = {
+            tensor.name: np.array(
+                profile.values[tensor.name][point], element_type_named(tensor.dtype).storage
+            ).reshape(tensor.shape)
+            for tensor in self._inputs
+            if tensor.is_shape_input
+        }
+        return shapes, values
