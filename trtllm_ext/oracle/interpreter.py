@@ -79,6 +79,7 @@ class _Graph:
         ]
         self.position = {out: i for i, outs in enumerate(self.layer_outputs) for out in outs}
         self.producer = {out: self.layers[i] for out, i in self.position.items()}
+        self.marked = {network.get_output(i) for i in range(network.num_outputs)}
 
     def outputs(self) -> list[Any]:
         found = [self.network.get_output(i) for i in range(self.network.num_outputs)]
@@ -96,9 +97,11 @@ class _Graph:
         return found[0]
 
     def needed(self, targets: list[Any]) -> set[int]:
-        """Positions of the layers that the targets depend on."""
+        """Positions of the layers that the targets depend on; for all outputs, assertions too."""
         found: set[int] = set()
         pending = [self.position[t] for t in targets if t in self.position]
+        if self.marked and self.marked.issubset(targets):
+            pending += [index for index, outputs in enumerate(self.layer_outputs) if not outputs]
         while pending:
             index = pending.pop()
             if index not in found:
@@ -177,7 +180,8 @@ class _Graph:
                 f"Layer {layer.name!r}: the oracle does not know the kind {kind}. It knows {', '.join(KINDS)}."
             )
         outputs = self.layer_outputs[index]
-        call = Call(layer, self.trt, kind, given, member_name(outputs[0].dtype), _rank(outputs[0]))
+        output_type, rank = (member_name(outputs[0].dtype), _rank(outputs[0])) if outputs else ("", -1)
+        call = Call(layer, self.trt, kind, given, output_type, rank)
         with np.errstate(all="ignore"):
             found = KINDS[kind](call)
             results = found if isinstance(found, tuple) else (found,)

@@ -6,13 +6,17 @@ from collections.abc import Callable
 
 from trtllm_ext.oracle import (
     creating,
+    einsum,
     moving,
     pointwise,
     products,
     quantizing,
     reducing,
+    resize,
     sampling,
+    scaling,
     selection,
+    spatial,
 )
 from trtllm_ext.oracle.call import Call
 from trtllm_ext.oracle.values import Array
@@ -20,11 +24,15 @@ from trtllm_ext.oracle.values import Array
 # The value of the output, or one for each output.
 KINDS: dict[str, Callable[[Call], Array | tuple[Array, ...]]] = {
     "ACTIVATION": pointwise.activation,
+    "ASSERTION": einsum.assertion,
     "CAST": pointwise.unchanged,
     "CONCATENATION": moving.concatenation,
     "CONSTANT": creating.constant,
+    "CONVOLUTION": spatial.convolution,
     "CUMULATIVE": selection.cumulative,
+    "DECONVOLUTION": spatial.deconvolution,
     "DEQUANTIZE": quantizing.dequantize,
+    "EINSUM": einsum.einsum,
     "ELEMENTWISE": pointwise.elementwise,
     "FILL": creating.fill,
     "GATHER": sampling.gather,
@@ -33,9 +41,14 @@ KINDS: dict[str, Callable[[Call], Array | tuple[Array, ...]]] = {
     "NON_ZERO": selection.non_zero,
     "NORMALIZATION": reducing.normalization,
     "ONE_HOT": selection.one_hot,
+    "PADDING": spatial.padding,
+    "PARAMETRIC_RELU": scaling.parametric_relu,
+    "POOLING": spatial.pooling,
     "QUANTIZE": quantizing.quantize,
     "REDUCE": reducing.reduce,
+    "RESIZE": resize.resize,
     "REVERSE_SEQUENCE": selection.reverse_sequence,
+    "SCALE": scaling.scale,
     "SCATTER": selection.scatter,
     "SELECT": pointwise.select,
     "SHAPE": moving.shape,
