@@ -2,48 +2,42 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from trtllm_ext.embedded.config import IBuilderConfig
-from trtllm_ext.embedded.enums import LayerType, PreviewFeature, ProfilingVerbosity
+from trtllm_ext.embedded.enums import BuilderFlag, LayerType, PreviewFeature, ProfilingVerbosity
 from trtllm_ext.embedded.layers import ILayer
 from trtllm_ext.embedded.network import INetworkDefinition
 from trtllm_ext.embedded.plan import (
     Header,
     OnnxStep,
     ProfileRecord,
-    SegmentRecord,
-    SegmentWeight,
     SequenceStep,
     Step,
     TensorRecord,
-    WeightRecord,
 )
-from trtllm_ext.embedded.plan.layout import WEIGHT_ALIGNMENT, align
+from trtllm_ext.embedded.plan.blocks import Bytes
 from trtllm_ext.embedded.plugins.network_plugins import settle_plugins
 from trtllm_ext.embedded.profile_check import optimum_shapes, profile_records
 from trtllm_ext.embedded.rules.program import ShapeProgram
-from trtllm_ext.embedded.running.sessions import SharedWeight, open_session
+from trtllm_ext.embedded.segment_table import SegmentTable
 from trtllm_ext.embedded.tensor import ITensor
 from trtllm_ext.embedded.tensor_types import element_type_of
-from trtllm_ext.errors import BuildError, EngineError
+from trtllm_ext.errors import BuildError
 from trtllm_ext.version import __version__
-
-if TYPE_CHECKING:
-    from trtllm_ext.lowering.steps import OnnxSegment, Weight
-
-Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Everything that `write_plan()` takes. `weights` are views of the network's memory."""
+    """Everything that `write_plan()` takes, and entries for a timing cache.
+
+    weights: views of the network's memory. timings: milliseconds to prepare a segment, by digest.
+    """
 
     header: Header
     segments: Sequence[bytes]
     weights: Sequence[Bytes]
+    timings: Mapping[bytes, float]
 
 
 def assemble(network: INetworkDefinition, config: IBuilderConfig) -> Parts:
@@ -70,7 +64,11 @@ def assemble(network: INetworkDefinition, config: IBuilderConfig) -> Parts:
         if tensor is not None
     )
     profiles = _profiles(config, records_of_tensors, program)
-    lowered = lower(network, trtllm_ext.embedded, _min_shapes(profiles))
+    refittable = {
+        (id(weights.layer.view), weights.role.name): weights
+        for weights in network._refittable_weights(config.flags)
+    }
+    lowered = lower(network, trtllm_ext.embedded, _min_shapes(profiles), refittable.keys())
 
     plugins, plugin_steps = settle_plugins(
         network,
@@ -80,20 +78,13 @@ def assemble(network: INetworkDefinition, config: IBuilderConfig) -> Parts:
         config.get_preview_feature(PreviewFeature.ALIASED_PLUGIN_IO_10_03),
     )
 
-    blocks = _Blocks()
-    segments = []
+    table = SegmentTable(refittable, strip=config.get_flag(BuilderFlag.STRIP_PLAN))
     steps: list[Step] = []
-    records: list[SegmentRecord] = []
     for step in lowered.steps:
         if not isinstance(step, OnnxSegment):
             steps.append(next(plugin_steps))
             continue
-        steps.append(OnnxStep(len(records), step.inputs, step.outputs))
-        weights, model = blocks.place(step)
-        offset = records[-1].offset + records[-1].nbytes if records else 0
-        records.append(SegmentRecord(offset=offset, nbytes=len(model), weights=weights))
-        segments.append(model)
-        _try_segment(model, step)
+        steps.append(OnnxStep(table.add(step), step.inputs, step.outputs))
 
     header = Header(
         generator=f"trtllm_ext {__version__}",
@@ -106,11 +97,13 @@ def assemble(network: INetworkDefinition, config: IBuilderConfig) -> Parts:
         num_layers=network.num_layers,
         layers=_layer_descriptions(network, config.profiling_verbosity),
         steps=SequenceStep(tuple(steps)),
-        segments=tuple(records),
-        weights=tuple(blocks.records),
+        segments=tuple(table.records),
+        weights=tuple(table.blocks.records),
+        refit=tuple(table.refit),
+        is_streamable=config.get_flag(BuilderFlag.WEIGHT_STREAMING),
         plugins=plugins,
     )
-    return Parts(header, segments, blocks.data)
+    return Parts(header, table.models, table.blocks.data, table.timings)
 
 
 def _check_outputs(network: INetworkDefinition, outputs: Sequence[ITensor | None]) -> None:
@@ -155,73 +148,6 @@ def _tensor_record(tensor: ITensor, is_input: bool, is_shape_input: bool) -> Ten
         shape=tuple(tensor.shape),
         is_shape_input=is_input and is_shape_input,
     )
-
-
-class _Blocks:
-    """Blocks of weights in the order in which they are written; the same memory is written once."""
-
-    def __init__(self) -> None:
-        self.records: list[WeightRecord] = []
-        self.data: list[Bytes] = []
-        self._numbers: dict[tuple[int, int], int] = {}
-
-    def place(self, step: "OnnxSegment") -> tuple[tuple[SegmentWeight, ...], bytes]:
-        """Give every weight of a segment its block; returns the table and the serialized model."""
-        folded = _folded_names(step)
-        table = []
-        for weight in step.weights:
-            number = self._number(weight)
-            table.append(
-                SegmentWeight(
-                    name=weight.name,
-                    block=number,
-                    onnx_type=weight.onnx_type,
-                    shape=weight.shape,
-                    is_folded=weight.name in folded,
-                )
-            )
-        blocks = {weight.name: self.records[weight.block] for weight in table}
-        for initializer in step.model.graph.initializer:
-            block = blocks.get(initializer.name)
-            if block is not None:
-                initializer.external_data.add(key="offset", value=str(block.offset))
-                initializer.external_data.add(key="length", value=str(block.nbytes))
-        return tuple(table), step.model.SerializeToString(deterministic=True)
-
-    def _number(self, weight: "Weight") -> int:
-        key = (weight.data.__array_interface__["data"][0], weight.data.nbytes)
-        if key not in self._numbers:
-            last = self.records[-1] if self.records else WeightRecord(offset=0, nbytes=0)
-            offset = align(last.offset + last.nbytes, WEIGHT_ALIGNMENT)
-            self._numbers[key] = len(self.records)
-            self.records.append(WeightRecord(offset=offset, nbytes=weight.data.nbytes))
-            self.data.append(weight.data)
-        return self._numbers[key]
-
-
-def _folded_names(step: "OnnxSegment") -> set[str]:
-    """Weights that some node reads together with nothing but constants."""
-    graph = step.model.graph
-    weights = {weight.name for weight in step.weights}
-    constants = {initializer.name for initializer in graph.initializer}
-    folded: set[str] = set()
-    for node in graph.node:
-        given = [name for name in node.input if name]
-        if constants.issuperset(given):
-            constants.update(node.output)
-            folded.update(weights.intersection(given))
-    return folded
-
-
-def _try_segment(model: bytes, step: "OnnxSegment") -> None:
-    """Open the model once, so that what ONNX Runtime cannot run is refused now and not when it is loaded."""
-    shared = [
-        SharedWeight(weight.name, weight.onnx_type, weight.shape, weight.data) for weight in step.weights
-    ]
-    try:
-        open_session(model, shared, "mapped", threads=1)
-    except EngineError as error:
-        raise BuildError(f"the network cannot be run on this machine: {error}") from error
 
 
 def _layer_descriptions(

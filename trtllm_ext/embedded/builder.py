@@ -28,14 +28,6 @@ _PRECISIONS = (
     BuilderFlag.INT4,
     BuilderFlag.FP4,
 )
-# They ask for an engine with properties that this one does not have.
-_WITHOUT_EFFECT = (
-    BuilderFlag.REFIT,
-    BuilderFlag.REFIT_IDENTICAL,
-    BuilderFlag.REFIT_INDIVIDUAL,
-    BuilderFlag.STRIP_PLAN,
-    BuilderFlag.WEIGHT_STREAMING,
-)
 
 
 class Builder(Recorded, Lifetime):
@@ -175,9 +167,6 @@ class Builder(Recorded, Lifetime):
                         f"flag {flag.name} cannot be set for a strongly typed network, whose types are its own; "
                         "clear the flag, or create the network without STRONGLY_TYPED."
                     )
-        for flag in _WITHOUT_EFFECT:
-            if config.get_flag(flag):
-                self._logger.log(ILogger.WARNING, f"flag {flag.name} has no effect in the embedded engine.")
 
     def _error(self, method: str, reason: str) -> None:
         self._report(f"{method}: {reason}")

@@ -14,6 +14,7 @@ from trtllm_ext.embedded.graph import Graph
 from trtllm_ext.embedded.layers import IActivationLayer, ILayer, IPoolingLayer
 from trtllm_ext.embedded.logger import ILogger
 from trtllm_ext.embedded.node import Node
+from trtllm_ext.embedded.refittable import WeightNames
 from trtllm_ext.embedded.rules import Known
 from trtllm_ext.embedded.surface.lifetime import Lifetime
 from trtllm_ext.embedded.tensor import ITensor
@@ -23,7 +24,7 @@ _MAX_NAME = 4096
 _NO_INPUTS = frozenset({DataType.INT4, DataType.FP4, DataType.E8M0})
 
 
-class INetworkDefinition(LayerAdders, Lifetime):
+class INetworkDefinition(LayerAdders, WeightNames, Lifetime):
     """A network under construction; made by `Builder.create_network(flags)`.
 
     logger: the Builder's. flags: bits of NetworkDefinitionCreationFlag.
@@ -37,6 +38,7 @@ class INetworkDefinition(LayerAdders, Lifetime):
         self._flags = int(flags)
         strongly_typed = bool(self._flags >> int(NetworkDefinitionCreationFlag.STRONGLY_TYPED) & 1)
         super().__init__(Graph(logger, strongly_typed))
+        self._name_no_weights()
         self._name = "Unnamed Network 0"
         self._builder: Any = None
         self._error_recorder: Any = None
