@@ -1,0 +1,112 @@
+"""The ONNX segments of a plan about to be written: models, weights, and which of those can be exchanged."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from trtllm_ext.embedded.plan import STRIPPED, RefitRecord, SegmentRecord, SegmentWeight
+from trtllm_ext.embedded.plan.blocks import Blocks
+from trtllm_ext.embedded.refittable import RefittableWeights
+from trtllm_ext.embedded.running.sessions import SharedWeight, open_session
+from trtllm_ext.errors import BuildError, EngineError
+
+if TYPE_CHECKING:
+    from trtllm_ext.lowering.steps import OnnxSegment, Source, Weight
+
+
+class SegmentTable:
+    """Takes segments one by one; what they come to is in the attributes.
+
+    refittable: the weights that can be exchanged in the engine, by source. strip: leave their bytes out.
+    """
+
+    def __init__(self, refittable: Mapping[Source, RefittableWeights], strip: bool) -> None:
+        self.models: list[bytes] = []
+        self.records: list[SegmentRecord] = []
+        self.blocks = Blocks()
+        self.refit: list[RefitRecord] = []
+        # Milliseconds that it took to prepare a model, by its digest.
+        self.timings: dict[bytes, float] = {}
+        self._refittable = refittable
+        self._strip = strip
+
+    def add(self, segment: OnnxSegment) -> int:
+        """Take a segment and return its number. Raises BuildError if ONNX Runtime cannot run it."""
+        number = len(self.models)
+        weights = self._weights(number, segment)
+        model = self._model(segment, weights)
+        offset = self.records[-1].offset + self.records[-1].nbytes if self.records else 0
+        self.records.append(SegmentRecord(offset=offset, nbytes=len(model), weights=weights))
+        self.models.append(model)
+        self._try(model, segment)
+        return number
+
+    def _weights(self, number: int, segment: OnnxSegment) -> tuple[SegmentWeight, ...]:
+        folded = _folded_names(segment)
+        return tuple(
+            SegmentWeight(
+                name=weight.name,
+                block=self._block(number, weight),
+                onnx_type=weight.onnx_type,
+                shape=weight.shape,
+                is_folded=weight.name in folded,
+            )
+            for weight in segment.weights
+        )
+
+    def _block(self, segment: int, weight: Weight) -> int:
+        if weight.source is None:
+            return self.blocks.place(weight.data)
+        whose = self._refittable[weight.source]
+        self.refit.append(
+            RefitRecord(
+                layer=whose.layer.name,
+                role=whose.role.name,
+                name=whose.name,
+                segment=segment,
+                weight=weight.name,
+            )
+        )
+        return STRIPPED if self._strip else self.blocks.place(weight.data, shared=False)
+
+    def _model(self, segment: OnnxSegment, weights: tuple[SegmentWeight, ...]) -> bytes:
+        """The serialized model, which says where its weights lie among those of the plan."""
+        placed = {
+            weight.name: self.blocks.records[weight.block] for weight in weights if weight.block != STRIPPED
+        }
+        for initializer in segment.model.graph.initializer:
+            block = placed.get(initializer.name)
+            if block is not None:
+                initializer.external_data.add(key="offset", value=str(block.offset))
+                initializer.external_data.add(key="length", value=str(block.nbytes))
+        return segment.model.SerializeToString(deterministic=True)
+
+    def _try(self, model: bytes, segment: OnnxSegment) -> None:
+        """Open the model once, so that what ONNX Runtime cannot run is refused now and not when it is loaded."""
+        shared = [
+            SharedWeight(weight.name, weight.onnx_type, weight.shape, weight.data)
+            for weight in segment.weights
+        ]
+        begin = time.perf_counter()
+        try:
+            open_session(model, shared, "mapped", threads=1)
+        except EngineError as error:
+            raise BuildError(f"the network cannot be run on this machine: {error}") from error
+        self.timings[hashlib.sha256(model).digest()[:16]] = (time.perf_counter() - begin) * 1e3
+
+
+def _folded_names(segment: OnnxSegment) -> set[str]:
+    """Weights that some node reads together with nothing but constants."""
+    graph = segment.model.graph
+    weights = {weight.name for weight in segment.weights}
+    constants = {initializer.name for initializer in graph.initializer}
+    folded: set[str] = set()
+    for node in graph.node:
+        given = [name for name in node.input if name]
+        if constants.issuperset(given):
+            constants.update(node.output)
+            folded.update(weights.intersection(given))
+    return folded
