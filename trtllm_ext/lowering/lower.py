@@ -7,10 +7,12 @@ from typing import Any
 from trtllm_ext.lowering import (  # noqa: F401
     activation,
     arithmetic,
+    conditionals,
     conversion,
     convolution,
     einsum,
     fill,
+    loops,
     matmul,
     movement,
     normalization,

@@ -13,7 +13,7 @@ from trtllm_ext.lowering.symbols import symbols_of
 from trtllm_ext.lowering.values import Value
 
 # Layers whose shape may depend on the values of a shape tensor, which ONNX Runtime does not always follow.
-_NOT_INFERRED = frozenset({"SHUFFLE", "SLICE", "FILL", "TOPK", "RESIZE"})
+_NOT_INFERRED = frozenset({"SHUFFLE", "SLICE", "FILL", "TOPK", "RESIZE", "LOOP", "IF"})
 
 
 def lower_layers(

@@ -16,10 +16,16 @@ from trtllm_ext.lowering.values import Element, Symbol, Value
 Lengths = tuple[Element, ...] | None
 
 
+# Their own lowering knows the lengths, from the layers inside.
+_FOLLOWED_INSIDE = frozenset({"LOOP", "IF"})
+
+
 def symbols_of(layer: Layer, value: Value) -> tuple[Symbol | None, ...]:
     """A symbol for each length of a layer's result that is not known; one of its own where no other fits."""
     follow = _FOLLOW.get(layer.view.kind)
     lengths = None if follow is None else follow(layer)
+    if layer.view.kind in _FOLLOWED_INSIDE:
+        lengths = value.lengths
     if lengths is None or len(lengths) != value.ndim:
         lengths = (None,) * value.ndim
     return tuple(
