@@ -105,7 +105,7 @@ def _with_bias(call: Call, layer: Any, result: Array) -> Array:
 
 
 def convolution(call: Call) -> Array:
-    """bias[k] + the sum over t and the channels c of k's group of kernel[k, c, t] * x[n, c, o * S - B + t * dilation]."""
+    """out[k, o] = bias[k] + the sum over t, and c of k's group, of kernel[k, c, t] * x[c, o * S - B + t * dilation]."""
     layer = call.attributes("IConvolutionLayer")
     size = ints(layer.kernel_size_nd)
     x = _image(call, len(size))
