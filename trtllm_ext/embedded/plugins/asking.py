@@ -82,7 +82,13 @@ class PluginHandle:
 
     def clone(self) -> PluginHandle:
         """A clone of the plugin."""
-        return PluginHandle(self.ask(self.plugin, "clone"), f"{self.label}: clone()")
+        return self.other(self.ask(self.plugin, "clone"), "clone()")
+
+    def other(self, plugin: Any, method: str) -> PluginHandle:
+        """A clone that `method` gave; PluginError if it is none."""
+        if plugin is self.plugin:
+            raise PluginError(f"{self.label}: {method} gave the plugin itself, where a clone belongs")
+        return PluginHandle(plugin, f"{self.label}: {method}")
 
 
 def described(name: str, version: str, namespace: str) -> str:

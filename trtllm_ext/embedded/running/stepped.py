@@ -1,0 +1,139 @@
+"""Running plans with steps that ONNX Runtime does not run."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trtllm_ext.embedded.plan import OnnxStep, PluginRecord, PluginStep
+from trtllm_ext.embedded.plugins.asking import PluginHandle
+from trtllm_ext.embedded.running.memory import Block, Blocks
+from trtllm_ext.embedded.running.plugin_call import Place, PluginCall
+from trtllm_ext.embedded.running.sessions import SegmentSession
+from trtllm_ext.embedded.types import volume
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+# ONNX Runtime and plugins are given no null pointers, even for tensors without elements.
+_NOWHERE = np.zeros(64, np.uint8)
+
+
+class SteppedExecution:
+    """The steps of an engine with plugins, on the memory of one context; an `Execution` for such plans.
+
+    Every value between two steps is memory at an address, from the step that makes it to the end of the last step
+    that takes it.
+    """
+
+    def __init__(
+        self,
+        steps: Sequence[OnnxStep | PluginStep],
+        sessions: Sequence[SegmentSession],
+        plugins: Sequence[tuple[PluginRecord, PluginHandle]],
+        onnx_types: Mapping[str, int],
+        item_bytes: Mapping[str, int],
+    ) -> None:
+        """onnx_types, item_bytes: of all values by name, those between steps too.
+
+        Raises PluginError if a plugin cannot be attached.
+        """
+        self._item_bytes = item_bytes
+        self._blocks = Blocks()
+        self._calls: list[_OnnxCall | PluginCall] = [
+            _OnnxCall(step, sessions[step.segment].session, onnx_types)
+            if isinstance(step, OnnxStep)
+            else PluginCall(step, *plugins[step.plugin], self._blocks)
+            for step in steps
+        ]
+        self._made = {name for step in steps for name in step.outputs}
+        last = {name: number for number, step in enumerate(steps) for name in (*step.outputs, *step.inputs)}
+        self._dropped: list[list[str]] = [[] for _ in steps]
+        for name, number in last.items():
+            self._dropped[number].append(name)
+        self._inputs: dict[str, Place] = {}
+        self._targets: dict[str, Place] = {}
+        # Outputs whose size only the run shows, with what the last one made.
+        self._late: dict[str, Place | None] = {}
+        self.stream = 0
+
+    def bind(self, name: str, shape: tuple[int, ...], address: int) -> None:
+        """Take or leave the input or output `name`, of exactly this shape, at `address` (0 if it has no elements)."""
+        place = Place(shape, address or _NOWHERE.ctypes.data)
+        if name in self._made:
+            self._targets[name] = place
+            self._late.pop(name, None)
+        else:
+            self._inputs[name] = place
+
+    def bind_late(self, name: str) -> None:
+        """Leave the output `name`, whose shape depends on data, in memory of the engine."""
+        self._targets.pop(name, None)
+        self._late[name] = None
+
+    def run(self) -> None:
+        """Run all steps. Raises what ONNX Runtime raises, and PluginError."""
+        for name, place in self._late.items():
+            self._give_back(place)
+            self._late[name] = None
+        values = dict(self._inputs)
+        for call, dropped in zip(self._calls, self._dropped, strict=True):
+            call.run(values, self._targets, self.stream)
+            for name in dropped:
+                place = values.pop(name)
+                if name in self._late:
+                    self._late[name] = place
+                else:
+                    self._give_back(place)
+
+    def late_output(self, name: str) -> tuple[tuple[int, ...], int, int]:
+        """Shape, address and bytes of an output bound by `bind_late()`, valid until the next run."""
+        place = self._late[name]
+        assert place is not None  # for the type checker: asked after a run
+        return place.shape, place.address, volume(place.shape) * self._item_bytes[name]
+
+    def _give_back(self, place: Place | None) -> None:
+        if place is not None and isinstance(place.owner, Block):
+            self._blocks.give(place.owner)
+
+
+class _OnnxCall:
+    """One ONNX step; its binding shows what is bound until another place is given."""
+
+    def __init__(
+        self, step: OnnxStep, session: "onnxruntime.InferenceSession", onnx_types: Mapping[str, int]
+    ) -> None:
+        self.step = step
+        self._session = session
+        self._binding = session.io_binding()
+        self._types = onnx_types
+        self._shown: dict[str, tuple[tuple[int, ...], int] | None] = {}
+
+    def run(self, values: dict[str, Place], targets: Mapping[str, Place], stream: int) -> None:
+        """Compute the outputs and put them among `values`; those without a target get memory of ONNX Runtime."""
+        for name in self.step.inputs:
+            self._show(name, values[name], self._binding.bind_input)
+        inside = []
+        for name in self.step.outputs:
+            target = targets.get(name)
+            if target is None:
+                inside.append(name)
+                # Also lets go of what the last run made.
+                self._binding.bind_output(name, "cpu")
+                self._shown[name] = None
+            else:
+                self._show(name, target, self._binding.bind_output)
+                values[name] = target
+        self._session.run_with_iobinding(self._binding)
+        if inside:
+            made = dict(zip(self.step.outputs, self._binding.get_outputs(), strict=True))
+            for name in inside:
+                value = made[name]
+                values[name] = Place(tuple(value.shape()), value.data_ptr() or _NOWHERE.ctypes.data, value)
+                self._binding.bind_output(name, "cpu")
+
+    def _show(self, name: str, place: Place, bind: "onnxruntime.IOBinding") -> None:
+        key = (place.shape, place.address)
+        if self._shown.get(name) != key:
+            bind(name, "cpu", 0, self._types[name], place.shape, place.address)
+            self._shown[name] = key
