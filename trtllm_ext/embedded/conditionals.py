@@ -14,7 +14,8 @@ from trtllm_ext.embedded.node import Node
 from trtllm_ext.embedded.types import text_of
 
 if TYPE_CHECKING:
-    from trtllm_ext.embedded.adders.control import ControlAdders, MaybeTensor
+    from trtllm_ext.embedded.adders.base import MaybeTensor
+    from trtllm_ext.embedded.adders.control import ControlAdders
 
 
 class IIfConditional:

@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from trtllm_ext.oracle.boundaries import CLASS_OF
 from trtllm_ext.oracle.call import Call, kind_of
+from trtllm_ext.oracle.control import Control
 from trtllm_ext.oracle.errors import OracleError
 from trtllm_ext.oracle.kinds import KINDS
 from trtllm_ext.oracle.values import Array, converted, held_as, input_value, member_name
@@ -135,6 +137,9 @@ class _Graph:
 
     def run(self, inputs: Mapping[str, Any], targets: list[Any]) -> Iterator[tuple[Any, Array]]:
         """Every needed tensor with its value, network inputs first."""
+        if any(kind_of(layer, self.trt) in CLASS_OF for layer in self.layers):
+            yield from Control(self, self._evaluated, lambda tensor: self._input(tensor, inputs)).run(targets)
+            return
         needed = self.needed(targets)
         order = self.order(needed)
         uses = Counter(t for index in needed for t in self.layer_inputs[index] if t is not None)
