@@ -8,11 +8,21 @@ Between them they have every layer kind, operation, mode and type, static and dy
 
 from typing import Any
 
-from zoo import composed, moving, pointwise, quantization, reducing, sampling, selection, weakly_typed
+from zoo import (
+    composed,
+    control,
+    moving,
+    pointwise,
+    quantization,
+    reducing,
+    sampling,
+    selection,
+    weakly_typed,
+)
 from zoo.case import NUMPY, Case, DefinitionError, Feed
 from zoo.profile import add_profile, shape_ranges, value_ranges
 
-_FAMILIES = (pointwise, quantization, reducing, moving, sampling, selection, composed, weakly_typed)
+_FAMILIES = (pointwise, quantization, reducing, moving, sampling, selection, composed, control, weakly_typed)
 CASES: tuple[Case, ...] = tuple(case for family in _FAMILIES for case in family.cases())
 
 

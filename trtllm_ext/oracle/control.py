@@ -58,7 +58,7 @@ class Control:
     def _value(self, wanted: Any, iteration: Iteration) -> Array:
         """The value of a tensor in an iteration. Recurses only from a loop into the next loop inside it."""
         stack = [wanted]
-        waiting: set[Any] = set()
+        waiting: dict[Any, list[Any]] = {}
         while stack:
             tensor = stack[-1]
             home = self._home(tensor, iteration)
@@ -70,10 +70,10 @@ class Control:
                 home.values[tensor] = self._feed(tensor)
                 continue
             missing = [one for one in self._asked(index, iteration) if not self._has(one, iteration)]
-            if missing and tensor in waiting:
+            if missing and waiting.get(tensor) == missing:
                 name = self._graph.layers[index].name
                 raise OracleError(f"The network has a cycle through layers such as {name!r}. Break it.")
-            waiting.add(tensor)
+            waiting[tensor] = missing
             if missing:
                 stack.extend(reversed(missing))
             else:
