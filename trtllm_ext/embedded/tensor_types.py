@@ -37,7 +37,9 @@ _TYPES = (
     ElementType("fp8", DataType.FP8, 17, "tensor(float8e4m3fn)"),
 )
 _BY_NAME = {element.name: element for element in _TYPES}
+_BY_NUMBER = {element.onnx_type: element for element in _TYPES}
 _BY_DTYPE = {element.dtype: element for element in _TYPES}
+_BY_ONNX_NAME = {element.onnx_name: element for element in _TYPES}
 
 
 def element_type_named(name: str) -> ElementType:
@@ -47,6 +49,21 @@ def element_type_named(name: str) -> ElementType:
     except KeyError:
         raise EngineError(
             f"the engine has a tensor of type {name!r}; this version knows {', '.join(_BY_NAME)}."
+        ) from None
+
+
+def element_type_numbered(onnx_type: int) -> ElementType:
+    """The type of this number in ONNX. Raises KeyError for one that no weights of an engine have."""
+    return _BY_NUMBER[onnx_type]
+
+
+def element_type_named_by_onnx(name: str) -> ElementType:
+    """The type that ONNX Runtime calls so. Raises EngineError if values between steps cannot have it."""
+    try:
+        return _BY_ONNX_NAME[name]
+    except KeyError:
+        raise EngineError(
+            f"a step of the engine has a value of type {name!r}; this version knows {', '.join(_BY_ONNX_NAME)}."
         ) from None
 
 

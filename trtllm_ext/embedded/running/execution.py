@@ -50,6 +50,8 @@ class Execution:
             for name in names:
                 self._dropped[self._readers[name][-1]].append(name)
         self._is_single = len(steps) == 1
+        # Of the next run; nothing here waits for it.
+        self.stream = 0
         # Outputs whose size only the run shows, and which later steps take.
         self._late: set[str] = set()
 

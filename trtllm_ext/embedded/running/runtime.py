@@ -4,6 +4,7 @@ from typing import Any, get_args
 
 from trtllm_ext.embedded.enums import TempfileControlFlag
 from trtllm_ext.embedded.logger import ILogger
+from trtllm_ext.embedded.plugins.registry import IPluginRegistry, get_plugin_registry
 from trtllm_ext.embedded.running.engine import ICudaEngine
 from trtllm_ext.embedded.running.loading import load_plan
 from trtllm_ext.embedded.running.sessions import LoadMode
@@ -34,6 +35,7 @@ class Runtime(Recorded, Lifetime):
         "_error_recorder",
         "_load_mode",
         "_logger",
+        "_plugin_registry",
         "engine_host_code_allowed",
         "max_threads",
         "tempfile_control_flags",
@@ -45,6 +47,7 @@ class Runtime(Recorded, Lifetime):
         self._report_to(logger)
         self._load_mode: LoadMode = "prepack"
         self.max_threads = 1
+        self._plugin_registry = IPluginRegistry._make(get_plugin_registry())
         self.temporary_directory: str | None = None
         self.engine_host_code_allowed = False
         self.tempfile_control_flags = _ALL_TEMPORARY_FILES
@@ -59,6 +62,10 @@ class Runtime(Recorded, Lifetime):
     def num_DLA_cores(self) -> int:  # noqa: N802
         """Always 0."""
         return 0
+
+    def get_plugin_registry(self) -> IPluginRegistry:
+        """The registry of this runtime, below that of the process: creators in either serve its engines."""
+        return self._plugin_registry
 
     def load_runtime(self, path: str) -> "Runtime | None":
         """Log that no other runtime can be loaded, and return None: an engine says which version reads it."""
@@ -95,7 +102,9 @@ class Runtime(Recorded, Lifetime):
             for reader in (serialized_engine, stream_reader, stream_reader_v2):
                 if isinstance(reader, IStreamReader | IStreamReaderV2):
                     serialized_engine = read_stream(reader)
-            return ICudaEngine(load_plan(serialized_engine, self._load_mode), self._logger)
+            return ICudaEngine(
+                load_plan(serialized_engine, self._load_mode, self._plugin_registry), self._logger
+            )
         except (EngineError, ConfigError, OSError) as error:
             self._report(f"deserialize_cuda_engine: {error}")
         except MemoryError:

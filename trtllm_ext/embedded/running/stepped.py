@@ -1,22 +1,46 @@
 """Running plans with steps that ONNX Runtime does not run."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from trtllm_ext.embedded.plan import OnnxStep, PluginRecord, PluginStep
-from trtllm_ext.embedded.plugins.asking import PluginHandle
+from trtllm_ext.embedded.plugins.asking import PluginError, PluginHandle
+from trtllm_ext.embedded.running.execution import Execution
 from trtllm_ext.embedded.running.memory import Block, Blocks
 from trtllm_ext.embedded.running.plugin_call import Place, PluginCall
 from trtllm_ext.embedded.running.sessions import SegmentSession
+from trtllm_ext.embedded.running.value_types import types_of_values
+from trtllm_ext.embedded.tensor_types import ElementType
 from trtllm_ext.embedded.types import volume
+from trtllm_ext.errors import EngineError
 
 if TYPE_CHECKING:
     import onnxruntime
 
+    from trtllm_ext.embedded.running.loading import LoadedPlan
+
 # ONNX Runtime and plugins are given no null pointers, even for tensors without elements.
 _NOWHERE = np.zeros(64, np.uint8)
+
+
+def execution_of(loaded: LoadedPlan) -> Execution | SteppedExecution:
+    """What runs the steps of a plan for one context.
+
+    Raises EngineError if a plugin cannot be attached to the context.
+    """
+    onnx_types = {name: element.onnx_type for name, element in loaded.elements.items()}
+    if all(isinstance(step, OnnxStep) for step in loaded.steps):
+        steps = [step for step in loaded.steps if isinstance(step, OnnxStep)]
+        return Execution(steps, loaded.sessions, onnx_types)
+    types = types_of_values(loaded.steps, loaded.sessions, loaded.elements)
+    try:
+        return SteppedExecution(loaded.steps, loaded.sessions, loaded.plugins, types)
+    except PluginError as error:
+        raise EngineError(str(error)) from error
 
 
 class SteppedExecution:
@@ -31,14 +55,11 @@ class SteppedExecution:
         steps: Sequence[OnnxStep | PluginStep],
         sessions: Sequence[SegmentSession],
         plugins: Sequence[tuple[PluginRecord, PluginHandle]],
-        onnx_types: Mapping[str, int],
-        item_bytes: Mapping[str, int],
+        types: Mapping[str, ElementType],
     ) -> None:
-        """onnx_types, item_bytes: of all values by name, those between steps too.
-
-        Raises PluginError if a plugin cannot be attached.
-        """
-        self._item_bytes = item_bytes
+        """types: of all values by name, those between steps too. Raises PluginError if a plugin cannot be attached."""
+        self._types = types
+        onnx_types = {name: element.onnx_type for name, element in types.items()}
         self._blocks = Blocks()
         self._calls: list[_OnnxCall | PluginCall] = [
             _OnnxCall(step, sessions[step.segment].session, onnx_types)
@@ -90,7 +111,7 @@ class SteppedExecution:
         """Shape, address and bytes of an output bound by `bind_late()`, valid until the next run."""
         place = self._late[name]
         assert place is not None  # for the type checker: asked after a run
-        return place.shape, place.address, volume(place.shape) * self._item_bytes[name]
+        return place.shape, place.address, volume(place.shape) * self._types[name].storage.itemsize
 
     def _give_back(self, place: Place | None) -> None:
         if place is not None and isinstance(place.owner, Block):
@@ -101,7 +122,7 @@ class _OnnxCall:
     """One ONNX step; its binding shows what is bound until another place is given."""
 
     def __init__(
-        self, step: OnnxStep, session: "onnxruntime.InferenceSession", onnx_types: Mapping[str, int]
+        self, step: OnnxStep, session: onnxruntime.InferenceSession, onnx_types: Mapping[str, int]
     ) -> None:
         self.step = step
         self._session = session
@@ -132,7 +153,7 @@ class _OnnxCall:
                 values[name] = Place(tuple(value.shape()), value.data_ptr() or _NOWHERE.ctypes.data, value)
                 self._binding.bind_output(name, "cpu")
 
-    def _show(self, name: str, place: Place, bind: "onnxruntime.IOBinding") -> None:
+    def _show(self, name: str, place: Place, bind: onnxruntime.IOBinding) -> None:
         key = (place.shape, place.address)
         if self._shown.get(name) != key:
             bind(name, "cpu", 0, self._types[name], place.shape, place.address)
