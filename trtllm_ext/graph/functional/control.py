@@ -34,7 +34,7 @@ class Conditional:
         return _create_tensor(inside.get_output(0), inside)
 
     def add_output(self, true_value: Tensor, false_value: Tensor) -> Tensor:
-        """true_value where the condition is true, else false_value; both of one type and rank."""
+        """true_value where the condition is true, else false_value; both of one type and shape."""
         require_same_dtype(
             require_tensor(true_value, "true_value"), require_tensor(false_value, "false_value")
         )

@@ -1,0 +1,1 @@
+"""Quantised operations: `quantization.functional`, with the names of the module of that path in TensorRT-LLM."""
