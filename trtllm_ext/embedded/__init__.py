@@ -130,6 +130,7 @@ from trtllm_ext.embedded.running.context import IExecutionContext
 from trtllm_ext.embedded.running.engine import ICudaEngine
 from trtllm_ext.embedded.running.inspector import EngineInspector
 from trtllm_ext.embedded.running.output_allocator import IOutputAllocator, IStreamWriter
+from trtllm_ext.embedded.running.refitter import Refitter
 from trtllm_ext.embedded.running.runtime import Runtime
 from trtllm_ext.embedded.running.settings import IRuntimeConfig, ISerializationConfig
 from trtllm_ext.embedded.surface.absent import ABSENT
@@ -311,6 +312,7 @@ __all__ = [
     "QuantizationFlag",
     "QuickPluginCreationRequest",
     "ReduceOperation",
+    "Refitter",
     "ResizeCoordinateTransformation",
     "ResizeRoundMode",
     "ResizeSelector",

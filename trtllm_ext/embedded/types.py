@@ -312,6 +312,13 @@ class Weights:
                 f"DataType; it was given {tuple(type(value).__name__ for value in given.values())}"
             )
 
+    @classmethod
+    def _prototype(cls, dtype: DataType, count: int) -> "Weights":
+        """Type and count of weights without memory; a count of -1 says that there are no such weights."""
+        weights = cls(dtype)
+        weights._count = count
+        return weights
+
     @property
     def dtype(self) -> DataType:
         """Type of an element."""

@@ -13,6 +13,7 @@ from trtllm_ext.embedded.running.output_allocator import IOutputAllocator
 from trtllm_ext.embedded.running.sessions import brief
 from trtllm_ext.embedded.running.settings import IRuntimeConfig
 from trtllm_ext.embedded.running.shape_state import Refusal, ShapeState, Slot
+from trtllm_ext.embedded.running.stepped import SteppedExecution, execution_of
 from trtllm_ext.embedded.surface.lifetime import Lifetime
 from trtllm_ext.embedded.surface.recorded import Recorded
 from trtllm_ext.embedded.types import Dims, index_of, volume
@@ -41,6 +42,7 @@ class IExecutionContext(Recorded, ContextSettings, Lifetime):
         "_execution",
         "_input_consumed_event",
         "_is_ready",
+        "_loaded",
         "_logger",
         "_runtime_config",
         "_shapes",
@@ -54,20 +56,29 @@ class IExecutionContext(Recorded, ContextSettings, Lifetime):
     temporary_allocator = Unsupported()
 
     def __init__(
-        self, engine: "ICudaEngine", loaded: LoadedPlan, logger: ILogger, config: IRuntimeConfig
+        self,
+        engine: "ICudaEngine",
+        loaded: LoadedPlan,
+        logger: ILogger,
+        config: IRuntimeConfig | None = None,
     ) -> None:
         self._report_to(logger)
-        self._set_defaults(config)
+        self._set_defaults(config or IRuntimeConfig())
         self._engine = engine
+        self._loaded = loaded
         self._slots = {name: Slot(record, loaded.elements[name]) for name, record in loaded.tensors.items()}
         self._shapes = ShapeState(loaded, self._slots)
-        self._execution: Execution | None = Execution(
-            loaded.steps,
-            loaded.sessions,
-            {name: slot.element.onnx_type for name, slot in self._slots.items()},
-        )
+        self._execution: Execution | SteppedExecution | None
         # Nothing has changed since the last run, so the bindings are right as they are.
+        self._is_ready: bool
+        self._renew()
+
+    def _renew(self) -> None:
+        """Run what the engine's sessions are now, from the next run on."""
+        self._execution = execution_of(self._loaded)
         self._is_ready = False
+        for slot in self._slots.values():
+            slot.is_bound = False
 
     def __del__(self) -> None:
         self._execution = None
@@ -219,6 +230,7 @@ class IExecutionContext(Recorded, ContextSettings, Lifetime):
         try:
             if not self._is_ready:
                 self._prepare(execution, stream_handle)
+            execution.stream = stream_handle
             try:
                 execution.run()
             except Exception as error:  # ONNX Runtime's exceptions have no common base
@@ -251,7 +263,7 @@ class IExecutionContext(Recorded, ContextSettings, Lifetime):
             return self._refuse(method, refusal)
         return True
 
-    def _prepare(self, execution: Execution, stream: int) -> None:
+    def _prepare(self, execution: Execution | SteppedExecution, stream: int) -> None:
         """Make the bindings right for a run."""
         shapes = self._shapes
         missing = shapes.missing()
@@ -266,7 +278,7 @@ class IExecutionContext(Recorded, ContextSettings, Lifetime):
         # Allocators are asked at every run, and values of shape inputs may have changed in place.
         self._is_ready = shapes.is_inferred and all(slot.is_bound for slot in shapes.outputs.values())
 
-    def _bind(self, execution: Execution, name: str, slot: Slot, stream: int) -> None:
+    def _bind(self, execution: Execution | SteppedExecution, name: str, slot: Slot, stream: int) -> None:
         shape, address = slot.shape or (), slot.address
         if name in self._shapes.late:
             if slot.allocator is None:
@@ -280,7 +292,7 @@ class IExecutionContext(Recorded, ContextSettings, Lifetime):
         execution.bind(name, shape, address)
         slot.is_bound = slot.allocator is None
 
-    def _deliver(self, execution: Execution, stream: int) -> None:
+    def _deliver(self, execution: Execution | SteppedExecution, stream: int) -> None:
         """Copy outputs of data-dependent shape to where their allocators want them."""
         for name in self._shapes.late:
             shape, source, nbytes = execution.late_output(name)

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from typing import Any, Literal
+from weakref import WeakSet
 
 from trtllm_ext.embedded.enums import (
     DataType,
     EngineCapability,
-    EngineStat,
     ExecutionContextAllocationStrategy,
     HardwareCompatibilityLevel,
     ProfilingVerbosity,
@@ -14,20 +14,22 @@ from trtllm_ext.embedded.enums import (
     TensorIOMode,
     TensorLocation,
 )
-from trtllm_ext.embedded.host_memory import IHostMemory, host_memory_of, temporary_file
 from trtllm_ext.embedded.logger import ILogger
 from trtllm_ext.embedded.plan import Range, TensorRecord
+from trtllm_ext.embedded.plan.blocks import Bytes
 from trtllm_ext.embedded.running.context import IExecutionContext
 from trtllm_ext.embedded.running.inspector import EngineInspector
 from trtllm_ext.embedded.running.loading import LoadedPlan
+from trtllm_ext.embedded.running.segments import Place
+from trtllm_ext.embedded.running.serializing import Serializing
 from trtllm_ext.embedded.running.settings import IRuntimeConfig
 from trtllm_ext.embedded.running.weight_streaming import WeightStreaming
 from trtllm_ext.embedded.surface.lifetime import Lifetime
-from trtllm_ext.embedded.surface.recorded import Recorded
 from trtllm_ext.embedded.types import Dims, index_of
+from trtllm_ext.errors import EngineError
 
 
-class ICudaEngine(Recorded, WeightStreaming, Lifetime):
+class ICudaEngine(Serializing, WeightStreaming, Lifetime):
     """An engine. Made by `Runtime.deserialize_cuda_engine()`; the name is TensorRT's, nothing here needs CUDA.
 
     Questions about a tensor that is not there log an error and get the answer that TensorRT gives: invalid dims,
@@ -38,6 +40,7 @@ class ICudaEngine(Recorded, WeightStreaming, Lifetime):
         "__weakref__",
         "_budget",
         "_budget_v1",
+        "_contexts",
         "_error_recorder",
         "_header",
         "_loaded",
@@ -48,7 +51,9 @@ class ICudaEngine(Recorded, WeightStreaming, Lifetime):
 
     def __init__(self, loaded: LoadedPlan, logger: ILogger) -> None:
         self._report_to(logger)
-        self._stream(0)
+        weights_bytes = sum(weight.nbytes for weight in loaded.plan.header.weights)
+        self._stream(weights_bytes if loaded.plan.header.is_streamable else 0)
+        self._contexts: WeakSet[IExecutionContext] = WeakSet()
         self._loaded: LoadedPlan | None = loaded
         self._header = loaded.plan.header
         self._tensors: Mapping[str, TensorRecord] = loaded.tensors
@@ -80,8 +85,8 @@ class ICudaEngine(Recorded, WeightStreaming, Lifetime):
 
     @property
     def refittable(self) -> bool:
-        """Always False: weights cannot be exchanged in a built engine."""
-        return False
+        """Whether a Refitter can exchange weights: built with a refit flag."""
+        return bool(self._header.refit)
 
     @property
     def has_implicit_batch_dimension(self) -> bool:
@@ -126,25 +131,6 @@ class ICudaEngine(Recorded, WeightStreaming, Lifetime):
         """As `device_memory_size`, for one profile."""
         return 0
 
-    def get_engine_stat(self, stat: EngineStat = EngineStat.TOTAL_WEIGHTS_SIZE) -> int:
-        """Bytes of all weights outside of the models; -1 for anything else."""
-        if stat != EngineStat.TOTAL_WEIGHTS_SIZE:
-            return -1
-        return sum(weight.nbytes for weight in self._header.weights)
-
-    def serialize(self) -> IHostMemory | None:
-        """The plan again, byte for byte; None, with an error in the log, if there is no room for a copy."""
-        if self._loaded is None:
-            self._refuse("serialize", "the engine was deleted.")
-            return None
-        try:
-            with temporary_file() as file:
-                file.write(self._loaded.plan.buffer)
-                return host_memory_of(file)
-        except OSError as error:
-            self._refuse("serialize", f"the temporary file cannot be written: {error}")
-            return None
-
     def create_execution_context(
         self,
         strategy: ExecutionContextAllocationStrategy
@@ -153,7 +139,7 @@ class ICudaEngine(Recorded, WeightStreaming, Lifetime):
     ) -> IExecutionContext | None:
         """A context to run the engine with, made by a strategy or by a runtime config.
 
-        None, with an error in the log, if the engine was deleted.
+        None, with an error in the log, if the engine was deleted, or was stripped of weights and not refit.
         """
         if self._loaded is None:
             self._refuse("create_execution_context", "the engine was deleted.")
@@ -162,7 +148,21 @@ class ICudaEngine(Recorded, WeightStreaming, Lifetime):
         if config is None:
             config = self.create_runtime_config()
             config.set_execution_context_allocation_strategy(ExecutionContextAllocationStrategy(strategy))
-        return IExecutionContext(self, self._loaded, self._logger, config)
+        try:
+            context = IExecutionContext(self, self._loaded, self._logger, config)
+        except EngineError as error:
+            self._refuse("create_execution_context", str(error))
+            return None
+        self._contexts.add(context)
+        return context
+
+    def _exchange(self, weights: Mapping[Place, Bytes]) -> None:
+        """Let this engine and its contexts run with other weights. Raises EngineError if they are refused."""
+        if self._loaded is None:
+            raise EngineError("the engine was deleted.")
+        self._loaded.segments.exchange(weights)
+        for context in list(self._contexts):
+            context._renew()
 
     def create_runtime_config(self) -> IRuntimeConfig:
         """A config with the default strategy."""

@@ -7,13 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from trtllm_ext.embedded.plan import OnnxStep, Plan, TensorRecord, read_plan
-from trtllm_ext.embedded.plan.onnx_model import Initializer, external_initializers, lasting_initializers
-from trtllm_ext.embedded.plan.steps import onnx_steps
+from trtllm_ext.embedded.plan import OnnxStep, Plan, PluginStep, TensorRecord, read_plan
+from trtllm_ext.embedded.plan.steps import single_steps
+from trtllm_ext.embedded.plugins.asking import PluginHandle
+from trtllm_ext.embedded.plugins.making import make_plugins
+from trtllm_ext.embedded.plugins.registry import IPluginRegistry
 from trtllm_ext.embedded.profile_check import optimum_shapes
 from trtllm_ext.embedded.rules.program import ShapeProgram
-from trtllm_ext.embedded.running.sessions import LoadMode, SegmentSession, SharedWeight, open_session
-from trtllm_ext.embedded.running.threads import num_threads, shares_process_pool
+from trtllm_ext.embedded.running.segments import Segments
+from trtllm_ext.embedded.running.sessions import LoadMode, SegmentSession
+from trtllm_ext.embedded.running.threads import num_threads
+from trtllm_ext.embedded.running.value_types import types_of_values
 from trtllm_ext.embedded.tensor_types import ElementType, element_type_named
 from trtllm_ext.errors import EngineError
 
@@ -26,15 +30,29 @@ _MAX_REMEMBERED = 1024
 class LoadedPlan:
     """A plan with its sessions, shared by an engine and its contexts."""
 
-    def __init__(self, plan: Plan, sessions: Sequence[SegmentSession], program: ShapeProgram) -> None:
+    def __init__(
+        self, plan: Plan, segments: Segments, program: ShapeProgram, plugins: Sequence[PluginHandle] = ()
+    ) -> None:
         header = plan.header
         self.plan = plan
-        self.sessions = sessions
-        self.steps: tuple[OnnxStep, ...] = tuple(onnx_steps(header.steps))
+        self.segments = segments
+        self.steps: tuple[OnnxStep | PluginStep, ...] = tuple(single_steps(header.steps))
+        self.plugins = tuple(zip(header.plugins, plugins, strict=True))
         self.tensors: Mapping[str, TensorRecord] = {tensor.name: tensor for tensor in header.tensors}
         self.elements: Mapping[str, ElementType] = _elements(plan)
         self._program = program
         self._remembered: dict[Any, dict[str, Shape]] = {}
+
+    @property
+    def sessions(self) -> Sequence[SegmentSession]:
+        """The sessions of all segments. Raises EngineError if a refit has yet to bring weights."""
+        sessions = [session for session in self.segments.sessions if session is not None]
+        if len(sessions) < len(self.segments.sessions):
+            raise EngineError(
+                f"the engine was serialized without its weights; refit it with all {len(self.segments.missing)} that "
+                "Refitter.get_missing_weights() tells of, then run it."
+            )
+        return sessions
 
     def output_shapes(
         self,
@@ -63,11 +81,12 @@ class LoadedPlan:
         return found
 
 
-def load_plan(buffer: Any, mode: LoadMode) -> LoadedPlan:
+def load_plan(buffer: Any, mode: LoadMode, registry: IPluginRegistry) -> LoadedPlan:
     """Check a serialized engine and make it ready to run.
 
     buffer: anything with the buffer protocol. Read-only memory and mapped files are used where they are and must
     stay unchanged; other memory is copied.
+    registry: has the creators of the engine's plugins.
     Checksums of the weights are computed on all threads while ONNX Runtime prepares the models, and nothing is
     returned before both are done.
     Raises EngineError with the reason if the engine is damaged or cannot be run by this version.
@@ -75,18 +94,18 @@ def load_plan(buffer: Any, mode: LoadMode) -> LoadedPlan:
     view = _stable_view(buffer)
     plan = read_plan(view)
     program = _shape_program(plan)
-    elements = _elements(plan)
+    plugins = make_plugins(plan.header.plugins, registry)
     with ThreadPoolExecutor(1, "plan-check") as pool:
         check = pool.submit(plan.check_weights, num_threads())
         try:
-            sessions = [_open_segment(plan, index, mode) for index in range(len(plan.header.segments))]
+            segments = Segments(plan, mode, _elements(plan))
         finally:
             # Damage explains whatever else went wrong, so it is reported first.
             check.result()
-    for step in onnx_steps(plan.header.steps):
-        _check_signature(sessions[step.segment], step, elements)
     _drop_pages(buffer)
-    loaded = LoadedPlan(plan, sessions, program)
+    loaded = LoadedPlan(plan, segments, program, plugins)
+    if plugins and not segments.missing:
+        types_of_values(loaded.steps, loaded.sessions, loaded.elements)
     _check_shapes(loaded)
     return loaded
 
@@ -141,44 +160,6 @@ def _check_shapes(loaded: LoadedPlan) -> None:
 
 def _elements(plan: Plan) -> Mapping[str, ElementType]:
     return {tensor.name: element_type_named(tensor.dtype) for tensor in plan.header.tensors}
-
-
-def _open_segment(plan: Plan, index: int, mode: LoadMode) -> SegmentSession:
-    table = plan.header.segments[index].weights
-    there = external_initializers(plan.segment(index))
-    if {weight.name: Initializer(weight.onnx_type, weight.shape) for weight in table} != there:
-        raise EngineError(
-            f"segment {index} of the engine has other weights than its header says: names, types or shapes differ."
-        )
-    # Prepacked, an engine reads nothing from its plan any more: most weights are in memory of ONNX Runtime then, and
-    # the others are copied.
-    copied = lasting_initializers(plan.segment(index)) if mode == "prepack" else set()
-    weights = []
-    for weight in table:
-        data = plan.weight(weight.block)
-        if weight.name in copied:
-            data = data.copy()
-        weights.append(SharedWeight(weight.name, weight.onnx_type, weight.shape, data, weight.is_folded))
-    process_pool = shares_process_pool(len(plan.header.segments))
-    return open_session(bytes(plan.segment(index)), weights, mode, process_pool=process_pool)
-
-
-def _check_signature(segment: SegmentSession, step: OnnxStep, elements: Mapping[str, ElementType]) -> None:
-    for names, there in (
-        (step.inputs, segment.session.get_inputs()),
-        (step.outputs, segment.session.get_outputs()),
-    ):
-        types = {value.name: value.type for value in there}
-        if set(names) != set(types):
-            raise EngineError(
-                f"segment {step.segment} of the engine has other inputs or outputs than its step says."
-            )
-        for name in names:
-            if name in elements and types[name] != elements[name].onnx_name:
-                raise EngineError(
-                    f"{name!r} is {elements[name].name} in the engine's header, but {types[name]} in segment "
-                    f"{step.segment}."
-                )
 
 
 def _drop_pages(buffer: Any) -> None:

@@ -1,0 +1,115 @@
+"""The segments of a plan as sessions, over the weights of the plan or those that were exchanged for them."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from trtllm_ext.embedded.plan import STRIPPED, OnnxStep, Plan, SegmentWeight
+from trtllm_ext.embedded.plan.blocks import Bytes
+from trtllm_ext.embedded.plan.onnx_model import Initializer, external_initializers, lasting_initializers
+from trtllm_ext.embedded.plan.steps import onnx_steps
+from trtllm_ext.embedded.running.sessions import LoadMode, SegmentSession, SharedWeight, open_session
+from trtllm_ext.embedded.running.threads import shares_process_pool
+from trtllm_ext.embedded.tensor_types import ElementType
+from trtllm_ext.errors import EngineError
+
+# Weights by the number of their segment and their name there.
+Place = tuple[int, str]
+
+
+class Segments:
+    """Sessions, one a segment; None for one whose weights are not all there."""
+
+    def __init__(self, plan: Plan, mode: LoadMode, elements: Mapping[str, ElementType]) -> None:
+        """Open all segments. Raises EngineError if one is not as the header says, or ONNX Runtime refuses it."""
+        self._plan = plan
+        self._mode = mode
+        self._elements = elements
+        self._exchanged: dict[Place, Bytes] = {}
+        self.sessions = [self._open(index, {}) for index in range(len(plan.header.segments))]
+
+    @property
+    def are_exchanged(self) -> bool:
+        """Whether any weights are others than in the plan."""
+        return bool(self._exchanged)
+
+    @property
+    def missing(self) -> set[Place]:
+        """Weights that the plan does not have, and nobody has brought."""
+        return {
+            (index, weight.name)
+            for index, segment in enumerate(self._plan.header.segments)
+            for weight in segment.weights
+            if self._current(index, weight, self._exchanged) is None
+        }
+
+    def current(self, place: Place) -> Bytes | None:
+        """The bytes of weights as they are now, or None if they are missing."""
+        return self._current(place[0], self.record(place), self._exchanged)
+
+    def record(self, place: Place) -> SegmentWeight:
+        """What the header says of weights."""
+        return next(one for one in self._plan.header.segments[place[0]].weights if one.name == place[1])
+
+    def exchange(self, weights: Mapping[Place, Bytes]) -> None:
+        """Run with other weights from now on; a session that runs already goes on with the old ones.
+
+        weights: kept, not copied, so they must stay as they are.
+        Raises EngineError, with everything as it was, if ONNX Runtime refuses them.
+        """
+        exchanged = {**self._exchanged, **weights}
+        opened = {index: self._open(index, exchanged) for index in {segment for segment, _ in weights}}
+        self._exchanged = exchanged
+        for index, session in opened.items():
+            self.sessions[index] = session
+
+    def _current(self, index: int, weight: SegmentWeight, exchanged: Mapping[Place, Bytes]) -> Bytes | None:
+        found = exchanged.get((index, weight.name))
+        if found is not None or weight.block == STRIPPED:
+            return found
+        return self._plan.weight(weight.block)
+
+    def _open(self, index: int, exchanged: Mapping[Place, Bytes]) -> SegmentSession | None:
+        plan = self._plan
+        table, model = plan.header.segments[index].weights, plan.segment(index)
+        there = external_initializers(model)
+        if {weight.name: Initializer(weight.onnx_type, weight.shape) for weight in table} != there:
+            raise EngineError(
+                f"segment {index} of the engine has other weights than its header says: names, types or shapes "
+                "differ."
+            )
+        # Prepacked, an engine reads nothing from its plan any more: most weights are in memory of ONNX Runtime then,
+        # and the others are copied.
+        copied = lasting_initializers(model) if self._mode == "prepack" else set()
+        weights = []
+        for weight in table:
+            data = self._current(index, weight, exchanged)
+            if data is None:
+                return None
+            if weight.name in copied:
+                data = np.array(data)
+            weights.append(SharedWeight(weight.name, weight.onnx_type, weight.shape, data, weight.is_folded))
+        process_pool = shares_process_pool(len(plan.header.segments))
+        session = open_session(bytes(model), weights, self._mode, process_pool=process_pool)
+        for step in onnx_steps(plan.header.steps):
+            if step.segment == index:
+                _check_signature(session, step, self._elements)
+        return session
+
+
+def _check_signature(segment: SegmentSession, step: OnnxStep, elements: Mapping[str, ElementType]) -> None:
+    for names, there in (
+        (step.inputs, segment.session.get_inputs()),
+        (step.outputs, segment.session.get_outputs()),
+    ):
+        types = {value.name: value.type for value in there}
+        if set(names) != set(types):
+            raise EngineError(
+                f"segment {step.segment} of the engine has other inputs or outputs than its step says."
+            )
+        for name in names:
+            if name in elements and types[name] != elements[name].onnx_name:
+                raise EngineError(
+                    f"{name!r} is {elements[name].name} in the engine's header, but {types[name]} in segment "
+                    f"{step.segment}."
+                )
