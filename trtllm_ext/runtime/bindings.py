@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from trtllm_ext.errors import EngineError, InputError
+from trtllm_ext.runtime.late_outputs import LateOutput
 from trtllm_ext.runtime.memory import Memory
 from trtllm_ext.runtime.tensors import Port, Shape, within
 
@@ -28,12 +29,15 @@ class Bindings:
         self._has_shape_inputs = any(port.is_shape for port in self._input_ports)
         self._profile = 0
         self._has_moved = False
+        # Outputs whose shape only a run shows.
+        self._late: dict[str, LateOutput] = {}
 
     def bind(
         self, inputs: Mapping[str, Any], outputs: Mapping[str, Any] | None, stream: int, check: bool
     ) -> dict[str, Any]:
         """Make the context ready to run on these values; returns all outputs by name, new ones among them.
 
+        Those that only the run can make are LateOutputs; `take_late` turns them into values.
         Raises InputError for what does not fit; call `forget` then.
         """
         changed = self._take_inputs(inputs, check)
@@ -41,6 +45,11 @@ class Bindings:
             self.set_shapes(changed, stream)
             self.read_output_shapes()
         return self._take_outputs(inputs, outputs, check)
+
+    def take_late(self, results: dict[str, Any]) -> None:
+        """After a run: the outputs whose shape it has shown."""
+        for name, late in self._late.items():
+            results[name] = late.take()
 
     def forget(self) -> None:
         """After a failure nothing is known of what the context was told."""
@@ -107,9 +116,17 @@ class Bindings:
         for port in self._output_ports:
             value = outputs.get(port.name) if outputs else None
             shape = port.last_shape or ()
+            if port.name in self._late:
+                if value is not None:
+                    raise InputError(
+                        f"output {port.name!r} has a shape that depends on data, {shape}, so it cannot be given; leave "
+                        "it out, and it will be made."
+                    )
+                results[port.name] = late = self._late[port.name]
+                late.like = self._beside(inputs)
+                continue
             if value is None:
-                first = self._input_ports[0].name if self._input_ports else None
-                value = self.memory.new(port, shape, inputs[first] if first else None)
+                value = self.memory.new(port, shape, self._beside(inputs))
             else:
                 last = port.last
                 if (
@@ -134,6 +151,10 @@ class Bindings:
             self._check_overlap()
             self._has_moved = False
         return results
+
+    def _beside(self, inputs: Mapping[str, Any]) -> Any:
+        """The value beside which outputs are made: the first input."""
+        return inputs[self._input_ports[0].name] if self._input_ports else None
 
     def _bind(self, port: Port, address: int, value: Any) -> None:
         if address != port.address:
@@ -230,12 +251,17 @@ class Bindings:
         for port in self._output_ports:
             shape = tuple(self.context.get_tensor_shape(port.name))
             if any(dim < 0 for dim in shape):
-                raise InputError(
-                    f"the engine has no shape for output {port.name!r} with {self._given()}{self.said(mark)}."
-                )
+                self._expect_late(port)
             if shape != port.last_shape:
                 port.last = None
             port.last_shape = shape
+
+    def _expect_late(self, port: Port) -> None:
+        """Let an output have its memory when the run asks for it."""
+        if port.name not in self._late:
+            self._late[port.name] = LateOutput(port, self.memory)
+            if not self.context.set_output_allocator(port.name, self._late[port.name].allocator):
+                raise EngineError(f"the engine takes no output allocator for output {port.name!r}.")
 
     def _given(self) -> str:
         return ", ".join(f"{port.name} {port.last_shape}" for port in self._input_ports)

@@ -165,6 +165,7 @@ class Session:
     def infer_shapes(self, inputs: Sequence[TensorInfo]) -> list[TensorInfo]:
         """Tell the engine the shapes of all inputs; returns the outputs with the shapes they will have.
 
+        A length that depends on data is -1.
         Raises InputError (a ValueError) for an unknown name, another type, or a shape outside the profiles.
         """
         self._open_context()
@@ -212,7 +213,7 @@ class Session:
 
         inputs: for each input a C-contiguous numpy array or torch tensor of the engine's type; used in place.
         outputs: arrays or tensors to write into, of exact shape; those not given are made, as torch tensors when
-        the first input is one. A given one is returned as it is.
+        the first input is one. A given one is returned as it is. One whose shape depends on data is always made.
         stream: handle of the CUDA stream for TensorRT; the embedded engine is done when this returns.
         check: False skips the checks of type and memory layout for callers that have done them.
         Raises InputError before anything runs, EngineError when the run itself fails.
@@ -235,6 +236,7 @@ class Session:
                 )
             if not self._memory.reads_in_place:
                 self._memory.finish(results, stream)
+            bindings.take_late(results)
             return results
 
     def _open_context(self) -> Any:
