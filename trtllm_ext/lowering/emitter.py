@@ -9,6 +9,7 @@ import onnx
 from onnx import helper
 
 from trtllm_ext.lowering.element_types import (
+    DOUBLE,
     FLOAT,
     FP8,
     INT64,
@@ -247,8 +248,8 @@ class Emitter:
         # Only where the result is the same everywhere: out of range conversions to integers are left to the run.
         small = value.data is not None and value.data.nbytes <= WIDEN_BYTES
         kind = numpy_type_of(onnx_type)
-        if onnx_type == FP8:
-            return False  # numpy's conversion has no saturation
+        if onnx_type in (FP8, DOUBLE):
+            return False  # numpy's conversion to FP8 has no saturation, and plans have no weights of float64
         return small and (kind.kind not in "iu" or numpy_type_of(value.onnx_type).kind in "iub")
 
     # Constants
