@@ -49,9 +49,19 @@ def resize(layer: Layer) -> Value:
     value = layer.raw(0) if mode == "NEAREST" else layer.operand(0)
     interpolate = {"NEAREST": _nearest, "LINEAR": _linear, "CUBIC": _cubic}[mode]
     for axis in range(max(value.ndim - _INNERMOST[mode], 0), value.ndim):
-        if layer.output_shape[axis] < 0 or value.shape[axis] != layer.output_shape[axis]:
+        if not _is_kept(layer, value, axis):
             value = interpolate(layer, value, axis)
     return value
+
+
+def _is_kept(layer: Layer, value: Value, axis: int) -> bool:
+    """Whether a dimension keeps its length, and with it its elements."""
+    if layer.output_shape[axis] >= 0:
+        return value.shape[axis] == layer.output_shape[axis]
+    if layer.has(1):
+        length, wanted = layer.raw(0).lengths[axis], layer.raw(1).elements
+        return wanted is not None and wanted[axis] is not None and wanted[axis] == length
+    return bool(layer.api.scales[axis] == 1)
 
 
 def _places(layer: Layer, value: Value, axis: int) -> _Places:

@@ -8,6 +8,7 @@ lowering that a length computed from one tensor is the length of another.
 from collections.abc import Callable
 from math import prod
 
+from trtllm_ext.lowering.einsum import terms_of
 from trtllm_ext.lowering.layer import Layer
 from trtllm_ext.lowering.reduction import axes_of_mask
 from trtllm_ext.lowering.unit_axes import axes_of
@@ -196,12 +197,9 @@ def _resize(layer: Layer) -> Lengths:
 
 
 def _einsum(layer: Layer) -> Lengths:
-    text = str(layer.api.equation).replace(" ", "")
-    left, arrow, output = text.partition("->")
-    if not arrow:
-        output = "".join(sorted(letter for letter in set(left) - {","} if left.count(letter) == 1))
-    found: dict[str, list[Element]] = {letter: [] for letter in left}
-    for index, term in enumerate(left.split(",")):
+    terms, output = terms_of(str(layer.api.equation))
+    found: dict[str, list[Element]] = {letter: [] for term in terms for letter in term}
+    for index, term in enumerate(terms):
         for letter, length in zip(term, layer.raw(index).lengths, strict=True):
             found[letter].append(length)
     return tuple(_broadcast_length(tuple(found[letter])) for letter in output)

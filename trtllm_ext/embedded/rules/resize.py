@@ -83,8 +83,8 @@ def _scaled(length: int, scale: float, axis: int) -> int:
     """The length times the scale, in float32 as in a run, rounded down."""
     if not math.isfinite(scale) or scale <= 0:
         raise RuleError(f"scale {scale} of dimension {axis} must be a positive number")
-    if length < 0:
-        return -1
+    if length < 0 or scale == 1:
+        return length
     with np.errstate(over="ignore"):
         product = float(np.float32(length) * np.float32(scale))
     if product >= 2**63:

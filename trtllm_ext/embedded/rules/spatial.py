@@ -111,7 +111,8 @@ def _check_something_pooled(length: int, count: int, window: Window, axis: int) 
     if window.pre >= window.span or (length >= 0 and last >= length):
         raise RuleError(
             f"in dimension {axis} a window of {window.span} would see padding only: the input is {length} long, "
-            f"stride {window.stride}, padding {window.pre} and {window.post}. Make the padding smaller than the window."
+            f"stride {window.stride}, padding {window.pre} and {window.post}. Make padding and stride "
+            "smaller than the window, or round down."
         )
 
 
