@@ -14,6 +14,17 @@ from pathlib import Path
 import numpy as np
 
 import trtllm_ext as tx
+from trtllm_ext.checkpoint import ModelConfig
+from trtllm_ext.checkpoint.contract import (
+    CONTRACT_VERSION,
+    AttentionContract,
+    Contract,
+    EmbeddingContract,
+    FeedForwardContract,
+    NormContract,
+    PoolingContract,
+    ResidualContract,
+)
 from trtllm_ext.layers import FeedForward, LayerNorm, Residual
 from trtllm_ext.models import sublayer_stack_config, write_random_checkpoint
 
@@ -65,8 +76,55 @@ def stack(**form: object) -> Callable[[str], Outputs]:
     return run
 
 
+def encoder(dtype: str) -> Outputs:
+    """A small Encoder with mean pooling over padded sentences: integers, masks, gathers, softmax."""
+    norm = NormContract(kind="layer_norm", eps=1e-12, bias=True)
+    residual = ResidualContract(placement="post", norm=norm, post_norm=None, scale=1.0)
+    config = ModelConfig(
+        architecture="Encoder",
+        dtype=dtype,
+        hidden_size=HIDDEN,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=FFN,
+        vocab_size=100,
+        max_position_embeddings=32,
+        type_vocab_size=2,
+        contract=Contract(
+            version=CONTRACT_VERSION,
+            embedding=EmbeddingContract(position="learned_absolute", token_type=True, norm=norm),
+            attention=AttentionContract(
+                qkv_bias=True,
+                dense_bias=True,
+                scale="inverse_sqrt_head_size",
+                mask="padding",
+                residual=residual,
+            ),
+            feed_forward=FeedForwardContract(
+                gated=False, activation="gelu_erf", bias=True, residual=residual
+            ),
+            final_norm=None,
+            pooling=PoolingContract(kind="mean", normalize=True, max_seq_length=None),
+        ),
+    )
+    rng = np.random.default_rng(2)
+    mask = np.array([[1] * 9, [1] * 4 + [0] * 5], np.int32)
+    inputs = {
+        "input_ids": rng.integers(0, 100, mask.shape, np.int32),
+        "attention_mask": mask,
+        "token_type_ids": rng.integers(0, 2, mask.shape, np.int32),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint, engines = Path(folder, "checkpoint"), Path(folder, "engine")
+        write_random_checkpoint(checkpoint, config)
+        tx.build_engine_dir(checkpoint, engines, tx.BuildConfig(max_batch_size=4, max_input_len=16))
+        with tx.Session.from_engine_dir(engines) as session:
+            return dict(session.run(inputs))
+
+
 NETWORKS: dict[str, Callable[[str], Outputs]] = {
     "feed_forward": feed_forward,
+    "encoder": encoder,
     "relu_pre": stack(),
     "gelu_erf_post": stack(hidden_act="gelu_erf", placement="post"),
     "gelu_tanh_sandwich": stack(hidden_act="gelu_tanh", placement="sandwich"),

@@ -7,6 +7,8 @@ One JSON line a network goes to FILE: its name, what came of it, and a sentence.
 """
 
 import json
+import os
+import random
 import subprocess
 import sys
 import time
@@ -27,10 +29,9 @@ from trtllm_ext.runtime.cuda import DeviceCopies
 MEANING = 2e-2
 
 
-def try_case(case: zoo.Case, trt: Any, memory: DeviceCopies) -> tuple[str, str]:
+def try_case(case: zoo.Case, trt: Any, builder: Any, logger: Any, memory: DeviceCopies) -> tuple[str, str]:
     """What came of it ("same", "close", "differs", "refused ...", "lacks a name"), and a sentence."""
-    logger = recording_logger(trt)
-    builder = trt.Builder(logger)
+    logger.messages.clear()
     feeds = case.feeds()
     try:
         network = _defined(case, trt, builder)
@@ -43,7 +44,9 @@ def try_case(case: zoo.Case, trt: Any, memory: DeviceCopies) -> tuple[str, str]:
     strong = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     if strong is None or not network.get_flag(strong):
         config.set_flag(trt.BuilderFlag.FP16)
+    # What counts is the meaning: no libraries to load, no tactics to time.
     config.builder_optimization_level = 0
+    config.set_tactic_sources(0)
     zoo.add_profile(builder, network, config, case, feeds)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
@@ -127,6 +130,8 @@ def work(numbers: list[int], path: Path, until: float) -> None:
     import tensorrt as trt
 
     memory = DeviceCopies()
+    logger = recording_logger(trt)
+    builder = trt.Builder(logger)
     with path.open("a", encoding="utf-8") as out:
         for number in numbers:
             if time.monotonic() > until:
@@ -135,7 +140,7 @@ def work(numbers: list[int], path: Path, until: float) -> None:
             out.write(json.dumps({"begins": number, "name": case.name}) + "\n")
             out.flush()
             try:
-                came, why = try_case(case, trt, memory)
+                came, why = try_case(case, trt, builder, logger, memory)
             except Exception as error:  # a table of everything that happens
                 came, why = "raised", f"{type(error).__name__}: {error}"
             out.write(json.dumps({"name": case.name, "came": came, "why": why[:600]}) + "\n")
@@ -149,7 +154,9 @@ def shepherd(numbers: list[int], path: Path, until: float) -> list[dict[str, str
         path.unlink(missing_ok=True)
         left = until - time.monotonic()
         command = [sys.executable, __file__, "--work", json.dumps(numbers), str(path), str(left)]
-        subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        environment = {**os.environ, "CUDA_MODULE_LOADING": "LAZY"}
+        quiet = subprocess.DEVNULL
+        subprocess.run(command, env=environment, check=False, stdout=quiet, stderr=quiet)
         found = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
         ended = [line for line in found if "came" in line]
         begun = [line["begins"] for line in found if "begins" in line]
@@ -164,10 +171,10 @@ def shepherd(numbers: list[int], path: Path, until: float) -> list[dict[str, str
 
 def main(path: Path, seconds: float, processes: int) -> None:
     until = time.monotonic() + seconds
-    shares = [
-        (list(range(start, len(zoo.CASES), processes)), path.with_suffix(f".{start}"), until)
-        for start in range(processes)
-    ]
+    # In any order, so that a run that is cut short has seen something of every family.
+    order = list(range(len(zoo.CASES)))
+    random.Random(0).shuffle(order)
+    shares = [(order[start::processes], path.with_suffix(f".{start}"), until) for start in range(processes)]
     with ThreadPool(processes) as pool:
         lines = [line for share in pool.starmap(shepherd, shares) for line in share]
     for _, part, _ in shares:
