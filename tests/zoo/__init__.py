@@ -11,18 +11,34 @@ from typing import Any
 from zoo import (
     composed,
     control,
+    equations,
     moving,
     pointwise,
     quantization,
     reducing,
+    resizing,
     sampling,
     selection,
+    spatial,
     weakly_typed,
 )
 from zoo.case import NUMPY, Case, DefinitionError, Feed
 from zoo.profile import add_profile, shape_ranges, value_ranges
 
-_FAMILIES = (pointwise, quantization, reducing, moving, sampling, selection, composed, control, weakly_typed)
+_FAMILIES = (
+    pointwise,
+    quantization,
+    reducing,
+    moving,
+    sampling,
+    selection,
+    spatial,
+    resizing,
+    equations,
+    composed,
+    control,
+    weakly_typed,
+)
 CASES: tuple[Case, ...] = tuple(case for family in _FAMILIES for case in family.cases())
 
 
