@@ -21,7 +21,17 @@ OURS = {
     "Runtime.load_mode": "chooses between speed and memory; TensorRT has no such choice",
 }
 # Declared by the bindings with C++ parameters; what they call on a subclass takes those given here.
-CALLED_OTHERWISE = {"IStreamWriter.write": ["self", "data"]}
+CALLED_OTHERWISE = {
+    "IStreamWriter.write": ["self", "data"],
+    # `in` cannot be the name of a parameter.
+    **{
+        f"{name}.{method}": ["self", "in_", "out"]
+        for name in ("IPluginV3OneBuild", "IPluginV3OneBuildV2")
+        for method in ("configure_plugin", "get_workspace_size")
+    },
+    "IPluginV3OneRuntime.on_shape_change": ["self", "in_", "out"],
+    "IPluginV3OneBuildV2.get_aliased_input": ["self", "output_index"],
+}
 PROTOCOL = {
     "__len__",
     "__getitem__",

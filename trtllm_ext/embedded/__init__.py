@@ -103,6 +103,7 @@ from trtllm_ext.embedded.layers import (
     IOneHotLayer,
     IPaddingLayer,
     IParametricReLULayer,
+    IPluginV3Layer,
     IPoolingLayer,
     IQuantizeLayer,
     IRecurrenceLayer,
@@ -125,6 +126,39 @@ from trtllm_ext.embedded.layers import (
 from trtllm_ext.embedded.logger import ILogger, Logger
 from trtllm_ext.embedded.loops import ILoop
 from trtllm_ext.embedded.network import INetworkDefinition
+from trtllm_ext.embedded.plugins.descriptions import (
+    DynamicPluginTensorDesc,
+    PluginTensorDesc,
+)
+from trtllm_ext.embedded.plugins.expressions import (
+    DimsExprs,
+    IDimensionExpr,
+    IExprBuilder,
+)
+from trtllm_ext.embedded.plugins.fields import (
+    PluginField,
+    PluginFieldCollection,
+    PluginFieldCollection_,
+)
+from trtllm_ext.embedded.plugins.interfaces import (
+    IPluginCapability,
+    IPluginCreator,
+    IPluginCreatorInterface,
+    IPluginCreatorV3One,
+    IPluginResource,
+    IPluginResourceContext,
+    IPluginV3,
+    IPluginV3OneBuild,
+    IPluginV3OneBuildV2,
+    IPluginV3OneCore,
+    IPluginV3OneRuntime,
+)
+from trtllm_ext.embedded.plugins.registry import (
+    IPluginRegistry,
+    get_builder_plugin_registry,
+    get_plugin_registry,
+    init_libnvinfer_plugins,
+)
 from trtllm_ext.embedded.profile import IOptimizationProfile
 from trtllm_ext.embedded.running.context import IExecutionContext
 from trtllm_ext.embedded.running.engine import ICudaEngine
@@ -209,7 +243,9 @@ __all__ = [
     "Dims2",
     "Dims3",
     "Dims4",
+    "DimsExprs",
     "DimsHW",
+    "DynamicPluginTensorDesc",
     "ElementWiseOperation",
     "EngineCapability",
     "EngineInspector",
@@ -233,10 +269,12 @@ __all__ = [
     "IDebugListener",
     "IDeconvolutionLayer",
     "IDequantizeLayer",
+    "IDimensionExpr",
     "IEinsumLayer",
     "IElementWiseLayer",
     "IErrorRecorder",
     "IExecutionContext",
+    "IExprBuilder",
     "IFillLayer",
     "IGatherLayer",
     "IHostMemory",
@@ -260,6 +298,19 @@ __all__ = [
     "IOutputAllocator",
     "IPaddingLayer",
     "IParametricReLULayer",
+    "IPluginCapability",
+    "IPluginCreator",
+    "IPluginCreatorInterface",
+    "IPluginCreatorV3One",
+    "IPluginRegistry",
+    "IPluginResource",
+    "IPluginResourceContext",
+    "IPluginV3",
+    "IPluginV3Layer",
+    "IPluginV3OneBuild",
+    "IPluginV3OneBuildV2",
+    "IPluginV3OneCore",
+    "IPluginV3OneRuntime",
     "IPoolingLayer",
     "IProfiler",
     "IProgressMonitor",
@@ -304,7 +355,11 @@ __all__ = [
     "PluginArgType",
     "PluginCapabilityType",
     "PluginCreatorVersion",
+    "PluginField",
+    "PluginFieldCollection",
+    "PluginFieldCollection_",
     "PluginFieldType",
+    "PluginTensorDesc",
     "PoolingType",
     "PreviewFeature",
     "Profiler",
@@ -345,6 +400,9 @@ __all__ = [
     "float32",
     "fp4",
     "fp8",
+    "get_builder_plugin_registry",
+    "get_plugin_registry",
+    "init_libnvinfer_plugins",
     "int4",
     "int8",
     "int32",

@@ -1,15 +1,18 @@
 """The builder: where networks come from, and where they become serialized engines."""
 
+from collections.abc import Callable
 from typing import Any
 
-from trtllm_ext.embedded.assembly import Parts, assemble
+from trtllm_ext.embedded.assembly import ASSEMBLY_STEPS, Parts, assemble
 from trtllm_ext.embedded.config import IBuilderConfig
 from trtllm_ext.embedded.enums import BuilderFlag
 from trtllm_ext.embedded.host_memory import IHostMemory, host_memory_of, temporary_file
 from trtllm_ext.embedded.logger import ILogger
 from trtllm_ext.embedded.network import INetworkDefinition
 from trtllm_ext.embedded.plan import write_plan
+from trtllm_ext.embedded.plugins.registry import IPluginRegistry, get_plugin_registry
 from trtllm_ext.embedded.profile import IOptimizationProfile
+from trtllm_ext.embedded.progress import Progress
 from trtllm_ext.embedded.running.engine import ICudaEngine
 from trtllm_ext.embedded.running.output_allocator import IStreamWriter
 from trtllm_ext.embedded.running.runtime import Runtime
@@ -36,11 +39,12 @@ class Builder(Recorded, Lifetime):
     A build that fails logs why, naming the layer or tensor, and returns None (False for a stream).
     """
 
-    __slots__ = ("__weakref__", "_error_recorder", "_logger", "max_threads")
+    __slots__ = ("__weakref__", "_error_recorder", "_logger", "_plugin_registry", "max_threads")
     gpu_allocator = Unsupported()
 
     def __init__(self, logger: ILogger) -> None:
         self._report_to(logger)
+        self._plugin_registry = IPluginRegistry._make(get_plugin_registry())
         self.max_threads = 1
 
     @property
@@ -73,6 +77,10 @@ class Builder(Recorded, Lifetime):
         """Always 0."""
         return 0
 
+    def get_plugin_registry(self) -> IPluginRegistry:
+        """The registry of this builder, below that of the process."""
+        return self._plugin_registry
+
     def create_network(self, flags: int = 0) -> INetworkDefinition:
         """An empty network; `flags` are bits of NetworkDefinitionCreationFlag."""
         network = INetworkDefinition(self._logger, flags)
@@ -93,7 +101,7 @@ class Builder(Recorded, Lifetime):
 
     def is_network_supported(self, network: INetworkDefinition, config: IBuilderConfig) -> bool:
         """Whether the network can be built; the log says why not."""
-        return self._assemble("is_network_supported", network, config) is not None
+        return self._build("is_network_supported", network, config, None)
 
     def build_serialized_network(
         self, network: INetworkDefinition, config: IBuilderConfig, kernel_text: Any = None
@@ -102,26 +110,20 @@ class Builder(Recorded, Lifetime):
 
         The memory is that of a nameless temporary file: weights are never all in memory at once.
         """
-        method = "build_serialized_network"
-        parts = self._assemble(method, network, config)
-        if parts is None:
-            return None
-        try:
+        written: list[IHostMemory] = []
+
+        def write(parts: Parts) -> None:
             with temporary_file() as file:
                 write_plan(file.write, parts.header, parts.segments, parts.weights)
-                return host_memory_of(file)
-        except (OSError, BuildError, UnicodeEncodeError) as error:
-            self._error(method, f"the engine cannot be written to a temporary file: {error}")
-            return None
+                written.append(host_memory_of(file))
+
+        self._build("build_serialized_network", network, config, write)
+        return written[0] if written else None
 
     def build_serialized_network_to_stream(
         self, network: INetworkDefinition, config: IBuilderConfig, writer: IStreamWriter
     ) -> bool:
         """Build an engine and hand it to `writer` piece by piece; returns whether all of it was taken."""
-        method = "build_serialized_network_to_stream"
-        parts = self._assemble(method, network, config)
-        if parts is None:
-            return False
 
         def sink(data: memoryview) -> None:
             try:
@@ -131,12 +133,10 @@ class Builder(Recorded, Lifetime):
             if taken != len(data):
                 raise OSError(f"the stream writer took {taken} of {len(data)} bytes")
 
-        try:
+        def write(parts: Parts) -> None:
             write_plan(sink, parts.header, parts.segments, parts.weights)
-        except (OSError, BuildError, UnicodeEncodeError) as error:
-            self._error(method, f"the engine cannot be written: {error}")
-            return False
-        return True
+
+        return self._build("build_serialized_network_to_stream", network, config, write)
 
     def build_engine_with_config(
         self, network: INetworkDefinition, config: IBuilderConfig
@@ -145,19 +145,44 @@ class Builder(Recorded, Lifetime):
         serialized = self.build_serialized_network(network, config)
         return None if serialized is None else Runtime(self._logger).deserialize_cuda_engine(serialized)
 
-    def _assemble(self, method: str, network: INetworkDefinition, config: IBuilderConfig) -> Parts | None:
+    def _build(
+        self,
+        method: str,
+        network: INetworkDefinition,
+        config: IBuilderConfig,
+        write: Callable[[Parts], None] | None,
+    ) -> bool:
+        """Build an engine and write it; without `write` only see whether it can be built. The log says why not."""
+        progress = Progress(config.progress_monitor)
         try:
             self._check_flags(network, config)
-            return assemble(network, config)
+            with progress.phase("Building engine", ASSEMBLY_STEPS + (write is not None)):
+                parts = assemble(network, config, progress)
+                if write is not None:
+                    self._write(write, parts)
+                    progress.step()
         except TrtllmExtError as error:
             for line in str(error).splitlines():
                 self._error(method, line)
+            return False
         except MemoryError:
             self._error(method, "there is not enough memory to build the network.")
+            return False
         except (TypeError, ValueError, OverflowError, OSError) as error:
             # A number or a text that no plan, no model or no array can hold.
             self._error(method, f"the network has a value that cannot be built: {brief(error)}")
-        return None
+            return False
+        cache = config.get_timing_cache()
+        if cache is not None and not config.get_flag(BuilderFlag.DISABLE_TIMING_CACHE):
+            for digest, milliseconds in parts.timings.items():
+                cache._record(digest, milliseconds)
+        return True
+
+    def _write(self, write: Callable[[Parts], None], parts: Parts) -> None:
+        try:
+            write(parts)
+        except (OSError, BuildError, UnicodeEncodeError) as error:
+            raise BuildError(f"the engine cannot be written: {error}") from error
 
     def _check_flags(self, network: INetworkDefinition, config: IBuilderConfig) -> None:
         if network._graph.strongly_typed:

@@ -47,11 +47,12 @@ class PluginAdders(AdderBase):
             num_outputs=asked.num_outputs,
         )
 
-    def add_plugin(self, tuple: Sequence[Any], aot: bool | None = None) -> IPluginV3Layer | None:
-        """As `add_plugin_v3(*tuple)`. Functions of `tensorrt.plugin` are not supported, and refused."""
-        if not isinstance(tuple, Sequence) or len(tuple) != 3:
+    def add_plugin(self, *args: Any, **kwargs: Any) -> IPluginV3Layer | None:
+        """As `add_plugin_v3()` with its arguments as one tuple; functions of `tensorrt.plugin` are refused."""
+        given = args[0] if args else kwargs.get("tuple")
+        if not isinstance(given, Sequence) or len(given) != 3:
             return self._refuse(
                 "add_plugin takes (inputs, shape_inputs, plugin); functions of tensorrt.plugin are not supported "
                 "by the embedded engine: write an IPluginV3."
             )
-        return self.add_plugin_v3(*tuple)
+        return self.add_plugin_v3(*given)

@@ -73,7 +73,7 @@ class PluginHandle:
 
     def text(self, part: Any, attribute: str) -> str:
         """An attribute that is text."""
-        value = guarded(lambda: getattr(part, attribute, None), f"{self.label}: {attribute}")
+        value = guarded(lambda: getattr(part, attribute), f"{self.label}: {attribute}")
         if not isinstance(value, str):
             raise PluginError(
                 f"{self.label}: {attribute} is not initialized: it is {value!r:.80}, where a str belongs"

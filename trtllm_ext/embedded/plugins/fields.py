@@ -99,23 +99,56 @@ class PluginField:
         return f"<PluginField {self.name!r}: {self.size} {self.type.name}>"
 
 
-class PluginFieldCollection(list[PluginField]):
+class PluginFieldCollection:
     """A list of fields."""
 
     def __init__(self, fields: Iterable[PluginField] = ()) -> None:
-        super().__init__(_checked(field) for field in fields)
+        self._fields = [_checked(field) for field in fields]
 
     def append(self, x: PluginField) -> None:
         """Add a field at the end."""
-        super().append(_checked(x))
+        self._fields.append(_checked(x))
+
+    def clear(self) -> None:
+        """Remove all fields."""
+        self._fields.clear()
 
     def extend(self, L: Iterable[PluginField]) -> None:
         """Add fields at the end."""
-        super().extend(_checked(field) for field in L)
+        self._fields.extend([_checked(field) for field in L])
 
-    def insert(self, i: Any, x: PluginField) -> None:
+    def insert(self, i: int, x: PluginField) -> None:
         """Add a field before number `i`."""
-        super().insert(i, _checked(x))
+        self._fields.insert(i, _checked(x))
+
+    def pop(self, i: int = -1) -> PluginField:
+        """Remove and return field `i`, by default the last."""
+        return self._fields.pop(i)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def __bool__(self) -> bool:
+        return bool(self._fields)
+
+    def __iter__(self) -> Iterator[PluginField]:
+        return iter(self._fields)
+
+    @overload
+    def __getitem__(self, s: int) -> PluginField: ...
+    @overload
+    def __getitem__(self, s: slice) -> PluginFieldCollection: ...
+    def __getitem__(self, s: int | slice) -> PluginField | PluginFieldCollection:
+        return PluginFieldCollection(self._fields[s]) if isinstance(s, slice) else self._fields[s]
+
+    def __setitem__(self, i: int | slice, x: PluginField | Iterable[PluginField]) -> None:
+        if isinstance(i, slice):
+            self._fields[i] = PluginFieldCollection(x)._fields  # type: ignore[arg-type]  # checked one by one
+        else:
+            self._fields[i] = _checked(x)
+
+    def __delitem__(self, i: int | slice) -> None:
+        del self._fields[i]
 
 
 class PluginFieldCollection_:  # noqa: N801
@@ -141,7 +174,7 @@ class PluginFieldCollection_:  # noqa: N801
             raise IndexError(f"Out of bounds: index {index} of {len(self)} fields") from None
 
 
-def _checked(field: PluginField) -> PluginField:
+def _checked(field: Any) -> PluginField:
     if not isinstance(field, PluginField):
         raise TypeError(f"a collection holds PluginFields, not {field!r}")
     return field

@@ -12,6 +12,46 @@ from trtllm_ext.embedded.plugins.fields import PluginFieldCollection, PluginFiel
 from trtllm_ext.embedded.surface.interfaces import Interface, IVersionedInterface
 
 
+class _Required:
+    """An attribute that a plugin or creator must set before it is used."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is None:
+            return self
+        try:
+            return vars(instance)[self._name]
+        except KeyError:
+            return self._unset(instance)
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        vars(instance)[self._name] = value
+
+    def _unset(self, instance: Any) -> Any:
+        raise AttributeError(f"{type(instance).__name__}.{self._name} is not initialized; set it")
+
+
+class _Optional(_Required):
+    """An attribute that has a value until it is set."""
+
+    def __init__(self, default: Any) -> None:
+        self._default = default
+
+    def _unset(self, instance: Any) -> Any:
+        return self._default
+
+
+class _Part(Interface):
+    """What all parts of a plugin share."""
+
+    def __init__(self, arg0: Any = None) -> None:
+        """Nothing to set up; subclasses call it as TensorRT demands. arg0: another part, whose attributes are taken."""
+        if arg0 is not None:
+            vars(self).update(vars(arg0))
+
+
 class IPluginResource(Interface, IVersionedInterface):
     """Something that plugins share through the registry, under a key."""
 
@@ -47,24 +87,24 @@ class IPluginCapability(IVersionedInterface):
     """One part of a plugin."""
 
 
-class IPluginV3OneCore(Interface, IPluginCapability):
+class IPluginV3OneCore(_Part, IPluginCapability):
     """What a plugin calls itself; `plugin_name`, `plugin_version` and `plugin_namespace` must be set."""
 
     _info = ("PLUGIN_V3ONE_CORE", 1, 0)
-    plugin_name: str
-    plugin_version: str
-    plugin_namespace: str
+    plugin_name = _Required()
+    plugin_version = _Required()
+    plugin_namespace = _Required()
 
 
-class IPluginV3OneBuild(Interface, IPluginCapability):
+class IPluginV3OneBuild(_Part, IPluginCapability):
     """What an engine is built with; `num_outputs` must be set."""
 
     _info = ("PLUGIN_V3ONE_BUILD", 1, 0)
     DEFAULT_FORMAT_COMBINATION_LIMIT = 100
-    num_outputs: int
-    format_combination_limit: int = DEFAULT_FORMAT_COMBINATION_LIMIT
-    metadata_string: str | None = None
-    timing_cache_id: str | None = None
+    num_outputs = _Required()
+    format_combination_limit = _Optional(DEFAULT_FORMAT_COMBINATION_LIMIT)
+    metadata_string = _Optional(None)
+    timing_cache_id = _Optional(None)
 
     def get_output_data_types(self, input_types: list[DataType]) -> Sequence[DataType]:
         """The types of the outputs."""
@@ -109,7 +149,7 @@ class IPluginV3OneBuildV2(IPluginV3OneBuild):
         return -1
 
 
-class IPluginV3OneRuntime(Interface, IPluginCapability):
+class IPluginV3OneRuntime(_Part, IPluginCapability):
     """What an engine is run with."""
 
     _info = ("PLUGIN_V3ONE_RUNTIME", 1, 0)
@@ -146,7 +186,7 @@ class IPluginV3OneRuntime(Interface, IPluginCapability):
         self._missing("get_fields_to_serialize")
 
 
-class IPluginV3(Interface, IVersionedInterface):
+class IPluginV3(_Part, IVersionedInterface):
     """A plugin: gives out its parts, and clones itself."""
 
     _info = ("PLUGIN_V3", 1, 0)
@@ -167,14 +207,32 @@ class IPluginCreatorInterface(IVersionedInterface):
     """Something that makes plugins."""
 
 
+class IPluginCreator(Interface, IPluginCreatorInterface):
+    """Makes plugins of the second interface; a registry keeps it, and no engine of the embedded kind uses it."""
+
+    _info = ("PLUGIN CREATOR_V1", 1, 0)
+    name = _Required()
+    plugin_version = _Required()
+    plugin_namespace = _Required()
+    field_names = _Required()
+
+    def create_plugin(self, name: str, field_collection: PluginFieldCollection_) -> Any:
+        """A plugin made from fields."""
+        self._missing("create_plugin")
+
+    def deserialize_plugin(self, name: str, serialized_plugin: bytes) -> Any:
+        """A plugin made from what it was serialized to."""
+        self._missing("deserialize_plugin")
+
+
 class IPluginCreatorV3One(Interface, IPluginCreatorInterface):
     """Makes plugins; `name`, `plugin_version` and `plugin_namespace` must be set."""
 
     _info = ("PLUGIN CREATOR_V3ONE", 1, 0)
-    name: str
-    plugin_version: str
-    plugin_namespace: str
-    field_names: PluginFieldCollection | PluginFieldCollection_
+    name = _Required()
+    plugin_version = _Required()
+    plugin_namespace = _Required()
+    field_names = _Required()
 
     def create_plugin(
         self, name: str, field_collection: PluginFieldCollection_, phase: TensorRTPhase

@@ -6,8 +6,7 @@ import threading
 from typing import Any
 
 from trtllm_ext.embedded.enums import EngineCapability
-from trtllm_ext.embedded.plugins.interfaces import IPluginCreatorInterface, IPluginResource
-from trtllm_ext.embedded.plugins.second_version import IPluginCreator
+from trtllm_ext.embedded.plugins.interfaces import IPluginCreator, IPluginCreatorInterface, IPluginResource
 from trtllm_ext.embedded.types import text_of
 
 Key = tuple[str, str, str]
@@ -25,20 +24,41 @@ class IPluginRegistry:
             "Runtime have one each."
         )
 
-    _parent: IPluginRegistry | None
-    parent_search_enabled: bool
-    error_recorder: Any
-
     @classmethod
     def _make(cls, parent: IPluginRegistry | None = None) -> IPluginRegistry:
         registry = object.__new__(cls)
         registry._parent = parent
-        registry._creators: dict[Key, Any] = {}  # type: ignore[misc]
-        registry._resources: dict[str, tuple[IPluginResource, int]] = {}  # type: ignore[misc]
+        registry._searches_parent = True
+        registry._error_recorder = None
+        registry._creators = {}
+        registry._resources = {}
         registry._lock = threading.RLock()
-        registry.parent_search_enabled = True
-        registry.error_recorder = None
         return registry
+
+    _parent: IPluginRegistry | None
+    _searches_parent: bool
+    _error_recorder: Any
+    _creators: dict[Key, Any]
+    _resources: dict[str, tuple[IPluginResource, int]]
+    _lock: threading.RLock
+
+    @property
+    def parent_search_enabled(self) -> bool:
+        """Whether creators are looked up in the registry above this one too."""
+        return self._searches_parent
+
+    @parent_search_enabled.setter
+    def parent_search_enabled(self, value: bool) -> None:
+        self._searches_parent = bool(value)
+
+    @property
+    def error_recorder(self) -> Any:
+        """Kept for the application; what goes wrong is raised or logged."""
+        return self._error_recorder
+
+    @error_recorder.setter
+    def error_recorder(self, recorder: Any) -> None:
+        self._error_recorder = recorder
 
     # Creators
 
@@ -151,7 +171,7 @@ class IPluginRegistry:
 
     @property
     def _above(self) -> IPluginRegistry | None:
-        return self._parent if self.parent_search_enabled else None
+        return self._parent if self._searches_parent else None
 
 
 def _own(creator: Any, attribute: str, otherwise: str | None = None) -> str:

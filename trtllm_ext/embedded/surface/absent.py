@@ -180,6 +180,59 @@ class IReverseSequenceLayer(AbsentLayer):
     __slots__ = ()
 
 
+_PLUGINS_V3 = "write the plugin for IPluginV3 and add it with add_plugin_v3()."
+
+
+class IPluginV2(Absent, instead=_PLUGINS_V3):
+    """A plugin of the second interface."""
+
+
+class IPluginV2Ext(IPluginV2):
+    """A plugin of the second interface with a type for each output."""
+
+
+class IPluginV2DynamicExtBase(IPluginV2):
+    """What plugins of the second interface with dynamic shapes share."""
+
+
+class IPluginV2DynamicExt(IPluginV2DynamicExtBase):
+    """A plugin of the second interface with dynamic shapes."""
+
+    FORMAT_COMBINATION_LIMIT = 100
+
+
+class IPluginCreatorV3Quick(Absent, instead=_PLUGINS_V3):
+    """Makes plugins out of functions of `tensorrt.plugin`."""
+
+
+class IPluginV3QuickCore(Absent, instead=_PLUGINS_V3):
+    """A plugin made of a function."""
+
+
+class IPluginV3QuickBuild(Absent, instead=_PLUGINS_V3):
+    """A plugin made of a function."""
+
+
+class IPluginV3QuickAOTBuild(IPluginV3QuickBuild):
+    """A plugin made of a function that is compiled beforehand."""
+
+
+class IPluginV3QuickRuntime(Absent, instead=_PLUGINS_V3):
+    """A plugin made of a function."""
+
+
+class ISymExpr(Absent, instead=_PLUGINS_V3):
+    """An argument of a kernel that is compiled beforehand."""
+
+
+class ISymExprs(Absent, instead=_PLUGINS_V3):
+    """Arguments of a kernel that is compiled beforehand."""
+
+
+class KernelLaunchParams(Absent, instead=_PLUGINS_V3):
+    """How a kernel that is compiled beforehand is started."""
+
+
 class FallbackString(Absent, instead="pass a str."):
     """A str or None on its way to C++."""
 
@@ -201,6 +254,7 @@ ABSENT: Mapping[str, Any] = {
         cls.__name__: cls
         for cls in (
             FallbackString,
+            KernelLaunchParams,
             NodeIndices,
             OnnxParser,
             OnnxParserRefitter,
