@@ -29,4 +29,3 @@ class AbsentAdders(AdderBase):
     add_nms = _absent("add_nms", "select boxes outside of the network.")
     add_plugin_v2 = _absent("add_plugin_v2", "write the plugin for IPluginV3 and use add_plugin_v3().")
     add_ragged_softmax = _absent("add_ragged_softmax", "mask the input and use add_softmax().")
-    add_reverse_sequence = _absent("add_reverse_sequence", "gather with reversed indices.")

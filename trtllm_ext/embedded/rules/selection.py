@@ -47,7 +47,7 @@ def _count(given: Known | None, attribute: int, length: int) -> int:
         require_indices(given, "k (input 1)")
         if given.shape != ():
             raise OperandError(f"k (input 1) must be a scalar, but its shape is {given.shape}")
-        count = None if given.value is None else given.value[()]
+        count = None if given.value is None else int(given.value.item())
     if count is None:
         return -1
     if not 1 <= count <= MAX_K:
@@ -154,7 +154,7 @@ def one_hot(attributes: Mapping[str, Any], inputs: Sequence[Known], strongly_typ
         raise OperandError(f"indices of shape {indices.shape} have no room for one more dimension")
     if depth.value is None:
         raise RuleError("the depth (input 2) must be known when the network is built; give it as a constant")
-    length = depth.value[()]
+    length = int(depth.value.item())
     if length < 1:
         raise RuleError(f"the depth (input 2) is {length}; it must be positive")
     axis = attributes["axis"]
