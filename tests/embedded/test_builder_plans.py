@@ -237,13 +237,6 @@ def test_precision_flags_are_refused_in_strongly_typed_networks(builder, log, fl
     assert builder.build_serialized_network(feed_forward(builder), config) is not None
 
 
-def test_flags_without_effect_are_named(builder, log):
-    config = config_with(builder, SIZES)
-    config.set_flag(trt.BuilderFlag.REFIT)
-    assert builder.build_serialized_network(feed_forward(builder), config) is not None
-    assert log.said == ["flag REFIT has no effect in the embedded engine."]
-
-
 # Settings
 
 

@@ -19,12 +19,16 @@ from trtllm_ext.embedded.plan import (
 from trtllm_ext.embedded.plan.blocks import Bytes
 from trtllm_ext.embedded.plugins.network_plugins import settle_plugins
 from trtllm_ext.embedded.profile_check import optimum_shapes, profile_records
+from trtllm_ext.embedded.progress import Progress
 from trtllm_ext.embedded.rules.program import ShapeProgram
 from trtllm_ext.embedded.segment_table import SegmentTable
 from trtllm_ext.embedded.tensor import ITensor
 from trtllm_ext.embedded.tensor_types import element_type_of
 from trtllm_ext.errors import BuildError
 from trtllm_ext.version import __version__
+
+# Shapes inferred, network lowered, segments prepared.
+ASSEMBLY_STEPS = 3
 
 
 @dataclass(frozen=True)
@@ -40,8 +44,8 @@ class Parts:
     timings: Mapping[bytes, float]
 
 
-def assemble(network: INetworkDefinition, config: IBuilderConfig) -> Parts:
-    """Lower a network and describe the engine that it makes.
+def assemble(network: INetworkDefinition, config: IBuilderConfig, progress: Progress) -> Parts:
+    """Lower a network and describe the engine that it makes, which is ASSEMBLY_STEPS of the open phase.
 
     Raises BuildError with the reason if that cannot be done.
     """
@@ -64,12 +68,14 @@ def assemble(network: INetworkDefinition, config: IBuilderConfig) -> Parts:
         if tensor is not None
     )
     profiles = _profiles(config, records_of_tensors, program)
+    progress.step()
     refittable = {
         (id(weights.layer.view), weights.role.name): weights
         for weights in network._refittable_weights(config.flags)
     }
     lowered = lower(network, trtllm_ext.embedded, _min_shapes(profiles), refittable.keys())
 
+    progress.step()
     plugins, plugin_steps = settle_plugins(
         network,
         [step for step in lowered.steps if isinstance(step, PluginStep)],
@@ -80,11 +86,14 @@ def assemble(network: INetworkDefinition, config: IBuilderConfig) -> Parts:
 
     table = SegmentTable(refittable, strip=config.get_flag(BuilderFlag.STRIP_PLAN))
     steps: list[Step] = []
-    for step in lowered.steps:
-        if not isinstance(step, OnnxSegment):
-            steps.append(next(plugin_steps))
-            continue
-        steps.append(OnnxStep(table.add(step), step.inputs, step.outputs))
+    with progress.phase("Preparing segments", len(lowered.steps)):
+        for step in lowered.steps:
+            if isinstance(step, OnnxSegment):
+                steps.append(OnnxStep(table.add(step), step.inputs, step.outputs))
+            else:
+                steps.append(next(plugin_steps))
+            progress.step()
+    progress.step()
 
     header = Header(
         generator=f"trtllm_ext {__version__}",
