@@ -117,8 +117,8 @@ class Builder(Recorded, Lifetime):
                 write_plan(file.write, parts.header, parts.segments, parts.weights)
                 written.append(host_memory_of(file))
 
-        self._build("build_serialized_network", network, config, write)
-        return written[0] if written else None
+        is_built = self._build("build_serialized_network", network, config, write)
+        return written[0] if is_built else None
 
     def build_serialized_network_to_stream(
         self, network: INetworkDefinition, config: IBuilderConfig, writer: IStreamWriter

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trtllm_ext.embedded.enums import LayerType, Severity
+from trtllm_ext.embedded.enums import ErrorCodeTRT, LayerType, Severity
 from trtllm_ext.embedded.logger import ILogger
 from trtllm_ext.embedded.node import Node
 from trtllm_ext.embedded.rules import Known, OperandError, RuleError, infer
 from trtllm_ext.embedded.rules.demand import dimension_inputs, value_inputs
 from trtllm_ext.embedded.rules.elementwise import value_of
 from trtllm_ext.embedded.rules.known import FLOATS, HostValue, can_hold
+from trtllm_ext.embedded.surface.interfaces import IErrorRecorder
 from trtllm_ext.embedded.tensor import ITensor
 from trtllm_ext.embedded.types import Weights, volume
 from trtllm_ext.errors import BuildError
@@ -30,6 +31,7 @@ class Graph:
 
     def __init__(self, logger: ILogger, strongly_typed: bool) -> None:
         self.logger = logger
+        self.error_recorder: IErrorRecorder | None = None
         self.strongly_typed = strongly_typed
         self.nodes: list[Node] = []
         self.inputs: list[ITensor] = []
@@ -42,6 +44,8 @@ class Graph:
     def log(self, severity: Severity, message: str) -> None:
         """Report through the logger of the Builder."""
         self.logger.log(severity, message)
+        if self.error_recorder is not None and int(severity) <= int(Severity.ERROR):
+            self.error_recorder.report_error(ErrorCodeTRT.INVALID_ARGUMENT, message)
 
     def known(self, tensor: ITensor) -> Known | None:
         """What is known of a tensor; None if a layer that it depends on cannot be."""

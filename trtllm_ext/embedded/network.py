@@ -16,7 +16,9 @@ from trtllm_ext.embedded.logger import ILogger
 from trtllm_ext.embedded.node import Node
 from trtllm_ext.embedded.refittable import WeightNames
 from trtllm_ext.embedded.rules import Known
+from trtllm_ext.embedded.surface.interfaces import IErrorRecorder
 from trtllm_ext.embedded.surface.lifetime import Lifetime
+from trtllm_ext.embedded.surface.recorded import as_recorder
 from trtllm_ext.embedded.tensor import ITensor
 from trtllm_ext.embedded.types import Dims, storage_dtype, text_of
 
@@ -41,7 +43,6 @@ class INetworkDefinition(LayerAdders, WeightNames, Lifetime):
         self._name_no_weights()
         self._name = "Unnamed Network 0"
         self._builder: Any = None
-        self._error_recorder: Any = None
 
     @property
     def builder(self) -> Any:
@@ -72,13 +73,13 @@ class INetworkDefinition(LayerAdders, WeightNames, Lifetime):
         return False
 
     @property
-    def error_recorder(self) -> Any:
-        """Kept for the application; errors go to the logger."""
-        return self._error_recorder
+    def error_recorder(self) -> IErrorRecorder | None:
+        """Told of every error of this network; None, the default, for nobody. Other objects raise TypeError."""
+        return self._graph.error_recorder
 
     @error_recorder.setter
-    def error_recorder(self, recorder: Any) -> None:
-        self._error_recorder = recorder
+    def error_recorder(self, recorder: IErrorRecorder | None) -> None:
+        self._graph.error_recorder = as_recorder(recorder)
 
     @property
     def num_layers(self) -> int:
