@@ -10,6 +10,11 @@ from trtllm_ext.errors import GraphError
 Array = np.ndarray[Any, Any]
 
 _VOID_STAND_INS = {2: np.dtype(ml_dtypes.bfloat16), 1: np.dtype(ml_dtypes.float8_e4m3fn)}
+# torch's types that numpy lacks: a type of torch of the same width, and ml_dtypes' type.
+_TORCH_STAND_INS = {
+    "bfloat16": ("int16", np.dtype(ml_dtypes.bfloat16)),
+    "float8_e4m3fn": ("uint8", np.dtype(ml_dtypes.float8_e4m3fn)),
+}
 
 
 def as_array(value: Any) -> Array:
@@ -43,12 +48,13 @@ def _from_torch(tensor: Any) -> Array:
     tensor = tensor.detach()
     if tensor.device.type != "cpu":
         tensor = tensor.cpu()
-    name = str(tensor.dtype).rsplit(".", 1)[-1]
-    if name == "bfloat16":
-        import torch
+    stand_in = _TORCH_STAND_INS.get(str(tensor.dtype).rsplit(".", 1)[-1])
+    if stand_in is None:
+        return _numpy(tensor)
+    import torch
 
-        return _numpy(tensor.contiguous().view(torch.int16)).view(ml_dtypes.bfloat16)
-    return _numpy(tensor)
+    carrier, numpy_type = stand_in
+    return _numpy(tensor.contiguous().view(getattr(torch, carrier))).view(numpy_type)
 
 
 def _numpy(tensor: Any) -> Array:

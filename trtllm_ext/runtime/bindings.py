@@ -26,7 +26,8 @@ class Bindings:
         self.outputs = {port.name: port for port in ports if not port.is_input}
         self._input_ports = tuple(self.inputs.values())
         self._output_ports = tuple(self.outputs.values())
-        self._has_shape_inputs = any(port.is_shape for port in self._input_ports)
+        # Values that decide shapes may have changed; without inputs nothing else would ever ask for shapes.
+        self._asks_each_time = not self._input_ports or any(port.is_shape for port in self._input_ports)
         self._profile = 0
         self._has_moved = False
         # Outputs whose shape only a run shows.
@@ -41,7 +42,7 @@ class Bindings:
         Raises InputError for what does not fit; call `forget` then.
         """
         changed = self._take_inputs(inputs, check)
-        if changed or self._has_shape_inputs:
+        if changed or self._asks_each_time:
             self.set_shapes(changed, stream)
             self.read_output_shapes()
         return self._take_outputs(inputs, outputs, check)
