@@ -48,7 +48,7 @@ class Loop:
 
 
 def loops_of(layers: Iterable[LayerView]) -> list[Loop]:
-    """The loops of a network that have an output."""
+    """The loops of a network."""
     found: dict[int, Loop] = {}
     group = {
         "RECURRENCE": "recurrences",
@@ -60,21 +60,16 @@ def loops_of(layers: Iterable[LayerView]) -> list[Loop]:
         if layer.kind in group:
             loop = found.setdefault(id(layer.construct), Loop(str(layer.construct.name)))
             getattr(loop, group[layer.kind]).append(layer)
-    loops = [loop for loop in found.values() if loop.outputs]
-    for loop in loops:
-        for layer in loop.recurrences:
-            if len(layer.inputs) < 2 or layer.inputs[1] is None:
-                raise LoweringError(f"{layer}: input 1, the next value, is missing")
-    return loops
+    return list(found.values())
 
 
 def extents(loops: Sequence[Loop], layers: Sequence[LayerView]) -> dict[Loop, set[LayerView]]:
-    """The layers inside each loop, boundaries of loops inside it included.
+    """The layers inside each loop, boundaries of loops inside it included; none in a loop without an output.
 
     Raises LoweringError if what should be there before a loop is computed inside it, and if two loops overlap.
     """
     links = _Links(loops, layers)
-    inside = {loop: links.following(loop) & links.needed(loop) for loop in loops}
+    inside = {loop: links.inside(loop) if loop.outputs else set() for loop in loops}
     containing: dict[LayerView, list[Loop]] = defaultdict(list)
     for loop in sorted(loops, key=lambda one: len(inside[one])):
         for layer in inside[loop]:
@@ -105,6 +100,13 @@ class _Links:
                 self._conditions[id(layer.construct)] = layer
             elif layer.kind == "CONDITIONAL_OUTPUT":
                 self._choices[id(layer.construct)].append(layer)
+
+    def inside(self, loop: Loop) -> set[LayerView]:
+        """The layers whose results differ from iteration to iteration, and are needed for that of the loop."""
+        for layer in loop.recurrences:
+            if len(layer.inputs) < 2 or layer.inputs[1] is None:
+                raise LoweringError(f"{layer}: input 1, the next value, is missing")
+        return self.following(loop) & self.needed(loop)
 
     def following(self, loop: Loop) -> set[LayerView]:
         """The layers that depend on the iteration that a loop is in."""

@@ -49,6 +49,12 @@ def loop(layer: Layer) -> tuple[Value, ...]:
     ]
     go_on = _going_on(layer, limits, inside | _by_id(recurring, following))
     collected = [one for one in view.loop.outputs if one.api.kind.name != "LAST_VALUE"]
+    # What is passed on has the shape of the initial value, whatever more is known of that.
+    inside |= {
+        id(one.inputs[1]): replace(value, shape=initial.shape, symbols=initial.symbols)
+        for one, value, initial in zip(view.loop.recurrences, following, carried, strict=True)
+        if value.data is None
+    }
     given = [inside[id(one.inputs[0])] for one in collected]
     emitter.scope = view.name
     graph = emitter.close_graph([go_on or emitter.scalar(True, BOOL), *following, *given])
@@ -75,13 +81,14 @@ def _going_on(layer: Layer, limits: Mapping[str, Any], values: Values) -> Value 
         return None
     assert isinstance(layer.view, LoopView)  # for mypy: the kind says so
     needed = layer.view.needed_by(limits["WHILE"])
-    slices = {id(one.outputs[0]) for one in layer.view.loop.iterators}
-    for one in needed:
-        if isinstance(one, LoopView) or any(id(tensor) in slices for tensor in one.inputs):
-            raise layer.refusal(
-                f"its WHILE limit depends on {one}; it may depend on recurrences of the loop, but on no iterator and "
-                "no other loop inside"
-            )
+    read = {id(limits["WHILE"])}.union(id(tensor) for one in needed for tensor in one.inputs)
+    wrong = [one for one in layer.view.loop.iterators if id(one.outputs[0]) in read]
+    wrong += [one for one in needed if isinstance(one, LoopView)]
+    if wrong:
+        raise layer.refusal(
+            f"its WHILE limit depends on {wrong[0]}; it may depend on recurrences of the loop, but on no iterator and "
+            "no loop inside"
+        )
     values = dict(values)
     lower_layers(layer.emitter, layer.network, needed, values)
     return values[id(limits["WHILE"])]

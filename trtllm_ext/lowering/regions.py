@@ -46,9 +46,10 @@ class LoopView(Unit):
 
 
 def with_regions(layers: Sequence[LayerView], outputs: Sequence[Any]) -> Sequence[LayerView]:
-    """Layers with every loop and every conditional that lies in no other replaced by one view.
+    """Layers that a network needs with every loop and every conditional that lies in no other replaced by one view.
 
-    outputs: of the network. Raises LoweringError for what is neither inside a loop nor outside.
+    outputs: of the network. Loops that it does not need follow behind. Raises LoweringError for what is
+    neither inside a loop nor outside.
     """
     if not any(layer.kind in _BOUNDARIES for layer in layers):
         return layers
@@ -62,7 +63,10 @@ def with_regions(layers: Sequence[LayerView], outputs: Sequence[Any]) -> Sequenc
         view = LoopView(loop, with_branches(items, loop.results, conditions))
         for layer in (*inside[loop], *loop.boundary):
             place[layer] = view
-    return with_branches(dict.fromkeys(place.values()), outputs, conditions)
+    outermost = dict.fromkeys(place.values())
+    needed = with_branches(outermost, outputs, conditions)
+    # The rest says what is wrong with a value that leaves a loop by no loop output.
+    return [*needed, *(view for view in outermost if isinstance(view, LoopView) and view not in needed)]
 
 
 def all_inside(layers: Iterable[LayerView]) -> Iterator[LayerView]:
