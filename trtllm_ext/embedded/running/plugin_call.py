@@ -47,7 +47,7 @@ class PluginCall:
 
     def __init__(self, step: PluginStep, record: PluginRecord, handle: PluginHandle, blocks: Blocks) -> None:
         self.step = step
-        self._layer = record.layer
+        self.name = record.layer
         self._handle = attached(handle, record)
         self._runtime = self._handle.part(PluginCapabilityType.RUNTIME)
         self._blocks = blocks
@@ -68,7 +68,7 @@ class PluginCall:
         try:
             self._run(values, targets, stream)
         except (PluginError, RuleError) as error:
-            raise PluginError(f"{self._layer}: {error}") from error
+            raise PluginError(f"{self.name}: {error}") from error
 
     def _run(self, values: dict[str, Place], targets: Mapping[str, Place], stream: int) -> None:
         given = [values[name] for name in self.step.inputs]
