@@ -262,7 +262,16 @@ def _count_by_a_sum(network, x):
     return counts.get_output(0)
 
 
-@pytest.mark.parametrize("dims", [_positions_as_dimensions, _computed_from_data, _count_by_a_sum])
+def _power_of_floats(network, x):
+    lengths = network.add_cast(network.add_shape(x).get_output(0), trt.float32).get_output(0)
+    power = network.add_elementwise(lengths, lengths, trt.ElementWiseOperation.POW).get_output(0)
+    counts = network.add_concatenation([network.add_cast(power, trt.int32).get_output(0)] * 2)
+    return counts.get_output(0)
+
+
+@pytest.mark.parametrize(
+    "dims", [_positions_as_dimensions, _computed_from_data, _count_by_a_sum, _power_of_floats]
+)
 def test_dimensions_that_are_data_are_refused_at_the_build(log, dims):
     def define(network):
         x = network.add_input("x", trt.float32, (2,))
@@ -307,7 +316,10 @@ def _late_network():
     column = network.add_shuffle(picked)
     column.set_input(1, pair)
     mark(network, column.get_output(0), "column")
-    double = network.add_elementwise(count, count, trt.ElementWiseOperation.SUM).get_output(0)
+    zero = constant(network, [0])
+    scalar = network.add_squeeze(count, zero).get_output(0)
+    again = network.add_unsqueeze(scalar, zero).get_output(0)
+    double = network.add_elementwise(count, again, trt.ElementWiseOperation.SUM).get_output(0)
     fill = network.add_fill((0,), trt.FillOperation.LINSPACE, trt.int32)
     for number, one in enumerate((double, constant(network, 0, np.int32), constant(network, [1], np.int32))):
         fill.set_input(number, one)
