@@ -145,7 +145,9 @@ class ShapeProgram:
             results = inferred.get(key)
             if results is None:
                 results = self._infer(step, operands)
-                results = inferred[key] = largest(step.kind, operands, results) if at_most else results
+                results = inferred[key] = (
+                    largest(step.kind, step.attributes, operands, results) if at_most else results
+                )
             known.update(zip(step.outputs, results, strict=True))
             late.update(
                 number for number in step.outputs if is_late(known[number], step.kind, operands, are_late)
@@ -157,6 +159,10 @@ class ShapeProgram:
             results = infer(step.kind, step.attributes, operands, self._strongly_typed)
         except RuleError as error:
             raise RuleError(f"{step.label}: {error}") from None
+        if len(results) != len(step.outputs):
+            raise RuleError(
+                f"{step.label}: has {len(step.outputs)} outputs, where {len(results)} are computed"
+            )
         return [retype(result, dtype) for result, dtype in zip(results, step.retyped, strict=True)]
 
     def _bind(
