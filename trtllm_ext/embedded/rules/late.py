@@ -59,8 +59,16 @@ def is_late(result: Known, kind: LayerType, operands: Sequence[Known | None], la
     )
 
 
-def largest(kind: LayerType, operands: Sequence[Known | None], results: list[Known]) -> list[Known]:
+def largest(
+    kind: LayerType,
+    attributes: Mapping[str, Any],
+    operands: Sequence[Known | None],
+    results: list[Known],
+) -> list[Known]:
     """The results with the largest lengths that there can be in place of those that the run will show."""
+    if kind == LayerType.PLUGIN_V3:
+        largest_outputs: list[Known] = attributes["signature"].largest(operands)
+        return largest_outputs
     if kind != LayerType.NON_ZERO:
         return results
     count = math.prod(length for operand in operands if operand is not None for length in operand.shape)

@@ -114,13 +114,22 @@ class Signature:
 
     def infer(self, inputs: Sequence[Known | None]) -> list[Known]:
         """What is known of the outputs. Raises RuleError if the inputs do not fit."""
+        return self._known(self.output_shapes(*self._split(inputs)))
+
+    def largest(self, inputs: Sequence[Known | None]) -> list[Known]:
+        """The outputs with room for whatever sizes the plugin will write. Raises RuleError as above."""
+        return self._known(self.room(*self._split(inputs)))
+
+    def _known(self, shapes: list[tuple[int, ...]]) -> list[Known]:
+        return [Known(dtype, shape) for dtype, shape in zip(self.dtypes, shapes, strict=True)]
+
+    def _split(self, inputs: Sequence[Known | None]) -> tuple[list[tuple[int, ...]], list[Elements]]:
         shapes, elements = split_operands(inputs, self.num_shape_inputs)
         if len(shapes) != self.num_inputs or len(elements) != self.num_shape_inputs:
             raise OperandError(
                 f"there are {len(inputs)} inputs; the plugin was asked about {self.num_inputs + self.num_shape_inputs}"
             )
-        found = self.output_shapes(shapes, elements)
-        return [Known(dtype, shape) for dtype, shape in zip(self.dtypes, found, strict=True)]
+        return shapes, elements
 
     def _evaluate(
         self,
