@@ -263,6 +263,9 @@ def test_zero_point():
     net.mark(layer.get_output(0))
     x = random((3,))
     same_bits(net.run({"x": x})["y"], quantized(x, 0.5))
+    zero = net.constant(np.int32(0))
+    layer.set_input(2, net.op("cast", zero, net.trt.int8))
+    same_bits(net.run({"x": x})["y"], quantized(x, 0.5))
     layer.set_input(2, net.constant(np.int8(3)))
     with pytest.raises(LoweringError, match="zero point must be 0"):
         net.lower()

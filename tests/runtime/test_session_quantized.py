@@ -9,7 +9,7 @@ import trtllm_ext as tx
 from trtllm_ext.errors import InputError
 from trtllm_ext.graph import functional
 
-BUDGET_S = 4
+BUDGET_S = 6
 
 NUMPY = {"int8": np.dtype(np.int8), "fp8": np.dtype(ml_dtypes.float8_e4m3fn)}
 TORCH = {"int8": "int8", "fp8": "float8_e4m3fn"}

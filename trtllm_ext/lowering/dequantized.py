@@ -55,6 +55,7 @@ def _moved(layer: Layer, move: LayerView, found: Dequantized) -> Dequantized | N
         if axis is None:
             return None
     integers = shuffle(Layer(layer.emitter, layer.network, move, (found.integers,)))
+    assert isinstance(integers, Value)  # for the type checker: a shuffle has one output
     return Dequantized(integers, found.scale, axis)
 
 

@@ -7,6 +7,8 @@ operands are dequantized (see `integer_product`).
 
 from typing import NamedTuple
 
+import numpy as np
+
 from trtllm_ext.lowering.dequantized import Dequantized
 from trtllm_ext.lowering.element_types import FLOAT, INT8, INT64
 from trtllm_ext.lowering.emitter import Emitter
@@ -68,10 +70,14 @@ def _scale(layer: Layer) -> _Scale:
 def _check_zero_point(layer: Layer) -> None:
     if not layer.has(2):
         return
-    zero_point = layer.raw(2)
-    if zero_point.data is None:
-        raise layer.refusal("its zero point must be a constant")
-    if zero_point.data.astype(float).any():
+    source = layer.network.producer(layer.view.inputs[2])
+    if source is not None and source.kind == "CAST":
+        source = layer.network.producer(source.inputs[0])
+    if source is None or source.kind != "CONSTANT":
+        raise layer.refusal("its zero point must be a constant, or the cast of one")
+    weights = source.api.weights
+    array = weights if isinstance(weights, np.ndarray) else weights.packed_bytes()
+    if array.astype(float).any():
         raise layer.refusal("its zero point must be 0: only symmetric quantization is supported")
 
 
