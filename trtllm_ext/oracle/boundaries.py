@@ -105,11 +105,13 @@ class Boundaries:
             if self.kinds[index] == "CONDITION":
                 affected += self._choices_of(index)
             for other in affected:
-                loop = self.loop_of.get(other)
+                other_s = self.loop_of.get(other)
                 passed = set(inside[index])
                 # Through one boundary layer all others depend on what lies around the loop, not on the loop itself.
-                if loop is not None and (loop is own or self.kinds[other] in ("LOOP_OUTPUT", "TRIP_LIMIT")):
-                    passed.discard(loop)
+                if other_s is not None and (
+                    other_s is own or self.kinds[other] in ("LOOP_OUTPUT", "TRIP_LIMIT")
+                ):
+                    passed.discard(other_s)
                 if not passed <= inside[other]:
                     inside[other] |= passed
                     pending.append(other)
