@@ -202,7 +202,7 @@ def test_build_errors_of_the_network_itself():
     layer = network.add_activation(x, RELU)
     layer.get_output(0).name = "x"
     network.mark_output(layer.get_output(0))
-    assert network._errors() == ["two inputs or outputs are named 'x'; names must differ"]
+    assert network._errors() == ["two inputs, outputs or debug tensors are named 'x'; names must differ"]
 
 
 def test_a_cycle_is_a_build_error_and_not_a_hang():

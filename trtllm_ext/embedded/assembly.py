@@ -62,7 +62,10 @@ def assemble(network: INetworkDefinition, config: IBuilderConfig, progress: Prog
     program = ShapeProgram.of(network, [tensor.name for tensor in outputs if tensor])
     records_of_tensors = tuple(
         _tensor_record(
-            tensor, is_input=number < len(inputs), is_shape_input=tensor.name in program.shape_inputs
+            tensor,
+            is_input=number < len(inputs),
+            is_shape_input=tensor.name in program.shape_inputs,
+            is_shape_output=tensor in network._graph.shape_outputs,
         )
         for number, tensor in enumerate([*inputs, *outputs])
         if tensor is not None
@@ -73,7 +76,8 @@ def assemble(network: INetworkDefinition, config: IBuilderConfig, progress: Prog
         (id(weights.layer.view), weights.role.name): weights
         for weights in network._refittable_weights(config.flags)
     }
-    lowered = lower(network, trtllm_ext.embedded, _min_shapes(profiles), refittable.keys())
+    debug = [tensor for tensor in network._graph.debug_tensors if not tensor.is_network_output]
+    lowered = lower(network, trtllm_ext.embedded, _min_shapes(profiles), refittable.keys(), debug)
 
     progress.step()
     plugins, plugin_steps = settle_plugins(
@@ -109,6 +113,7 @@ def assemble(network: INetworkDefinition, config: IBuilderConfig, progress: Prog
         segments=tuple(table.records),
         weights=tuple(table.blocks.records),
         refit=tuple(table.refit),
+        debug=tuple(_tensor_record(tensor) for tensor in network._graph.debug_tensors),
         is_streamable=config.get_flag(BuilderFlag.WEIGHT_STREAMING),
         plugins=plugins,
     )
@@ -121,11 +126,6 @@ def _check_outputs(network: INetworkDefinition, outputs: Sequence[ITensor | None
             raise BuildError(
                 f"{tensor.name!r} is an input and an output of the network; put an identity layer between the two."
             )
-    if network._graph.shape_outputs:
-        name = network._graph.shape_outputs[0].name
-        raise BuildError(
-            f"{name!r} is marked by mark_output_for_shapes(), which the embedded engine lacks; use mark_output()."
-        )
 
 
 def _profiles(
@@ -149,13 +149,16 @@ def _min_shapes(profiles: Sequence[ProfileRecord]) -> dict[str, tuple[int, ...]]
     }
 
 
-def _tensor_record(tensor: ITensor, is_input: bool, is_shape_input: bool) -> TensorRecord:
+def _tensor_record(
+    tensor: ITensor, is_input: bool = False, is_shape_input: bool = False, is_shape_output: bool = False
+) -> TensorRecord:
     return TensorRecord(
         name=tensor.name,
         is_input=is_input,
         dtype=element_type_of(tensor.dtype, tensor.name).name,
         shape=tuple(tensor.shape),
         is_shape_input=is_input and is_shape_input,
+        is_shape_output=not is_input and is_shape_output,
     )
 
 

@@ -37,6 +37,7 @@ class Graph:
         self.inputs: list[ITensor] = []
         self.outputs: list[ITensor] = []
         self.shape_outputs: list[ITensor] = []
+        self.debug_tensors: list[ITensor] = []
         self.constructs: list[ILoop | IIfConditional] = []
         self._output_set: set[ITensor] = set()
         self._shape_tensors: set[ITensor] | None = None

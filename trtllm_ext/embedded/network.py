@@ -13,6 +13,7 @@ from trtllm_ext.embedded.enums import DataType, LayerType, NetworkDefinitionCrea
 from trtllm_ext.embedded.graph import Graph
 from trtllm_ext.embedded.layers import IActivationLayer, ILayer, IPoolingLayer
 from trtllm_ext.embedded.logger import ILogger
+from trtllm_ext.embedded.marks import Marks
 from trtllm_ext.embedded.node import Node
 from trtllm_ext.embedded.refittable import WeightNames
 from trtllm_ext.embedded.rules import Known
@@ -26,7 +27,7 @@ _MAX_NAME = 4096
 _NO_INPUTS = frozenset({DataType.INT4, DataType.FP4, DataType.E8M0})
 
 
-class INetworkDefinition(LayerAdders, WeightNames, Lifetime):
+class INetworkDefinition(LayerAdders, Marks, WeightNames, Lifetime):
     """A network under construction; made by `Builder.create_network(flags)`.
 
     logger: the Builder's. flags: bits of NetworkDefinitionCreationFlag.
@@ -155,34 +156,6 @@ class INetworkDefinition(LayerAdders, WeightNames, Lifetime):
         self._graph.inputs.append(tensor)
         return tensor
 
-    def mark_output(self, tensor: ITensor) -> None:
-        """Make a tensor an output. One that is an output already only gets a warning."""
-        if not self._owns(tensor, "mark_output"):
-            return
-        if tensor.is_network_output:
-            self._graph.log(Severity.WARNING, f"{tensor.name} is an output already")
-        else:
-            self._graph.mark(tensor)
-
-    def unmark_output(self, tensor: ITensor) -> None:
-        """Undo `mark_output`."""
-        if self._owns(tensor, "unmark_output") and tensor.is_network_output:
-            self._graph.unmark(tensor)
-
-    def mark_output_for_shapes(self, tensor: ITensor) -> bool:
-        """Make the values of a shape tensor an output. Returns whether it could be done."""
-        if not self._owns(tensor, "mark_output_for_shapes") or tensor in self._graph.shape_outputs:
-            return False
-        self._graph.mark_shape_output(tensor)
-        return True
-
-    def unmark_output_for_shapes(self, tensor: ITensor) -> bool:
-        """Undo `mark_output_for_shapes`. Returns whether there was anything to undo."""
-        if not self._owns(tensor, "unmark_output_for_shapes") or tensor not in self._graph.shape_outputs:
-            return False
-        self._graph.unmark_shape_output(tensor)
-        return True
-
     def remove_tensor(self, tensor: ITensor) -> None:
         """Remove an input that no layer uses; any other tensor stays, with a warning."""
         if not self._owns(tensor, "remove_tensor"):
@@ -205,9 +178,9 @@ class INetworkDefinition(LayerAdders, WeightNames, Lifetime):
         """
         graph = self._graph
         graph.refresh()
-        if not graph.outputs and not graph.shape_outputs:
+        if not graph.outputs:
             return ["the network has no outputs; mark at least one tensor with mark_output()"]
-        for tensor in (*graph.outputs, *graph.shape_outputs):
+        for tensor in (*graph.outputs, *graph.debug_tensors):
             graph.known(tensor)
         errors = []
         for node in graph.nodes:
@@ -227,24 +200,14 @@ class INetworkDefinition(LayerAdders, WeightNames, Lifetime):
         seen: set[str] = set()
         errors = []
         outputs = [tensor for tensor in self._graph.outputs if not tensor.is_network_input]
+        outputs += [tensor for tensor in self._graph.debug_tensors if not tensor.is_network_output]
         for tensor in (*self._graph.inputs, *outputs):
             if not tensor.name:
                 errors.append("an input or output has an empty name")
             elif tensor.name in seen:
-                errors.append(f"two inputs or outputs are named {tensor.name!r}; names must differ")
+                errors.append(f"two inputs, outputs or debug tensors are named {tensor.name!r}; names must differ")
             seen.add(tensor.name)
         return errors
-
-    def _owns(self, tensor: Any, method: str) -> bool:
-        if tensor is None:
-            self._refuse(f"{method} was given None instead of a tensor")
-            return False
-        if not isinstance(tensor, ITensor):
-            raise TypeError(f"{method} takes an ITensor, not {tensor!r}")
-        if tensor._graph is not self._graph:
-            self._refuse(f"{method} was given {tensor.name}, which belongs to another network")
-            return False
-        return True
 
     def _refuse_index(self, what: str, index: int, count: int) -> Any:
         return self._refuse(f"there is no {what} {index}; the network has {count}")

@@ -1,6 +1,6 @@
 """An `INetworkDefinition` becomes ONNX."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 # The families register their functions when they are imported.
@@ -40,16 +40,18 @@ def lower(
     trt: Any,
     min_shapes: Mapping[str, tuple[int, ...]] | None = None,
     refittable: Set[Source] = frozenset(),
+    also: Sequence[Any] = (),
 ) -> Lowered:
     """Express a network as steps that ONNX Runtime can execute.
 
     network, trt: an `INetworkDefinition`, and the module it belongs to (TensorRT itself or a module of its API).
     min_shapes: by input, the least length that each dimension will have; 0 where nothing is said.
     refittable: weights that stay exchangeable: each gets an initializer of its own, whose `source` it is.
+    also: tensors of the network that become outputs besides its own.
     Weights are borrowed from the network, not copied: use the result while they are alive.
     Raises LoweringError for layers, operations or types that the embedded engine lacks.
     """
-    view = NetworkView(network, trt)
+    view = NetworkView(network, trt, also)
     view.refittable = refittable
     emitter = Emitter()
     for tensor in view.outputs:

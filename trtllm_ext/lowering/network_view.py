@@ -1,7 +1,7 @@
 """An `INetworkDefinition` seen through TensorRT's public API: layers in execution order, who reads which tensor."""
 
 from collections import defaultdict
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from typing import Any
 
 from trtllm_ext.lowering.errors import LoweringError
@@ -17,13 +17,13 @@ __all__ = ["LayerView", "NetworkView"]
 class NetworkView:
     """Layers and tensors of one network; holds them so that object identity stays meaningful.
 
-    network, trt: the `INetworkDefinition` and the module that it belongs to.
+    network, trt: the `INetworkDefinition` and the module that it belongs to. also: tensors to have as outputs too.
     """
 
-    def __init__(self, network: Any, trt: Any) -> None:
+    def __init__(self, network: Any, trt: Any, also: Sequence[Any] = ()) -> None:
         self.trt = trt
         self.inputs = [network.get_input(index) for index in range(network.num_inputs)]
-        self.outputs = [network.get_output(index) for index in range(network.num_outputs)]
+        self.outputs = [*(network.get_output(index) for index in range(network.num_outputs)), *also]
         self.strongly_typed = _strongly_typed(network, trt)
         self.output_ids = {id(tensor) for tensor in self.outputs}
         seen = [LayerView(network.get_layer(index), trt) for index in range(network.num_layers)]

@@ -50,6 +50,8 @@ class Header:
     plugins: tuple[PluginRecord, ...] = ()
     refit: tuple[RefitRecord, ...] = ()
     is_streamable: bool = False
+    # Tensors in the middle of the network that a run can show; outputs may be among them.
+    debug: tuple[TensorRecord, ...] = ()
 
     def to_json(self) -> bytes:
         """The header as it stands in a plan."""
@@ -59,16 +61,7 @@ class Header:
                 "name": self.name,
                 "strongly_typed": self.is_strongly_typed,
                 "verbosity": self.verbosity,
-                "tensors": [
-                    {
-                        "name": tensor.name,
-                        "mode": "input" if tensor.is_input else "output",
-                        "dtype": tensor.dtype,
-                        "shape": list(tensor.shape),
-                        "shape_input": tensor.is_shape_input,
-                    }
-                    for tensor in self.tensors
-                ],
+                "tensors": [tensor.to_json() for tensor in self.tensors],
                 "profiles": [
                     {"shapes": _ranges_to_json(profile.shapes), "values": _ranges_to_json(profile.values)}
                     for profile in self.profiles
@@ -98,6 +91,7 @@ class Header:
                 "weights": [{"offset": weight.offset, "bytes": weight.nbytes} for weight in self.weights],
                 "refit": [asdict(record) for record in self.refit],
                 "streamable": self.is_streamable,
+                "debug": [tensor.to_json() for tensor in self.debug],
             }
         )
 
@@ -124,6 +118,7 @@ class Header:
                 weights=fields.records("weights", read_weight),
                 refit=fields.records("refit", read_refit),
                 is_streamable=fields.flag("streamable"),
+                debug=fields.records("debug", read_tensor),
             )
         header._check(layout)
         return header
@@ -144,7 +139,24 @@ class Header:
             raise EngineError("the engine's header has no optimization profile.")
         self._check_tables(layout)
         outputs = set(names) - set(inputs)
-        check_flow(self.steps, set(inputs), outputs, len(self.segments), len(self.plugins))
+        self._check_debug(inputs)
+        made = outputs.union(tensor.name for tensor in self.debug)
+        check_flow(self.steps, set(inputs), made, len(self.segments), len(self.plugins))
+
+    def _check_debug(self, inputs: Mapping[str, TensorRecord]) -> None:
+        dtypes = {tensor.name: tensor.dtype for tensor in self.tensors}
+        names = {tensor.name for tensor in self.debug}
+        if len(names) != len(self.debug):
+            raise EngineError("the engine's header lists a debug tensor twice.")
+        for tensor in self.debug:
+            if (
+                tensor.is_input
+                or tensor.name in inputs
+                or dtypes.get(tensor.name, tensor.dtype) != tensor.dtype
+            ):
+                raise EngineError(
+                    f"the engine's header contradicts itself about the debug tensor {tensor.name!r}."
+                )
 
     def _check_tables(self, layout: Layout) -> None:
         refittable = {(record.segment, record.weight) for record in self.refit}

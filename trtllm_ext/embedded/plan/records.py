@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from trtllm_ext.embedded.enums import WeightsRole
 from trtllm_ext.embedded.plan.strict_json import Fields
@@ -27,6 +28,19 @@ class TensorRecord:
     shape: tuple[int, ...]
     # Its value, not only its shape, decides about the shape of some output.
     is_shape_input: bool = False
+    # Its value is asked for like that of a shape.
+    is_shape_output: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The entry of this tensor."""
+        return {
+            "name": self.name,
+            "mode": "input" if self.is_input else "output",
+            "dtype": self.dtype,
+            "shape": list(self.shape),
+            "shape_input": self.is_shape_input,
+            "shape_output": self.is_shape_output,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +113,7 @@ def read_tensor(fields: Fields) -> TensorRecord:
         dtype=fields.text("dtype"),
         shape=shape,
         is_shape_input=fields.flag("shape_input"),
+        is_shape_output=fields.flag("shape_output"),
     )
 
 

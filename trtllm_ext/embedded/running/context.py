@@ -9,13 +9,13 @@ from trtllm_ext.embedded.logger import ILogger
 from trtllm_ext.embedded.running.context_settings import ContextSettings
 from trtllm_ext.embedded.running.execution import Execution
 from trtllm_ext.embedded.running.loading import LoadedPlan, Shape
+from trtllm_ext.embedded.running.observers import Observers
 from trtllm_ext.embedded.running.output_allocator import IOutputAllocator
 from trtllm_ext.embedded.running.sessions import brief
 from trtllm_ext.embedded.running.settings import IRuntimeConfig
 from trtllm_ext.embedded.running.shape_state import Refusal, ShapeState, Slot
 from trtllm_ext.embedded.running.stepped import SteppedExecution, execution_of
 from trtllm_ext.embedded.surface.lifetime import Lifetime
-from trtllm_ext.embedded.surface.recorded import Recorded
 from trtllm_ext.embedded.types import Dims, index_of, volume
 from trtllm_ext.embedded.unsupported import Unsupported
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _ALIGNMENT = 64
 
 
-class IExecutionContext(Recorded, ContextSettings, Lifetime):
+class IExecutionContext(Observers, ContextSettings, Lifetime):
     """Runs an engine. Made by `ICudaEngine.create_execution_context()`.
 
     Addresses are those of host memory. A call that cannot be obeyed logs an error and returns False (or None, or
@@ -37,22 +37,27 @@ class IExecutionContext(Recorded, ContextSettings, Lifetime):
     __slots__ = (
         "__weakref__",
         "_aux_streams",
+        "_debug_elements",
+        "_debugged",
+        "_emits_profile",
         "_engine",
         "_error_recorder",
         "_execution",
         "_input_consumed_event",
         "_is_ready",
+        "_listener",
         "_loaded",
         "_logger",
+        "_profiler",
         "_runtime_config",
         "_shapes",
         "_slots",
+        "_times",
         "debug_sync",
         "name",
         "nvtx_verbosity",
         "persistent_cache_limit",
     )
-    profiler = Unsupported()
     temporary_allocator = Unsupported()
 
     def __init__(
@@ -66,6 +71,7 @@ class IExecutionContext(Recorded, ContextSettings, Lifetime):
         self._set_defaults(config or IRuntimeConfig())
         self._engine = engine
         self._loaded = loaded
+        self._observe_nothing(getattr(loaded, "debug_elements", {}))
         self._slots = {name: Slot(record, loaded.elements[name]) for name, record in loaded.tensors.items()}
         self._shapes = ShapeState(loaded, self._slots)
         self._execution: Execution | SteppedExecution | None
@@ -230,13 +236,20 @@ class IExecutionContext(Recorded, ContextSettings, Lifetime):
         try:
             if not self._is_ready:
                 self._prepare(execution, stream_handle)
+            if self._debug_elements:
+                self._make_room_for_debugged(execution)
             execution.stream = stream_handle
             try:
-                execution.run()
+                if self._profiler is None:
+                    execution.run()
+                else:
+                    self._run_profiled(execution)
             except Exception as error:  # ONNX Runtime's exceptions have no common base
                 raise Refusal(f"the run failed: {brief(error)}") from error
             if self._shapes.late:
                 self._deliver(execution, stream_handle)
+            if self._debugged:
+                self._show_debugged(execution, stream_handle)
         except Refusal as refusal:
             return self._refuse("execute_async_v3", refusal)
         return True

@@ -222,7 +222,8 @@ class ICudaEngine(Serializing, WeightStreaming, Lifetime):
     def get_tensor_location(self, name: str) -> TensorLocation:
         """Always HOST for values that shapes depend on, else DEVICE, as TensorRT says; all memory is host memory."""
         record = self._record("get_tensor_location", name)
-        return TensorLocation.HOST if record is not None and record.is_shape_input else TensorLocation.DEVICE
+        is_shape = record is not None and (record.is_shape_input or record.is_shape_output)
+        return TensorLocation.HOST if is_shape else TensorLocation.DEVICE
 
     def get_tensor_format(self, name: str, profile_index: int = 0) -> TensorFormat:
         """Always LINEAR."""
@@ -251,14 +252,13 @@ class ICudaEngine(Serializing, WeightStreaming, Lifetime):
         return -1
 
     def is_shape_inference_io(self, name: str) -> bool:
-        """Whether the value of an input decides about the shape of an output."""
+        """Whether the value of an input decides about the shape of an output, or that of an output is a shape."""
         record = self._record("is_shape_inference_io", name)
-        return record is not None and record.is_shape_input
+        return record is not None and (record.is_shape_input or record.is_shape_output)
 
     def is_debug_tensor(self, name: str) -> bool:
-        """Always False."""
-        self._record("is_debug_tensor", name)
-        return False
+        """Whether a tensor was marked by `mark_debug()` in the network."""
+        return any(tensor.name == name for tensor in self._header.debug)
 
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[Dims]:
         """[min, opt, max] of an input's shape; an empty list, with an error in the log, if there is none."""

@@ -1,5 +1,6 @@
 """Running the steps of a plan over bound memory."""
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ class Execution:
         self._calls = [
             (sessions[step.segment].session, sessions[step.segment].session.io_binding()) for step in steps
         ]
+        self._segments = [step.segment for step in steps]
         self._readers: dict[str, list[int]] = {}
         self._makers: dict[str, tuple[int, int]] = {}
         for number, step in enumerate(steps):
@@ -85,6 +87,16 @@ class Execution:
         for number, (session, binding) in enumerate(self._calls):
             session.run_with_iobinding(binding)
             self._hand_on(number, binding)
+
+    def run_timed(self) -> list[tuple[str, float]]:
+        """As `run()`; returns the name of each step and the milliseconds that it took."""
+        times = []
+        for number, (session, binding) in enumerate(self._calls):
+            begin = time.perf_counter()
+            session.run_with_iobinding(binding)
+            times.append((f"segment {self._segments[number]}", (time.perf_counter() - begin) * 1e3))
+            self._hand_on(number, binding)
+        return times
 
     def _hand_on(self, number: int, binding: "onnxruntime.IOBinding") -> None:
         late = [name for name in self._late if self._makers[name][0] == number]

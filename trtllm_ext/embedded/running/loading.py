@@ -40,6 +40,7 @@ class LoadedPlan:
         self.plugins = tuple(zip(header.plugins, plugins, strict=True))
         self.tensors: Mapping[str, TensorRecord] = {tensor.name: tensor for tensor in header.tensors}
         self.elements: Mapping[str, ElementType] = _elements(plan)
+        self.debug_elements = {tensor.name: self.elements[tensor.name] for tensor in header.debug}
         self._program = program
         self._remembered: dict[Any, dict[str, Shape]] = {}
 
@@ -159,7 +160,9 @@ def _check_shapes(loaded: LoadedPlan) -> None:
 
 
 def _elements(plan: Plan) -> Mapping[str, ElementType]:
-    return {tensor.name: element_type_named(tensor.dtype) for tensor in plan.header.tensors}
+    return {
+        tensor.name: element_type_named(tensor.dtype) for tensor in (*plan.header.tensors, *plan.header.debug)
+    }
 
 
 def _drop_pages(buffer: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -94,18 +95,26 @@ class SteppedExecution:
 
     def run(self) -> None:
         """Run all steps. Raises what ONNX Runtime raises, and PluginError."""
+        self.run_timed()
+
+    def run_timed(self) -> list[tuple[str, float]]:
+        """As `run()`; returns the name of each step and the milliseconds that it took."""
+        times = []
         for name, place in self._late.items():
             self._give_back(place)
             self._late[name] = None
         values = dict(self._inputs)
         for call, dropped in zip(self._calls, self._dropped, strict=True):
+            begin = time.perf_counter()
             call.run(values, self._targets, self.stream)
+            times.append((call.name, (time.perf_counter() - begin) * 1e3))
             for name in dropped:
                 place = values.pop(name)
                 if name in self._late:
                     self._late[name] = place
                 else:
                     self._give_back(place)
+        return times
 
     def late_output(self, name: str) -> tuple[tuple[int, ...], int, int]:
         """Shape, address and bytes of an output bound by `bind_late()`, valid until the next run."""
@@ -125,6 +134,7 @@ class _OnnxCall:
         self, step: OnnxStep, session: onnxruntime.InferenceSession, onnx_types: Mapping[str, int]
     ) -> None:
         self.step = step
+        self.name = f"segment {step.segment}"
         self._session = session
         self._binding = session.io_binding()
         self._types = onnx_types
