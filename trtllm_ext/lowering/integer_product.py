@@ -63,8 +63,10 @@ def _product(layer: Layer, a: Value, b: Value) -> Value:
     if not 0 < max(a.shape[-1], b.shape[-2]) <= _MAX_SUMMED:
         # No sum or one of a length not known; where nothing is summed MatMulInteger writes nothing. Integers of 53
         # bits are exact here.
-        wide = [emitter.cast(value, DOUBLE) for value in (a, b)]
-        return emitter.cast(emitter.node("MatMul", wide, DOUBLE, shape), FLOAT)
+        left, right = (emitter.cast(value, DOUBLE) for value in (a, b))
+        # The reshape to what it is keeps a transpose from being folded into the product (see `batches`).
+        left = emitter.node("Reshape", [left, emitter.ints([0] * left.ndim)], DOUBLE, left.shape)
+        return emitter.cast(emitter.node("MatMul", [left, right], DOUBLE, shape), FLOAT)
     zero_point = emitter.scalar(_SIGN_BIT, UINT8)
     inputs = [_unsigned(emitter, a), _unsigned(emitter, b), zero_point, zero_point]
     return emitter.cast(emitter.node("MatMulInteger", inputs, INT32, shape), FLOAT)
