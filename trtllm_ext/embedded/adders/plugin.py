@@ -33,8 +33,7 @@ class PluginAdders(AdderBase):
             "signature": Signature(len(tensors), len(shape_tensors), (), (), ()),
         }
         try:
-            name = f"{type(plugin).__name__}.clone()"
-            handle = PluginHandle(guarded(plugin.clone, name), name)
+            handle = _clone_of(plugin)
             asked = AskedOutputs(handle, attributes)
         except PluginError as error:
             return self._refuse(f"add_plugin_v3: {error}")
@@ -56,3 +55,12 @@ class PluginAdders(AdderBase):
                 "by the embedded engine: write an IPluginV3."
             )
         return self.add_plugin_v3(*given)
+
+
+def _clone_of(plugin: IPluginV3) -> PluginHandle:
+    """A clone to keep; the plugin itself stays the application's."""
+    name = f"{type(plugin).__name__}.clone()"
+    clone = guarded(plugin.clone, name)
+    if clone is plugin:
+        raise PluginError(f"{name} gave the plugin itself, where a clone belongs")
+    return PluginHandle(clone, name)

@@ -7,7 +7,7 @@ from operator import index
 from typing import Any
 
 from trtllm_ext.embedded.enums import DataType, PluginCapabilityType
-from trtllm_ext.embedded.plugins.asking import PluginError, PluginHandle
+from trtllm_ext.embedded.plugins.asking import PluginError, PluginHandle, guarded
 from trtllm_ext.embedded.plugins.expressions import DimsExprs, IDimensionExpr, IExprBuilder
 from trtllm_ext.embedded.rules.known import Known, RuleError
 from trtllm_ext.embedded.rules.plugin import Elements, Signature, split_operands
@@ -31,7 +31,7 @@ class AskedOutputs:
         self._answers: dict[Any, Signature] = {}
         self._build = handle.part(PluginCapabilityType.BUILD)
         handle.part(PluginCapabilityType.RUNTIME)
-        count = getattr(self._build, "num_outputs", None)
+        count = guarded(lambda: self._build.num_outputs, f"{handle.label}: num_outputs")
         if not hasattr(count, "__index__") or not 1 <= index(count) <= _MAX_OUTPUTS:
             raise PluginError(
                 f"{handle.label}: num_outputs is {count!r:.80}, where a number of 1 or more belongs"

@@ -51,7 +51,7 @@ def settle_plugins(
 
 
 class _Shapes:
-    """Shapes of the plugins' tensors at the ends and the optimum of a profile."""
+    """Shapes of the plugins' tensors at the ends and the optimum of a profile; at most, where only a run shows them."""
 
     def __init__(
         self, network: INetworkDefinition, nodes: Sequence[Node], tensors: Sequence[TensorRecord]
@@ -64,31 +64,26 @@ class _Shapes:
 
     def of(self, node: Node, profile: ProfileRecord) -> Ranges:
         """The shapes of one plugin layer's tensors."""
-        signature: Signature = node.attributes["signature"]
-        low, opt, high = (self._range(node, signature, profile, point) for point in range(3))
+        low, opt, high = (self._range(node, profile, point) for point in range(3))
         return low, opt, high
 
-    def _range(self, node: Node, signature: Signature, profile: ProfileRecord, point: int) -> Range:
+    def _range(self, node: Node, profile: ProfileRecord, point: int) -> Range:
         shapes = self._at(profile, point)
-        inputs = [
-            shapes[self._names[tensor]]
-            for tensor in node.inputs[: signature.num_inputs]
-            if tensor is not None
-        ]
-        outputs = [shapes[self._names[tensor]] for tensor in node.outputs]
-        is_open = any(-1 in shape for shape in outputs) and not any(-1 in shape for shape in inputs)
-        if is_open and not signature.num_shape_inputs:
-            outputs = signature.room(inputs, ())
-        return Range(inputs, outputs)
+        signature: Signature = node.attributes["signature"]
+        given = node.inputs[: signature.num_inputs]
+        return Range(
+            [shapes[self._names[tensor]] for tensor in given if tensor is not None],
+            [shapes[self._names[tensor]] for tensor in node.outputs],
+        )
 
     def _at(self, profile: ProfileRecord, point: int) -> Mapping[str, Shape]:
         key = (id(profile), point)
         if key not in self._found:
             try:
-                self._found[key] = self._program.run(*self._given(profile, point))
+                self._found[key] = self._program.run(*self._given(profile, point), at_most=True)
             except RuleError:
                 # The least or the largest of all inputs need not go together; the optimum does.
-                self._found[key] = self._program.run(*self._given(profile, 1))
+                self._found[key] = self._program.run(*self._given(profile, 1), at_most=True)
         return self._found[key]
 
     def _given(
