@@ -18,6 +18,7 @@ OURS = {
     "IOutputAllocator.notify_shape": "documented by TensorRT, but only found on subclasses",
     "IOutputAllocator.reallocate_output": "documented by TensorRT, but only found on subclasses",
     "IOutputAllocator.reallocate_output_async": "documented by TensorRT, but only found on subclasses",
+    "Weights.packed_bytes": "4-bit weights, which numpy() gives back as Weights in both modules",
     "Runtime.load_mode": "chooses between speed and memory; TensorRT has no such choice",
 }
 # Declared by the bindings with C++ parameters; what they call on a subclass takes those given here.

@@ -11,13 +11,14 @@ from trtllm_ext.embedded.logger import ILogger
 from trtllm_ext.embedded.plan import RefitRecord
 from trtllm_ext.embedded.running.engine import ICudaEngine
 from trtllm_ext.embedded.running.segments import Place
+from trtllm_ext.embedded.surface.lifetime import Lifetime
 from trtllm_ext.embedded.surface.recorded import Recorded
 from trtllm_ext.embedded.tensor_types import element_type_numbered
 from trtllm_ext.embedded.types import Weights
 from trtllm_ext.errors import EngineError
 
 
-class Refitter(Recorded):
+class Refitter(Recorded, Lifetime):
     """Exchanges weights of an engine that was built with a refit flag.
 
     Weights are given by layer and role, or by the name that `INetworkDefinition.set_weights_name()` gave them. They
