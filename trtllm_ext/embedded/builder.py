@@ -10,6 +10,7 @@ from trtllm_ext.embedded.host_memory import IHostMemory, host_memory_of, tempora
 from trtllm_ext.embedded.logger import ILogger
 from trtllm_ext.embedded.network import INetworkDefinition
 from trtllm_ext.embedded.plan import write_plan
+from trtllm_ext.embedded.plugins.making import without_creator
 from trtllm_ext.embedded.plugins.registry import IPluginRegistry, get_plugin_registry
 from trtllm_ext.embedded.profile import IOptimizationProfile
 from trtllm_ext.embedded.progress import Progress
@@ -143,7 +144,9 @@ class Builder(Recorded, Lifetime):
     ) -> ICudaEngine | None:
         """Build an engine, ready to be run."""
         serialized = self.build_serialized_network(network, config)
-        return None if serialized is None else Runtime(self._logger).deserialize_cuda_engine(serialized)
+        runtime = Runtime(self._logger)
+        runtime._plugin_registry = self._plugin_registry
+        return None if serialized is None else runtime.deserialize_cuda_engine(serialized)
 
     def _build(
         self,
@@ -158,6 +161,10 @@ class Builder(Recorded, Lifetime):
             self._check_flags(network, config)
             with progress.phase("Building engine", ASSEMBLY_STEPS + (write is not None)):
                 parts = assemble(network, config, progress)
+                for missing in without_creator(parts.header.plugins, self._plugin_registry):
+                    self._logger.log(
+                        ILogger.WARNING, f"{method}: the engine cannot be loaded without {missing}."
+                    )
                 if write is not None:
                     self._write(write, parts)
                     progress.step()

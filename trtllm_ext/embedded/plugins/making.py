@@ -20,11 +20,7 @@ def make_plugins(records: Sequence[PluginRecord], registry: IPluginRegistry) -> 
 
     Raises EngineError naming every plugin whose creator is not registered, or what a creator did wrong.
     """
-    missing = dict.fromkeys(
-        _missing(record, registry)
-        for record in records
-        if registry.get_creator(record.name, record.version, record.namespace) is None
-    )
+    missing = without_creator(records, registry)
     if missing:
         raise EngineError(
             f"the engine needs {'; and '.join(missing)}. Register the creator before the engine is loaded: "
@@ -34,6 +30,17 @@ def make_plugins(records: Sequence[PluginRecord], registry: IPluginRegistry) -> 
         return [_made(record, registry) for record in records]
     except PluginError as error:
         raise EngineError(str(error)) from error
+
+
+def without_creator(records: Sequence[PluginRecord], registry: IPluginRegistry) -> list[str]:
+    """The plugins that no creator in a registry makes, in words, each once."""
+    return list(
+        dict.fromkeys(
+            _missing(record, registry)
+            for record in records
+            if registry.get_creator(record.name, record.version, record.namespace) is None
+        )
+    )
 
 
 def attached(handle: PluginHandle, record: PluginRecord) -> PluginHandle:

@@ -174,7 +174,8 @@ class ICudaEngine(Serializing, WeightStreaming, Lifetime):
 
     def create_engine_inspector(self) -> EngineInspector:
         """An inspector that prints the layers."""
-        return EngineInspector(self._header.layers, list(self._tensors), self._logger)
+        header = self._header
+        return EngineInspector(header.layers, list(self._tensors), self._logger, header.plugins)
 
     # Inputs and outputs
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from trtllm_ext.embedded.enums import LayerInformationFormat
 from trtllm_ext.embedded.logger import ILogger
+from trtllm_ext.embedded.plan import PluginRecord
+from trtllm_ext.embedded.plugins.asking import described
 from trtllm_ext.embedded.surface.recorded import Recorded
 
 if TYPE_CHECKING:
@@ -20,8 +22,15 @@ class EngineInspector(Recorded):
 
     __slots__ = ("_error_recorder", "_layers", "_logger", "_tensors", "execution_context")
 
-    def __init__(self, layers: Sequence[Mapping[str, Any]], tensors: Sequence[str], logger: ILogger) -> None:
+    def __init__(
+        self,
+        layers: Sequence[Mapping[str, Any]],
+        tensors: Sequence[str],
+        logger: ILogger,
+        plugins: Sequence[PluginRecord] = (),
+    ) -> None:
         self._layers = layers
+        self._plugins = {(one.name, one.version, one.namespace): _plugin(one) for one in plugins}
         self._tensors = list(tensors)
         self._report_to(logger)
         self.execution_context: IExecutionContext | None = None
@@ -41,11 +50,19 @@ class EngineInspector(Recorded):
         return _line(layer)
 
     def get_engine_information(self, format: LayerInformationFormat = LayerInformationFormat.ONELINE) -> str:
-        """All layers, one a line, or as a JSON object with `Layers` and `Bindings`."""
+        """All layers, one a line, or as a JSON object with `Layers` and `Bindings`; `Plugins`, if any are needed."""
         if format == LayerInformationFormat.JSON:
             shown = {"Layers": [_shown(layer) for layer in self._layers], "Bindings": self._tensors}
+            if self._plugins:
+                shown["Plugins"] = list(self._plugins.values())
             return json.dumps(shown, ensure_ascii=False, indent=2)
-        return "".join(f"{_line(layer)}\n" for layer in self._layers)
+        lines = [_line(layer) for layer in self._layers]
+        lines += [f"needs {described(*plugin)}" for plugin in self._plugins]
+        return "".join(f"{line}\n" for line in lines)
+
+
+def _plugin(record: PluginRecord) -> Mapping[str, str]:
+    return {"Name": record.name, "Version": record.version, "Namespace": record.namespace}
 
 
 def _shown(layer: Mapping[str, Any]) -> Any:
