@@ -99,14 +99,17 @@ class SegmentTable:
 
 
 def _folded_names(segment: OnnxSegment) -> set[str]:
-    """Weights that some node reads together with nothing but constants."""
-    graph = segment.model.graph
+    """Weights that some node, of a graph inside another perhaps, reads together with nothing but constants."""
     weights = {weight.name for weight in segment.weights}
-    constants = {initializer.name for initializer in graph.initializer}
+    constants = {initializer.name for initializer in segment.model.graph.initializer}
     folded: set[str] = set()
-    for node in graph.node:
-        given = [name for name in node.input if name]
-        if constants.issuperset(given):
-            constants.update(node.output)
-            folded.update(weights.intersection(given))
+    graphs = [segment.model.graph]
+    while graphs:
+        for node in graphs.pop().node:
+            inside = [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+            graphs.extend(inside)
+            given = [name for name in node.input if name]
+            if not inside and constants.issuperset(given):
+                constants.update(node.output)
+                folded.update(weights.intersection(given))
     return folded

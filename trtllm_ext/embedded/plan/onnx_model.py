@@ -13,7 +13,8 @@ from trtllm_ext.errors import EngineError
 # Field numbers of onnx.proto, and TensorProto.DataLocation.EXTERNAL.
 _GRAPH = 7
 _NODE, _INITIALIZER = 1, 5
-_NODE_INPUT, _NODE_OUTPUT, _NODE_OP = 1, 2, 4
+_NODE_INPUT, _NODE_OUTPUT, _NODE_OP, _NODE_ATTRIBUTE = 1, 2, 4, 5
+_ATTRIBUTE_GRAPH = 6
 _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_LOCATION = 1, 2, 8, 14
 _EXTERNAL = 1
 
@@ -39,7 +40,8 @@ def external_initializers(model: memoryview) -> Mapping[str, Initializer]:
 def lasting_initializers(model: memoryview) -> set[str]:
     """External initializers that are still read in runs after ONNX Runtime has folded and packed what it can.
 
-    It folds what is computed from constants alone, and packs float matrices that are right operands of products.
+    It folds what is computed from constants alone, and packs float matrices that are right operands of products. What
+    the graphs of loops and conditionals read counts as read.
     Raises EngineError if `model` is no ONNX model.
     """
     with _refusing():
@@ -55,6 +57,10 @@ def _lasting(model: memoryview, external: Mapping[str, Initializer]) -> set[str]
             [_text(value) for number, value in fields if number == wanted]
             for wanted in (_NODE_INPUT, _NODE_OUTPUT)
         )
+        graphs = _graphs_inside(fields)
+        if graphs:
+            lasting.update(name for name in (*inputs, *_read_in(graphs)) if name in external)
+            continue
         if constants.issuperset(inputs):
             constants.update(outputs)
             continue
@@ -64,6 +70,28 @@ def _lasting(model: memoryview, external: Mapping[str, Initializer]) -> set[str]
             if name in external and not is_packed:
                 lasting.add(name)
     return lasting
+
+
+def _graphs_inside(node: list[tuple[int, int | memoryview]]) -> list[memoryview]:
+    """The graphs among the attributes of a node."""
+    attributes = [_message(value) for number, value in node if number == _NODE_ATTRIBUTE]
+    return [
+        _message(value)
+        for attribute in attributes
+        for number, value in _fields(attribute)
+        if number == _ATTRIBUTE_GRAPH
+    ]
+
+
+def _read_in(graphs: list[memoryview]) -> Iterator[str]:
+    """What the nodes of graphs read, and those of the graphs inside them."""
+    stack = list(graphs)
+    while stack:
+        for number, node in _fields(stack.pop()):
+            if number == _NODE:
+                fields = list(_fields(_message(node)))
+                yield from (_text(value) for key, value in fields if key == _NODE_INPUT)
+                stack.extend(_graphs_inside(fields))
 
 
 @contextmanager
