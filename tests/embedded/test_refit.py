@@ -275,3 +275,56 @@ def test_weights_are_left_out_and_put_back(builder, log):
     plain = context_of(plan_of(builder), log).engine
     assert serialized(plain, exclude) is None
     assert "needs an engine built with a refit flag" in log.last
+
+
+# Weights that layers hold themselves, and weights inside loops
+
+
+def test_kernel_bias_and_scale_are_exchanged(builder, log):
+    rng = np.random.default_rng(0)
+    network = strongly_typed(builder)
+    x = network.add_input("x", trt.float32, (-1, 4, 6, 6))
+    kernel, bias = rng.standard_normal((3, 4, 1, 1)).astype(np.float32), np.ones(3, np.float32)
+    convolution = network.add_convolution_nd(x, 3, (1, 1), kernel, bias)
+    factor, shift = np.full(3, 2, np.float32), np.full(3, 5, np.float32)
+    scale = network.add_scale(convolution.get_output(0), trt.ScaleMode.CHANNEL, shift, factor)
+    scale.get_output(0).name = "y"
+    network.mark_output(scale.get_output(0))
+    config = config_with(builder, {"x": ((1, 4, 6, 6), (1, 4, 6, 6), (2, 4, 6, 6))})
+    config.set_flag(trt.BuilderFlag.REFIT)
+    plan = builder.build_serialized_network(network, config)
+    assert plan is not None, log.said
+    context = context_of(plan, log)
+    refitter = trt.Refitter(context.engine, log)
+    roles = {role.name for role in refitter.get_all()[1]}
+    assert roles == {"KERNEL", "BIAS", "SCALE", "SHIFT"}
+    new = {"KERNEL": -kernel, "BIAS": 3 * bias, "SCALE": factor + 1, "SHIFT": shift - 1}
+    for layer, role in zip(*refitter.get_all(), strict=True):
+        assert refitter.set_weights(layer, role, new[role.name])
+    assert refitter.refit_cuda_engine()
+    data = rng.standard_normal((2, 4, 6, 6)).astype(np.float32)
+    got = run_context(context, {"x": data}, {"y": np.float32})["y"]
+    want = (np.einsum("bchw,oc->bohw", data, -kernel[:, :, 0, 0]) + 3) * 3 + 4
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+def test_weights_inside_a_loop_are_exchanged(builder, log):
+    network, step = strongly_typed(builder), np.ones((1, 16), np.float32)
+    x = network.add_input("x", trt.float32, (-1, 16))
+    loop = network.add_loop()
+    count = network.add_constant((), np.array(3, np.int32)).get_output(0)
+    loop.add_trip_limit(count, trt.TripLimit.COUNT)
+    state = loop.add_recurrence(x)
+    constant = network.add_constant((1, 16), step).get_output(0)
+    following = network.add_elementwise(state.get_output(0), constant, trt.ElementWiseOperation.SUM)
+    state.set_input(1, following.get_output(0))
+    y = loop.add_loop_output(state.get_output(0), trt.LoopOutput.LAST_VALUE, 0).get_output(0)
+    y.name = "y"
+    network.mark_output(y)
+    assert network.set_weights_name(step, "step")
+    context = context_of(plan_of(builder, trt.BuilderFlag.REFIT, network=network), log)
+    np.testing.assert_allclose(result(context), X + 3, rtol=1e-6)
+    refitter = trt.Refitter(context.engine, log)
+    assert refitter.set_named_weights("step", 2 * step)
+    assert refitter.refit_cuda_engine()
+    np.testing.assert_allclose(result(context), X + 6, rtol=1e-6)
