@@ -60,16 +60,32 @@ def _product(layer: Layer, a: Value, b: Value) -> Value:
             b = squeeze(emitter, b, 0)
     elif may_broadcast_to_none(layer, a, b):
         a, b = cut_like(layer, a, b), cut_like(layer, b, a)
-    if not 0 < max(a.shape[-1], b.shape[-2]) <= _MAX_SUMMED:
-        # No sum or one of a length not known; where nothing is summed MatMulInteger writes nothing. Integers of 53
-        # bits are exact here.
-        left, right = (emitter.cast(value, DOUBLE) for value in (a, b))
-        # The reshape to what it is keeps a transpose from being folded into the product (see `batches`).
-        left = emitter.node("Reshape", [left, emitter.ints([0] * left.ndim)], DOUBLE, left.shape)
-        return emitter.cast(emitter.node("MatMul", [left, right], DOUBLE, shape), FLOAT)
+    summed = max(a.shape[-1], b.shape[-2])
+    if not 0 < summed <= _MAX_SUMMED:
+        # Integers of 53 bits are exact here.
+        return emitter.cast(emitter.node("MatMul", _wide(emitter, a, b, summed), DOUBLE, shape), FLOAT)
     zero_point = emitter.scalar(_SIGN_BIT, UINT8)
     inputs = [_unsigned(emitter, a), _unsigned(emitter, b), zero_point, zero_point]
     return emitter.cast(emitter.node("MatMulInteger", inputs, INT32, shape), FLOAT)
+
+
+def _wide(emitter: Emitter, a: Value, b: Value, summed: int) -> list[Value]:
+    """The operands in float64, for a sum that is too long for 32 bits, none, or of a length not known (-1)."""
+    if summed <= 0:
+        # Where nothing is summed MatMulInteger writes nothing, and MatMul forgets batches of its right operand (seen
+        # with 1.31). One more zero is summed for that.
+        a, b = _longer(emitter, a, a.ndim - 1), _longer(emitter, b, b.ndim - 2)
+    left, right = (emitter.cast(value, DOUBLE) for value in (a, b))
+    # The reshape to what it is keeps a transpose from being folded into the product (see `batches`).
+    return [emitter.node("Reshape", [left, emitter.ints([0] * left.ndim)], DOUBLE, left.shape), right]
+
+
+def _longer(emitter: Emitter, value: Value, axis: int) -> Value:
+    """`value` with one zero more at the end of an axis."""
+    pads = [0] * value.ndim + [int(other == axis) for other in range(value.ndim)]
+    length = value.shape[axis] + 1 if value.shape[axis] >= 0 else -1
+    shape = (*value.shape[:axis], length, *value.shape[axis + 1 :])
+    return emitter.node("Pad", [value, emitter.ints(pads)], value.onnx_type, shape)
 
 
 def _unsigned(emitter: Emitter, value: Value) -> Value:
