@@ -47,6 +47,7 @@ def members(cls):
         kind = type(static).__name__
         yield name, {
             "kind": kind,
+            "owner": owner,
             "doc": (getattr(cls, name).__doc__ if kind != "property" else "") or "",
             "settable": kind == "property" and static.fset is not None,
         }
