@@ -15,10 +15,10 @@ TARGET = Path(__file__).parents[2] / "docs" / "tensorrt_11.md"
 
 HEAD = """# TensorRT {new} beside {old}
 
-What changed in the Python bindings from the release whose API the embedded engine has ({old}) to {new}: names, members,
-parameters, enumerators; what a class inherits stands at the class that it inherits from. Read from both releases' own
-bindings by `tests/embedded/report_of_bindings.py`, which writes this page; nothing of {new} was run. Code that is to run on
-both uses what is on no list here, and numbers no enumerator itself.
+What changed in the Python bindings from the release whose API the embedded engine has ({old}) to {new}: names,
+members, parameters, enumerators; what a class inherits stands at the class that it inherits from. Read from both
+releases' own bindings by `tests/embedded/report_of_bindings.py`, which writes this page; nothing of {new} was run.
+Code that is to run on both uses what is on no list here, and numbers no enumerator itself.
 """
 
 
