@@ -1,5 +1,7 @@
 """Engines with loops and conditionals: their weights in both load modes, through a plan."""
 
+import mmap
+
 import numpy as np
 import pytest
 
@@ -8,24 +10,26 @@ from trtllm_ext.embedded.plan.onnx_model import lasting_initializers
 from trtllm_ext.lowering import lower
 
 BUDGET_S = 4
-SIZE = 200
+SIZE = 300
 TYPES = {"FLOAT": np.float32, "HALF": np.float16}
 
 
 def defined(builder, type_name):
-    """x @ A three times over in a loop, then @ B in one branch and @ (B + B) in the other."""
+    """x @ A + C three times over in a loop, then @ B in one branch and @ (B + B) in the other."""
     strongly = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = builder.create_network(strongly)
     dtype, none = TYPES[type_name], trt.MatrixOperation.NONE
     x = network.add_input("x", getattr(trt, f"float{dtype().itemsize * 8}"), (2, SIZE))
     condition = network.add_input("condition", trt.bool, ())
     arrays = [np.full((SIZE, SIZE), number / SIZE, dtype) for number in (1.0, 2.0)]
-    a, b = (network.add_constant(array.shape, array).get_output(0) for array in arrays)
+    arrays.append(np.ones((2, SIZE), dtype))
+    a, b, c = (network.add_constant(array.shape, array).get_output(0) for array in arrays)
     loop = network.add_loop()
     three = np.array(3, np.int32)
     loop.add_trip_limit(network.add_constant((), three).get_output(0), trt.TripLimit.COUNT)
     state = loop.add_recurrence(x)
-    state.set_input(1, network.add_matrix_multiply(state.get_output(0), none, a, none).get_output(0))
+    product = network.add_matrix_multiply(state.get_output(0), none, a, none).get_output(0)
+    state.set_input(1, network.add_elementwise(product, c, trt.ElementWiseOperation.SUM).get_output(0))
     after = loop.add_loop_output(state.get_output(0), trt.LoopOutput.LAST_VALUE).get_output(0)
     choice = network.add_if_conditional()
     choice.set_condition(condition)
@@ -54,14 +58,16 @@ def test_weights_inside_loops_and_branches(type_name, mode):
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)
     network, _alive = defined(builder, type_name)
-    plan = bytearray(builder.build_serialized_network(network, builder.create_builder_config()))
+    serialized = builder.build_serialized_network(network, builder.create_builder_config())
+    plan = mmap.mmap(-1, serialized.nbytes)
+    plan[:] = bytes(serialized)
     runtime = trt.Runtime(logger)
     runtime.load_mode = mode
     engine = runtime.deserialize_cuda_engine(plan)
     context = engine.create_execution_context()
     if mode == "prepack":
         plan[:] = bytes(len(plan))
-    for condition, want in ((True, 2.0), (False, 4.0)):
+    for condition, want in ((True, 8.0), (False, 16.0)):
         np.testing.assert_allclose(run(context, type_name, condition), want, rtol=2e-3)
 
 
