@@ -20,7 +20,7 @@ class EngineInspector(Recorded):
     Made by `ICudaEngine.create_engine_inspector()`.
     """
 
-    __slots__ = ("_error_recorder", "_layers", "_logger", "_tensors", "execution_context")
+    __slots__ = ("_layers", "_plugins", "_tensors", "execution_context")
 
     def __init__(
         self,
