@@ -75,9 +75,13 @@ def _wide(emitter: Emitter, a: Value, b: Value, summed: int) -> list[Value]:
         # Where nothing is summed MatMulInteger writes nothing, and MatMul forgets batches of its right operand (seen
         # with 1.31). One more zero is summed for that.
         a, b = _longer(emitter, a, a.ndim - 1), _longer(emitter, b, b.ndim - 2)
-    left, right = (emitter.cast(value, DOUBLE) for value in (a, b))
-    # The reshape to what it is keeps a transpose from being folded into the product (see `batches`).
-    return [emitter.node("Reshape", [left, emitter.ints([0] * left.ndim)], DOUBLE, left.shape), right]
+    # Reshapes to what they are keep transposes from being folded into the product, which errs on empty matrices then.
+    return [
+        emitter.node(
+            "Reshape", [emitter.cast(value, DOUBLE), emitter.ints([0] * value.ndim)], DOUBLE, value.shape
+        )
+        for value in (a, b)
+    ]
 
 
 def _longer(emitter: Emitter, value: Value, axis: int) -> Value:
