@@ -297,10 +297,12 @@ def test_attributes_that_are_not_there_are_refused(built, log):
 
 def test_attributes_that_only_tensorrt_has_say_so(built, log):
     context = context_of(built[1], log)
-    assert context.profiler is None
-    context.profiler = None
-    with pytest.raises(AttributeError, match=r"IExecutionContext\.profiler is not supported by the embedded"):
-        context.profiler = object()
+    assert context.temporary_allocator is None
+    context.temporary_allocator = None
+    with pytest.raises(
+        AttributeError, match=r"IExecutionContext\.temporary_allocator is not supported by the embedded"
+    ):
+        context.temporary_allocator = object()
     with pytest.raises(AttributeError, match=r"IBuilderConfig\.int8_calibrator is not supported"):
         trt.Builder(log).create_builder_config().int8_calibrator = object()
 

@@ -40,7 +40,7 @@ class Builder(Recorded, Lifetime):
     A build that fails logs why, naming the layer or tensor, and returns None (False for a stream).
     """
 
-    __slots__ = ("__weakref__", "_error_recorder", "_logger", "_plugin_registry", "max_threads")
+    __slots__ = ("__weakref__", "_plugin_registry", "max_threads")
     gpu_allocator = Unsupported()
 
     def __init__(self, logger: ILogger) -> None:

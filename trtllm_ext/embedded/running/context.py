@@ -6,7 +6,6 @@ from operator import index
 from typing import TYPE_CHECKING, Any, Literal
 
 from trtllm_ext.embedded.logger import ILogger
-from trtllm_ext.embedded.running.context_settings import ContextSettings
 from trtllm_ext.embedded.running.execution import Execution
 from trtllm_ext.embedded.running.loading import LoadedPlan, Shape
 from trtllm_ext.embedded.running.observers import Observers
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 _ALIGNMENT = 64
 
 
-class IExecutionContext(Observers, ContextSettings, Lifetime):
+class IExecutionContext(Observers, Lifetime):
     """Runs an engine. Made by `ICudaEngine.create_execution_context()`.
 
     Addresses are those of host memory. A call that cannot be obeyed logs an error and returns False (or None, or
@@ -36,27 +35,11 @@ class IExecutionContext(Observers, ContextSettings, Lifetime):
 
     __slots__ = (
         "__weakref__",
-        "_aux_streams",
-        "_debug_elements",
-        "_debugged",
-        "_emits_profile",
         "_engine",
-        "_error_recorder",
         "_execution",
-        "_input_consumed_event",
         "_is_ready",
-        "_listener",
         "_loaded",
-        "_logger",
-        "_profiler",
-        "_runtime_config",
         "_shapes",
-        "_slots",
-        "_times",
-        "debug_sync",
-        "name",
-        "nvtx_verbosity",
-        "persistent_cache_limit",
     )
     temporary_allocator = Unsupported()
 

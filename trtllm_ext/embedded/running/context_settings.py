@@ -4,13 +4,21 @@ from collections.abc import Sequence
 
 from trtllm_ext.embedded.enums import ProfilingVerbosity
 from trtllm_ext.embedded.running.settings import IRuntimeConfig
+from trtllm_ext.embedded.surface.recorded import Recorded
 
 
-class ContextSettings:
+class ContextSettings(Recorded):
     """Settings that are kept and have no effect, beside questions about memory that is never needed."""
 
-    # The slots of the attributes are those of the context: slots cannot come from two bases.
-    __slots__ = ()
+    __slots__ = (
+        "_aux_streams",
+        "_input_consumed_event",
+        "_runtime_config",
+        "debug_sync",
+        "name",
+        "nvtx_verbosity",
+        "persistent_cache_limit",
+    )
     _runtime_config: IRuntimeConfig
     _aux_streams: tuple[int, ...]
     _input_consumed_event: int

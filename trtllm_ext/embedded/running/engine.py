@@ -38,14 +38,9 @@ class ICudaEngine(Serializing, WeightStreaming, Lifetime):
 
     __slots__ = (
         "__weakref__",
-        "_budget",
-        "_budget_v1",
         "_contexts",
-        "_error_recorder",
         "_header",
         "_loaded",
-        "_logger",
-        "_streamable",
         "_tensors",
     )
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from trtllm_ext.embedded.enums import TensorLocation
+from trtllm_ext.embedded.running.context_settings import ContextSettings
 from trtllm_ext.embedded.running.sessions import brief
 from trtllm_ext.embedded.running.shape_state import Refusal
 from trtllm_ext.embedded.surface.interfaces import IDebugListener, IProfiler
-from trtllm_ext.embedded.surface.recorded import Recorded
 from trtllm_ext.embedded.tensor_types import ElementType
 from trtllm_ext.embedded.types import Dims
 
@@ -19,15 +19,23 @@ if TYPE_CHECKING:
     from trtllm_ext.embedded.running.stepped import SteppedExecution
 
 
-class Observers(Recorded):
+# On top of the settings, and not beside them: slots cannot come from two bases.
+class Observers(ContextSettings):
     """Profiler and debug listener of a context.
 
     The unit of time is a step of the plan: ONNX Runtime runs the layers of a segment as it likes, and tells no times.
     Debug tensors are computed in every run of an engine that has them; their state decides whether they are shown.
     """
 
-    # The slots of the attributes are those of the context: slots cannot come from two bases.
-    __slots__ = ()
+    __slots__ = (
+        "_debug_elements",
+        "_debugged",
+        "_emits_profile",
+        "_listener",
+        "_profiler",
+        "_slots",
+        "_times",
+    )
     _profiler: IProfiler | None
     _emits_profile: bool
     _times: list[tuple[str, float]]

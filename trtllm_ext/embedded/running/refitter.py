@@ -31,10 +31,8 @@ class Refitter(Recorded, Lifetime):
         "_by_name",
         "_by_role",
         "_engine",
-        "_error_recorder",
         "_given",
         "_locations",
-        "_logger",
         "_max_threads",
         "weights_validation",
     )

@@ -32,9 +32,7 @@ class Runtime(Recorded, Lifetime):
     __slots__ = (
         "DLA_core",
         "__weakref__",
-        "_error_recorder",
         "_load_mode",
-        "_logger",
         "_plugin_registry",
         "engine_host_code_allowed",
         "max_threads",

@@ -13,7 +13,6 @@ from trtllm_ext.errors import BuildError
 class Serializing(Recorded):
     """Serialization of an engine, with the weights that it has now."""
 
-    # The slots of the attributes are those of the engine: slots cannot come from two bases.
     __slots__ = ()
     _header: Header
     _loaded: LoadedPlan | None
@@ -47,7 +46,7 @@ class Serializing(Recorded):
         if loaded is None:
             return self._fail(method, "the engine was deleted.")
         if strip and not self._header.refit:
-            return self._refuse(
+            return self._fail(
                 method, "EXCLUDE_WEIGHTS needs an engine built with a refit flag; this one was not."
             )
         if not strip and loaded.segments.missing:
@@ -65,5 +64,6 @@ class Serializing(Recorded):
         except (OSError, BuildError) as error:
             return self._fail(method, f"the temporary file cannot be written: {error}")
 
-    def _fail(self, method: str, reason: str) -> None:
+    def _fail(self, method: str, reason: str) -> IHostMemory | None:
         self._report(f"{method}: {reason}")
+        return None

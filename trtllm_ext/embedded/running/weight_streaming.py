@@ -1,18 +1,16 @@
 """Budgets for weights in device memory, kept for code that sets them: all memory of this engine is host memory."""
 
-from trtllm_ext.embedded.logger import ILogger
+from trtllm_ext.embedded.surface.recorded import Recorded
 
 
-class WeightStreaming:
+class WeightStreaming(Recorded):
     """The part of ICudaEngine that is about weight streaming.
 
     An engine built with BuilderFlag.WEIGHT_STREAMING counts all its weights as streamable and keeps any budget that
     TensorRT would; one built without has nothing to stream. No budget changes how the engine runs.
     """
 
-    # The slots of the attributes are those of the engine: slots cannot come from two bases.
-    __slots__ = ()
-    _logger: ILogger
+    __slots__ = ("_budget", "_budget_v1", "_streamable")
     _streamable: int
     _budget: int
     _budget_v1: int
@@ -69,5 +67,5 @@ class WeightStreaming:
             reason = f"{budget} is below {least}"
         else:
             return True
-        self._logger.log(ILogger.ERROR, f"{what}: {reason}; it stays as it is.")
+        self._report(f"{what}: {reason}; it stays as it is.")
         return False

@@ -13,8 +13,7 @@ class Recorded:
     Unlike TensorRT, which tells a recorder instead of the logger, errors always go to the logger too.
     """
 
-    # The slots of the attributes are those of the classes that use this: slots cannot come from two bases.
-    __slots__ = ()
+    __slots__ = ("_error_recorder", "_logger")
     _logger: ILogger
     _error_recorder: IErrorRecorder | None
 
