@@ -161,6 +161,23 @@ def test_a_length_other_than_the_trips(type_name, trips):
         assert np.array_equal(got[name], want), (name, got[name], want)
 
 
+@pytest.mark.parametrize("type_name", ["FLOAT", "BF16"])
+def test_no_iteration_and_lengths_that_only_an_iteration_tells(type_name):
+    """The sum may broadcast either way, so that its length follows from no input alone."""
+    net = Net()
+    x, h = net.input("x", type_name, (-1, -1, 2)), net.input("h", type_name, (-1, 1))
+    loop, count = counted(net, x, 0)
+    total = net.op("elementwise", loop.add_iterator(x).get_output(0), h, OPS.SUM)
+    layer = loop.add_loop_output(total, ALL, 1)
+    layer.set_input(1, count)
+    net.mark(layer.get_output(0))
+    segment = net.segment()
+    for (trips, rows, others), level in itertools.product(((0, 3, 1), (0, 1, 4), (2, 3, 3)), LEVELS):
+        x, h = np.ones((trips, rows, 2), NUMPY[type_name]), np.ones((others, 1), NUMPY[type_name])
+        got = run_segment(segment, {"x": x, "h": h}, level)["y"]
+        assert np.array_equal(got, np.full((max(rows, others), trips, 2), 2, got.dtype)), got.shape
+
+
 def test_bits_are_rounded_in_each_iteration():
     """1 + 2^-11 rounds back to 1 in float16, however often it is added; in float32 it would not."""
     net = Net()

@@ -1,6 +1,6 @@
 """The values of all iterations of a loop as one tensor."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from trtllm_ext.lowering.element_types import BF16, FLOAT, INT64
@@ -16,13 +16,15 @@ class Collected:
     """What one loop output collects.
 
     given: the value inside the loop; scan: the values of all iterations, (iterations, *shape of given); length: how
-    many the output has, 0-d; is_exact: whether there are certainly as many iterations.
+    many the output has, 0-d; is_exact: whether there are certainly as many iterations; imagined: emits the shape of
+    `given`, to be asked only where nothing else tells it.
     """
 
     given: Value
     scan: Value
     length: Value
     is_exact: bool
+    imagined: Callable[[], Value]
 
 
 def concatenated(
@@ -61,14 +63,15 @@ def _of_full_rank(emitter: Emitter, one: Collected, outside: Iterable[Value]) ->
             if symbol is not None:
                 known.setdefault(symbol, (value, axis))
     parts = [_length(emitter, one.scan, 0)]
-    for axis, length in enumerate(one.given.lengths):
-        if isinstance(length, int):
-            parts.append(emitter.ints([length]))
-        elif length in known:
-            parts.append(_length(emitter, *known[length]))
-        else:
-            parts.append(_length(emitter, one.scan, axis + 1))
-    wanted = emitter.node("Concat", parts, INT64, (len(parts),), axis=0)
+    if all(isinstance(length, int) or length in known for length in one.given.lengths):
+        for length in one.given.lengths:
+            if isinstance(length, int):
+                parts.append(emitter.ints([length]))
+            elif length is not None:
+                parts.append(_length(emitter, *known[length]))
+    else:
+        parts.append(one.imagined())
+    wanted = emitter.node("Concat", parts, INT64, (one.scan.ndim,), axis=0)
     return emitter.node("Reshape", [one.scan, wanted], one.scan.onnx_type, one.scan.shape, allowzero=1)
 
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from trtllm_ext.lowering.element_types import BOOL, INT64, onnx_type_of
 from trtllm_ext.lowering.layer import Layer
 from trtllm_ext.lowering.layer_view import LayerView
 from trtllm_ext.lowering.loop_outputs import Collected, concatenated
+from trtllm_ext.lowering.loop_shapes import shape_inside
 from trtllm_ext.lowering.lower_layers import lower_layers
 from trtllm_ext.lowering.regions import LoopView
 from trtllm_ext.lowering.registry import lowers
@@ -62,7 +64,7 @@ def loop(layer: Layer) -> tuple[Value, ...]:
     outputs = [(value.onnx_type, value.shape) for value in carried]
     outputs += [(value.onnx_type, (-1, *value.shape)) for value in given]
     results = emitter.node_with_graphs("Loop", [count, going, *carried], outputs, body=graph)
-    return _outputs(layer, view, results, given, outside)
+    return _outputs(layer, view, results, given, outside | _by_id(recurring, carried))
 
 
 def _by_id(tensors: list[Any], values: list[Value]) -> Values:
@@ -109,11 +111,14 @@ def _slice(layer: Layer, iterator: LayerView, data: Value, number: Value, count:
 
 
 def _outputs(
-    layer: Layer, view: LoopView, results: tuple[Value, ...], given: list[Value], outside: Values
+    layer: Layer, view: LoopView, results: tuple[Value, ...], given: list[Value], before: Values
 ) -> tuple[Value, ...]:
-    """What leaves the loop, of what its node gives: the last state, and the collected values."""
+    """What leaves the loop, of what its node gives: the last state, and the collected values.
+
+    before: what was there before the loop, with the initial values of the recurrences as theirs.
+    """
     last = {
-        id(one.outputs[0]): replace(value, symbols=outside[id(one.inputs[0])].symbols)
+        id(one.outputs[0]): replace(value, symbols=before[id(one.outputs[0])].symbols)
         for one, value in zip(view.loop.recurrences, results, strict=False)
     }
     scans = iter(zip(given, results[len(last) :], strict=True))
@@ -130,16 +135,17 @@ def _outputs(
             continue
         value, scan = next(scans)
         layer.emitter.scope = one.name
-        length = outside[id(one.inputs[1])]
-        is_exact = "WHILE" not in limits and _are_equal(length, outside[id(limits["COUNT"])])
-        collected = Collected(value, scan, length, is_exact)
+        length = before[id(one.inputs[1])]
+        is_exact = "WHILE" not in limits and _are_equal(length, before[id(limits["COUNT"])])
+        imagined = partial(shape_inside, layer, view, one.inputs[0], scan, before)
+        collected = Collected(value, scan, length, is_exact, imagined)
         found.append(
             concatenated(
                 layer.emitter,
                 collected,
                 int(one.api.axis),
                 reverse=kind == "REVERSE",
-                outside=outside.values(),
+                outside=before.values(),
             )
         )
     return tuple(found)
