@@ -8,7 +8,7 @@ from trtllm_ext.lowering.layer import Layer
 from trtllm_ext.lowering.registry import lowers
 from trtllm_ext.lowering.values import Value
 from trtllm_ext.lowering.weights import borrowed
-from trtllm_ext.lowering.windows import windows_of
+from trtllm_ext.lowering.windows import windows_of, with_same_padding
 
 
 @lowers("CONVOLUTION")
@@ -17,10 +17,13 @@ def convolution(layer: Layer) -> Value:
     api, channels = layer.api, layer.raw(0).shape[1]
     groups, maps = int(api.num_groups), int(api.num_output_maps)
     size, dilation = tuple(api.kernel_size_nd), tuple(api.dilation_nd)
-    windows = windows_of(layer, size, dilation)
+    value, windows = layer.operand(0), windows_of(layer, size, dilation)
     # Zeros change no sum, so what hangs over is padding like any other.
     post = tuple(map(add, windows.post, windows.overhang))
-    return _node(layer, "Conv", (maps, channels // groups, *size), windows.attributes(post=post))
+    if windows.auto_pad != "NOTSET":
+        value = with_same_padding(layer, value, windows)
+    attributes = {"strides": list(windows.strides), "pads": [*windows.pre, *post]}
+    return _node(layer, "Conv", value, (maps, channels // groups, *size), attributes)
 
 
 @lowers("DECONVOLUTION")
@@ -39,12 +42,14 @@ def deconvolution(layer: Layer) -> Value:
         less, more = tuple(one // 2 for one in spare), tuple(one - one // 2 for one in spare)
         pre, post = (less, more) if mode == "SAME_UPPER" else (more, less)
     attributes = {"strides": list(strides), "pads": [*pre, *post]}
-    return _node(layer, "ConvTranspose", (channels, maps // groups, *size), attributes)
+    return _node(layer, "ConvTranspose", layer.operand(0), (channels, maps // groups, *size), attributes)
 
 
-def _node(layer: Layer, op_type: str, kernel_shape: tuple[int, ...], attributes: dict[str, Any]) -> Value:
+def _node(
+    layer: Layer, op_type: str, value: Value, kernel_shape: tuple[int, ...], attributes: dict[str, Any]
+) -> Value:
     api = layer.api
-    inputs = [layer.operand(0), _parameter(layer, 1, api.kernel, kernel_shape, "kernel")]
+    inputs = [value, _parameter(layer, 1, api.kernel, kernel_shape, "kernel")]
     if layer.has(2) or len(api.bias):
         inputs.append(_parameter(layer, 2, api.bias, (int(api.num_output_maps),), "bias"))
     return layer.emitter.node(

@@ -5,6 +5,7 @@ the end of the input, so padding of one less than the window gives as many windo
 """
 
 from operator import add
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from trtllm_ext.lowering.layer import Layer
 from trtllm_ext.lowering.movement import CARRIER
 from trtllm_ext.lowering.registry import lowers
 from trtllm_ext.lowering.values import Value
-from trtllm_ext.lowering.windows import Windows, windows_of
+from trtllm_ext.lowering.windows import Windows, windows_of, without_the_unseen
 
 
 @lowers("POOLING")
@@ -23,6 +24,7 @@ def pooling(layer: Layer) -> Value:
     emitter, value = layer.emitter, layer.operand(0)
     size = tuple(layer.api.window_size_nd)
     windows = windows_of(layer, size, (1,) * len(size))
+    value = without_the_unseen(layer, value, windows)
     kind: str = layer.api.type.name
     if kind == "MAX":
         return _maximum(layer, value, windows)
@@ -64,13 +66,17 @@ def _pool(
     post: tuple[int, ...],
     **attributes: int,
 ) -> Value:
+    where: dict[str, Any] = {"pads": [*pre, *post]}
+    if windows.auto_pad != "NOTSET":
+        where = {"auto_pad": windows.auto_pad}
     return layer.emitter.node(
         op_type,
         [value],
         FLOAT,
         layer.output_shape,
         kernel_shape=list(windows.span),
-        **windows.attributes(pre, post),
+        strides=list(windows.strides),
+        **where,
         **attributes,
     )
 

@@ -5,9 +5,12 @@ the stride, and the span what a window covers: 1 + dilation * (size - 1).
 """
 
 from dataclasses import dataclass
-from typing import Any
 
+from trtllm_ext.lowering.element_types import FLOAT, INT64
+from trtllm_ext.lowering.emitter import Emitter
 from trtllm_ext.lowering.layer import Layer
+from trtllm_ext.lowering.movement import unsqueeze
+from trtllm_ext.lowering.values import Value
 
 
 @dataclass(frozen=True)
@@ -25,17 +28,6 @@ class Windows:
     overhang: tuple[int, ...]
     auto_pad: str = "NOTSET"
 
-    def attributes(
-        self, pre: tuple[int, ...] | None = None, post: tuple[int, ...] | None = None
-    ) -> dict[str, Any]:
-        """ONNX's attributes, with other padding if it is given."""
-        shared: dict[str, Any] = {"strides": list(self.strides)}
-        if self.auto_pad != "NOTSET":
-            return shared | {"auto_pad": self.auto_pad}
-        return shared | {
-            "pads": [*(self.pre if pre is None else pre), *(self.post if post is None else post)]
-        }
-
 
 def windows_of(layer: Layer, size: tuple[int, ...], dilation: tuple[int, ...]) -> Windows:
     """The windows of a convolution or pooling."""
@@ -51,6 +43,46 @@ def windows_of(layer: Layer, size: tuple[int, ...], dilation: tuple[int, ...]) -
     pre, post = tuple(layer.api.pre_padding), tuple(layer.api.post_padding)
     overhang = tuple(stride - 1 for stride in strides) if mode == "EXPLICIT_ROUND_UP" else none
     return Windows(span, strides, pre, post, overhang)
+
+
+def with_same_padding(layer: Layer, value: Value, windows: Windows) -> Value:
+    """The input with the zeros that only a run can tell, for a convolution that then pads no more.
+
+    ONNX Runtime's convolution does that itself, but not with dilation.
+    """
+    emitter = layer.emitter
+    none = emitter.ints([0])
+    pre, post = [none, none], [none, none]
+    for axis, (span, stride) in enumerate(zip(windows.span, windows.strides, strict=True), start=2):
+        length, end = _length_and_end(emitter, value, axis, span, stride)
+        total = emitter.map("Max", emitter.map("Sub", end, length), none)
+        less = emitter.map("Div", total, emitter.ints([2]))
+        more = emitter.map("Sub", total, less)
+        pre.append(less if windows.auto_pad == "SAME_UPPER" else more)
+        post.append(more if windows.auto_pad == "SAME_UPPER" else less)
+    pads = emitter.node("Concat", [*pre, *post], INT64, (2 * value.ndim,), axis=0)
+    return emitter.node("Pad", [value, pads], FLOAT, (*value.shape[:2], *(-1 for _ in windows.span)))
+
+
+def without_the_unseen(layer: Layer, value: Value, windows: Windows) -> Value:
+    """The input without elements behind the last window, which ONNX Runtime's pooling takes for padding below 0."""
+    if windows.auto_pad == "NOTSET":
+        return value
+    emitter = layer.emitter
+    for axis, (span, stride) in enumerate(zip(windows.span, windows.strides, strict=True), start=2):
+        if stride > span:
+            _, end = _length_and_end(emitter, value, axis, span, stride)
+            shape = (*value.shape[:axis], -1, *value.shape[axis + 1 :])
+            inputs = [value, emitter.ints([0]), end, emitter.ints([axis])]
+            value = emitter.node("Slice", inputs, FLOAT, shape)
+    return value
+
+
+def _length_and_end(emitter: Emitter, value: Value, axis: int, span: int, stride: int) -> tuple[Value, Value]:
+    """A length, and where the last of ceil(I / S) windows ends that begin with the input; 1-D."""
+    length = unsqueeze(emitter, emitter.dim_of(value, axis), 0)
+    steps = emitter.map("Div", emitter.map("Sub", length, emitter.ints([1])), emitter.ints([stride]))
+    return length, emitter.map("Add", emitter.map("Mul", steps, emitter.ints([stride])), emitter.ints([span]))
 
 
 def _same(

@@ -36,6 +36,10 @@ class _Sliding:
         before, behind, counts = [], [], []
         for axis, (length, span, stride) in enumerate(zip(lengths, spans, self.strides, strict=True)):
             if mode.startswith("SAME"):
+                if length == 0:
+                    call.refuse(
+                        f"mode {mode} has no place for a window in dimension {axis + 2}, which is empty"
+                    )
                 count = _ceil(length, stride)
                 whole = max((length - 1) // stride * stride + span - length, 0)
                 first = whole // 2 if mode == "SAME_UPPER" else whole - whole // 2

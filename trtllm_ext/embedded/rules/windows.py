@@ -64,6 +64,8 @@ def positions(length: int, window: Window, axis: int) -> int:
     if length < 0:
         return -1
     if window.mode in SAME:
+        if length == 0:
+            raise RuleError(f"dimension {axis} is empty; mode {window.mode.name} has no place for a window")
         return -(-length // window.stride)
     room = length + window.pre + window.post - window.span
     if room < 0:
