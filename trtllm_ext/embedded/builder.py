@@ -1,6 +1,7 @@
 """The builder: where networks come from, and where they become serialized engines."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from trtllm_ext.embedded.assembly import ASSEMBLY_STEPS, Parts, assemble
@@ -114,7 +115,7 @@ class Builder(Recorded, Lifetime):
         written: list[IHostMemory] = []
 
         def write(parts: Parts) -> None:
-            with temporary_file() as file:
+            with _writing("to a temporary file"), temporary_file() as file:
                 write_plan(file.write, parts.header, parts.segments, parts.weights)
                 written.append(host_memory_of(file))
 
@@ -135,7 +136,8 @@ class Builder(Recorded, Lifetime):
                 raise OSError(f"the stream writer took {taken} of {len(data)} bytes")
 
         def write(parts: Parts) -> None:
-            write_plan(sink, parts.header, parts.segments, parts.weights)
+            with _writing("to the stream"):
+                write_plan(sink, parts.header, parts.segments, parts.weights)
 
         return self._build("build_serialized_network_to_stream", network, config, write)
 
@@ -166,7 +168,7 @@ class Builder(Recorded, Lifetime):
                         ILogger.WARNING, f"{method}: the engine cannot be loaded without {missing}."
                     )
                 if write is not None:
-                    self._write(write, parts)
+                    write(parts)
                     progress.step()
         except TrtllmExtError as error:
             for line in str(error).splitlines():
@@ -185,12 +187,6 @@ class Builder(Recorded, Lifetime):
                 cache._record(digest, milliseconds)
         return True
 
-    def _write(self, write: Callable[[Parts], None], parts: Parts) -> None:
-        try:
-            write(parts)
-        except (OSError, BuildError, UnicodeEncodeError) as error:
-            raise BuildError(f"the engine cannot be written: {error}") from error
-
     def _check_flags(self, network: INetworkDefinition, config: IBuilderConfig) -> None:
         if network._graph.strongly_typed:
             for flag in _PRECISIONS:
@@ -202,3 +198,11 @@ class Builder(Recorded, Lifetime):
 
     def _error(self, method: str, reason: str) -> None:
         self._report(f"{method}: {reason}")
+
+
+@contextmanager
+def _writing(where: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, BuildError, UnicodeEncodeError) as error:
+        raise BuildError(f"the engine cannot be written {where}: {error}") from error
