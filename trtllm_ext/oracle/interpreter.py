@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from trtllm_ext.oracle import plugin
 from trtllm_ext.oracle.boundaries import CLASS_OF
 from trtllm_ext.oracle.call import Call, kind_of
 from trtllm_ext.oracle.control import Control
 from trtllm_ext.oracle.errors import OracleError
 from trtllm_ext.oracle.kinds import KINDS
+from trtllm_ext.oracle.plugin import Meaning
 from trtllm_ext.oracle.values import Array, converted, held_as, input_value, member_name
 
 
@@ -33,32 +35,41 @@ class TraceStep:
 
 
 def evaluate(
-    network: Any, trt: Any, inputs: Mapping[str, Any], wanted: Iterable[str] | None = None
+    network: Any,
+    trt: Any,
+    inputs: Mapping[str, Any],
+    wanted: Iterable[str] | None = None,
+    plugins: Mapping[str, Meaning] | None = None,
 ) -> dict[str, Array]:
     """What the network's tensors are for the given inputs.
 
     network: an INetworkDefinition of the module `trt` (the real `tensorrt` or one with its API); not changed.
     inputs: name -> array for every network input that the wanted tensors depend on.
     wanted: tensor names, by default the network's outputs. Layers that they do not depend on are not evaluated.
+    plugins: by the name of a plugin the function that it stands for, on arrays of its inputs.
     Returns name -> array: float64 for floating tensors (never rounded to half or bfloat16), int32 or int64
     exactly, bool. Raises OracleError for an unknown layer kind, missing or ill-fitting inputs, a cycle, and for
     what TensorRT leaves undefined (coordinates out of strict bounds, integer division by zero).
     """
-    graph = _Graph(network, trt)
+    graph = _Graph(network, trt, plugins or {})
     targets = graph.outputs() if wanted is None else [graph.tensor(name) for name in wanted]
     names = {tensor: str(tensor.name) for tensor in targets}
     return {names[tensor]: value for tensor, value in graph.run(inputs, targets) if tensor in names}
 
 
 def trace(
-    network: Any, trt: Any, inputs: Mapping[str, Any], wanted: Iterable[str] | None = None
+    network: Any,
+    trt: Any,
+    inputs: Mapping[str, Any],
+    wanted: Iterable[str] | None = None,
+    plugins: Mapping[str, Meaning] | None = None,
 ) -> Iterator[TraceStep]:
     """Every tensor that the wanted ones (default: the outputs) depend on, one by one in execution order.
 
     Comparing each with an engine's value finds the first that differs. Values are not kept beyond their last use,
     so memory stays near that of the widest point of the network. Errors as `evaluate`.
     """
-    graph = _Graph(network, trt)
+    graph = _Graph(network, trt, plugins or {})
     targets = graph.outputs() if wanted is None else [graph.tensor(name) for name in wanted]
     for tensor, value in graph.run(inputs, targets):
         layer = graph.producer.get(tensor)
@@ -69,8 +80,9 @@ def trace(
 class _Graph:
     """The layers and tensors of a network. Tensors are told apart by identity; names need not be unique inside."""
 
-    def __init__(self, network: Any, trt: Any) -> None:
+    def __init__(self, network: Any, trt: Any, plugins: Mapping[str, Meaning]) -> None:
         self.trt = trt
+        self.plugins = plugins
         self.network = network
         self.network_inputs = [network.get_input(i) for i in range(network.num_inputs)]
         self.layers = [network.get_layer(i) for i in range(network.num_layers)]
@@ -180,7 +192,7 @@ class _Graph:
     def _evaluated(self, index: int, given: tuple[Array | None, ...]) -> tuple[Array, ...]:
         layer = self.layers[index]
         kind = kind_of(layer, self.trt)
-        if kind not in KINDS:
+        if kind not in KINDS and kind != "PLUGIN_V3":
             raise OracleError(
                 f"Layer {layer.name!r}: the oracle does not know the kind {kind}. It knows {', '.join(KINDS)}."
             )
@@ -188,6 +200,8 @@ class _Graph:
         output_type, rank = (member_name(outputs[0].dtype), _rank(outputs[0])) if outputs else ("", -1)
         call = Call(layer, self.trt, kind, given, output_type, rank)
         with np.errstate(all="ignore"):
+            if kind == "PLUGIN_V3":
+                return plugin.evaluated(call, self.plugins, outputs)
             found = KINDS[kind](call)
             results = found if isinstance(found, tuple) else (found,)
             return tuple(
