@@ -115,7 +115,7 @@ class Builder(Recorded, Lifetime):
         written: list[IHostMemory] = []
 
         def write(parts: Parts) -> None:
-            with _writing("to a temporary file"), temporary_file() as file:
+            with _writing(" to a temporary file"), temporary_file() as file:
                 write_plan(file.write, parts.header, parts.segments, parts.weights)
                 written.append(host_memory_of(file))
 
@@ -136,7 +136,7 @@ class Builder(Recorded, Lifetime):
                 raise OSError(f"the stream writer took {taken} of {len(data)} bytes")
 
         def write(parts: Parts) -> None:
-            with _writing("to the stream"):
+            with _writing():
                 write_plan(sink, parts.header, parts.segments, parts.weights)
 
         return self._build("build_serialized_network_to_stream", network, config, write)
@@ -201,8 +201,8 @@ class Builder(Recorded, Lifetime):
 
 
 @contextmanager
-def _writing(where: str) -> Iterator[None]:
+def _writing(where: str = "") -> Iterator[None]:
     try:
         yield
     except (OSError, BuildError, UnicodeEncodeError) as error:
-        raise BuildError(f"the engine cannot be written {where}: {error}") from error
+        raise BuildError(f"the engine cannot be written{where}: {error}") from error
