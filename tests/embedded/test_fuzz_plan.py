@@ -6,6 +6,7 @@ shape program's and ONNX Runtime's must hold.
 """
 
 import copy
+import ctypes
 import json
 import random
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny_plans import Log, config_with, feed_forward_plan, parts_of, signed, strongly_typed
+from tiny_plans import FeedForward, Log, config_with, feed_forward_plan, parts_of, signed, strongly_typed
 
 import trtllm_ext.embedded as trt
 from trtllm_ext.embedded.plan import FORMAT_VERSION, MAGIC, read_plan
@@ -24,6 +25,20 @@ BUDGET_S = 30
 
 USUAL = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 LONG = settings(max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@pytest.fixture(scope="module")
+def refit_plan():
+    """Named weights that can be exchanged, and debug tensors."""
+    builder, model = trt.Builder(Log()), FeedForward()
+    network = strongly_typed(builder)
+    model.define(network)
+    network.set_weights_name(model.w1, "w1")
+    network.mark_debug(network.get_layer(1).get_output(0))
+    network.mark_debug(network.get_output(0))
+    config = config_with(builder, {"x": ((1, 16), (4, 16), (8, 16))})
+    config.set_flag(trt.BuilderFlag.REFIT)
+    return bytes(builder.build_serialized_network(network, config))
 
 
 @pytest.fixture(scope="module")
@@ -240,11 +255,12 @@ def paths_in(value, path=()):
             yield from paths_in(child, (*path, index))
 
 
-def mutated(header, rng):
-    """A copy of a header with one to three places changed."""
+def mutated(header, rng, keys=()):
+    """A copy of a header with one to three places changed, below one of `keys` if any are given."""
     root = [copy.deepcopy(header)]
     for _ in range(rng.randint(1, 3)):
-        *path, last = (0, *rng.choice(list(paths_in(root[0]))))
+        paths = [path for path in paths_in(root[0]) if not keys or (path and path[0] in keys)]
+        *path, last = (0, *rng.choice(paths or [()]))
         holder = root
         for key in path:
             holder = holder[key]
@@ -288,9 +304,11 @@ def results(data, load_mode):
     return exercise(engine)
 
 
-def exercise(engine):
+def exercise(engine, context=None):
     """Run an engine at the optimum of its first profile, if that is small enough; gives the outputs if it ran."""
-    context = engine.create_execution_context()
+    context = context or engine.create_execution_context()
+    if context is None:  # stripped of weights
+        return {}
     kept, outputs = {}, {}
     for name in engine:
         is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
@@ -303,7 +321,7 @@ def exercise(engine):
         if size > 1 << 20:
             return {}
         dtype = trt.nptype(engine.get_tensor_dtype(name))
-        if engine.is_shape_inference_io(name):
+        if is_input and engine.is_shape_inference_io(name):
             kept[name] = np.array([*engine.get_tensor_profile_values(name, 0)[1], 0], dtype)
         elif is_input:
             kept[name] = (np.arange(int(size) + 1) % 7).astype(dtype)
@@ -311,6 +329,47 @@ def exercise(engine):
             kept[name] = outputs[name] = np.zeros(int(size) + 1, dtype)
         context.set_tensor_address(name, kept[name].ctypes.data)
     return outputs if context.execute_async_v3(0) else {}
+
+
+class Looking(trt.IDebugListener):
+    """Reads what it is shown."""
+
+    def process_debug_tensor(self, addr, location, type, shape, name, stream):
+        size = int(np.prod(tuple(shape))) * np.dtype(trt.nptype(type)).itemsize
+        return ctypes.string_at(addr, size) is not None
+
+
+def exercise_refit(data):
+    """Give an engine weights of the kinds that it says it has, and run it before and after with a debug listener."""
+    engine = trt.Runtime(Log()).deserialize_cuda_engine(data)
+    if engine is None:
+        return
+    exercise(engine)
+    refitter = trt.Refitter(engine, Log())
+    for name in refitter.get_all_weights():
+        prototype = refitter.get_weights_prototype(name)
+        refitter.set_named_weights(name, np.zeros(prototype.size, trt.nptype(prototype.dtype)))
+    refitter.get_all()
+    refitter.get_missing()
+    refitter.refit_cuda_engine()
+    context = engine.create_execution_context()
+    if context is not None:
+        context.set_debug_listener(Looking())
+        context.set_all_tensors_debug_state(True)
+        exercise(engine, context)
+    engine.serialize()
+
+
+@USUAL
+@given(st.integers(0, 2**32))
+def test_well_signed_nonsense_about_refits_never_crashes(refit_plan, seed):
+    header, segments, weights = parts_of(refit_plan)
+    changed = mutated(json.loads(header), random.Random(seed), ("refit", "debug", "segments", "streamable"))
+    exercise_refit(signed(json.dumps(changed).encode(), segments, weights))
+
+
+def test_a_refittable_plan_is_exercised(refit_plan):
+    exercise_refit(refit_plan)
 
 
 @USUAL
