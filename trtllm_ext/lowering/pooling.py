@@ -64,7 +64,7 @@ def _pool(
     windows: Windows,
     pre: tuple[int, ...],
     post: tuple[int, ...],
-    **attributes: int,
+    **attributes: Any,
 ) -> Value:
     where: dict[str, Any] = {"pads": [*pre, *post]}
     if windows.auto_pad != "NOTSET":
