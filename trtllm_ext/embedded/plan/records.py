@@ -107,13 +107,16 @@ def read_tensor(fields: Fields) -> TensorRecord:
     shape = fields.integers("shape", low=-1)
     if len(shape) > Dims.MAX_DIMS:
         fields.refuse("shape", list(shape), f"a list of at most {Dims.MAX_DIMS} lengths")
+    is_shape_output = fields.flag("shape_output")
+    if is_shape_output and mode == "input":
+        fields.refuse("shape_output", True, "false for an input")
     return TensorRecord(
         name=fields.text("name"),
         is_input=mode == "input",
         dtype=fields.text("dtype"),
         shape=shape,
         is_shape_input=fields.flag("shape_input"),
-        is_shape_output=fields.flag("shape_output"),
+        is_shape_output=is_shape_output,
     )
 
 
