@@ -364,3 +364,18 @@ def test_a_tensor_without_a_name():
     inner.name = ""
     net.mark(net.op("unary", inner, net.trt.UnaryOperation.NEG))
     assert net.run({"x": np.array([1, 2], np.float32)})["y"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("also", ["output", "reader"])
+def test_a_product_handed_through_an_identity_is_not_merged_with_its_bias_if_more_sees_it(also):
+    rng = np.random.default_rng(5)
+    a, w, bias = (rng.standard_normal(shape).astype(np.float32) for shape in ((3, 4), (4, 4), (1, 4)))
+    net = Net()
+    none = net.trt.MatrixOperation.NONE
+    product = net.op("matrix_multiply", net.input("a", "FLOAT", (3, 4)), none, net.constant(w), none)
+    same = net.op("identity", product)
+    net.mark(net.op("elementwise", same, net.constant(bias), net.trt.ElementWiseOperation.SUM))
+    net.mark(product if also == "output" else net.op("unary", product, net.trt.UnaryOperation.NEG), "seen")
+    got = net.run({"a": a})
+    np.testing.assert_allclose(got["y"], a @ w + bias, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(np.abs(got["seen"]), np.abs(a @ w), rtol=1e-5, atol=1e-5)

@@ -29,6 +29,20 @@ def lower_layers(
         given = tuple(None if tensor is None else values[id(tensor)] for tensor in layer.inputs)
         results = _lowered(Layer(emitter, network, layer, given))
         values.update(zip(map(id, layer.outputs), results, strict=True))
+        _pin(emitter, network, layer, values)
+
+
+def _pin(emitter: Emitter, network: NetworkView, layer: LayerView, values: dict[int, Value]) -> None:
+    """Keep as they are the values that more is to see than the next layer: outputs, and inputs handed through."""
+    seen = {
+        values[id(tensor)].name
+        for tensor in layer.inputs
+        if tensor is not None and not network.read_once(tensor)
+    }
+    for tensor in layer.outputs:
+        value = values[id(tensor)]
+        if value.data is None and (id(tensor) in network.output_ids or value.name in seen):
+            emitter.pin(value)
 
 
 def _lowered(layer: Layer) -> tuple[Value, ...]:
