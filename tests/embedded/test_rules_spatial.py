@@ -266,6 +266,8 @@ def test_scale(shape, mode, count, axis, expected):
 
 def test_add_scale_finds_the_channels():
     network = new_network()
+    with pytest.raises(TypeError):
+        network.add_scale_nd(add_input(network, (2, 3, 4, 5)), trt.ScaleMode.UNIFORM)
     four, five = add_input(network, (2, 3, 4, 5)), add_input(network, (2, 3, 4, 5, 6))
     assert network.add_scale(four, trt.ScaleMode.CHANNEL, shift=floats(3)).channel_axis == 1
     assert network.add_scale(five, trt.ScaleMode.CHANNEL, shift=floats(4)).channel_axis == 2

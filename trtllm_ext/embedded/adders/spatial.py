@@ -96,9 +96,12 @@ class SpatialAdders(AdderBase):
         shift: Any = None,
         scale: Any = None,
         power: Any = None,
-        channel_axis: int = 0,
+        channel_axis: int | None = None,
     ) -> IScaleLayer | None:
-        """`(input * scale + shift) ** power`; elementwise weights are for the dimensions from `channel_axis` on."""
+        """`(input * scale + shift) ** power`; elementwise weights are for the dimensions from `channel_axis` on.
+
+        As in TensorRT, `channel_axis` has to be given. Raises TypeError if it is not.
+        """
         return self._add_scale(input, mode, shift, scale, power, as_int(channel_axis))
 
     def _add_scale(
