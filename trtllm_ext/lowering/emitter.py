@@ -81,7 +81,9 @@ class Emitter:
 
     # Inputs and outputs
 
-    def input(self, name: str, onnx_type: int, shape: tuple[int, ...], symbols: Sequence[Symbol]) -> Value:
+    def input(
+        self, name: str, onnx_type: int, shape: tuple[int, ...], symbols: Sequence[Symbol | None]
+    ) -> Value:
         """Declare an input of the graph; `symbols` are for the dimensions that `shape` has as -1."""
         unknown = tuple(None if length >= 0 else symbols[axis] for axis, length in enumerate(shape))
         for symbol in unknown:

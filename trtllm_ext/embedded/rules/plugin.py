@@ -155,11 +155,13 @@ class Signature:
     def _placed(self, values: list[int | None]) -> list[tuple[int, ...]]:
         found = []
         for output, nodes in enumerate(self.shapes):
-            lengths = tuple(-1 if values[node] is None else values[node] for node in nodes)
-            for node, length in zip(nodes, lengths, strict=True):
-                if values[node] is not None and not 0 <= length < 2**31:
+            lengths = []
+            for node in nodes:
+                length = values[node]
+                if length is not None and not 0 <= length < 2**31:
                     raise RuleError(f"the plugin's output {output} would have a length of {length}")
-            found.append(lengths)
+                lengths.append(-1 if length is None else length)
+            found.append(tuple(lengths))
         return found
 
     def to_json(self) -> dict[str, Any]:
@@ -240,7 +242,7 @@ def split_operands(
                 f"shape input {number - first} is {known.dtype.name} {known.shape}; it must be INT32 or INT64, of a "
                 f"known shape and at most {MAX_HOST_VOLUME} elements"
             )
-        elements.append(tuple(known.elements().flat))
+        elements.append(tuple(known.elements().reshape(-1).tolist()))
     return shapes, elements
 
 
