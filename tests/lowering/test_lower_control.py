@@ -262,3 +262,23 @@ def test_networks_without_loops_are_what_they_were():
     net.mark(net.op("elementwise", x, x, OPS.SUM))
     assert [node.op_type for node in net.segment().model.graph.node] == ["Cast", "Add", "Cast"]
     assert net.run({"x": np.ones(2, ml_dtypes.bfloat16)})["y"].tolist() == [2, 2]
+
+
+def test_outputs_of_one_conditional_may_lie_in_a_loop_and_outside():
+    """One is needed in the loop, one before it, and one that reads the recurrence by nobody."""
+    net = Net()
+    x = net.input("x", "FLOAT", (2,))
+    choice = net.network.add_if_conditional()
+    choice.set_condition(net.input("condition", "BOOL", ()))
+    loop = net.network.add_loop()
+    loop.add_trip_limit(net.constant(np.array(2, np.int32)), trt.TripLimit.COUNT)
+    before = choice.add_output(x, net.op("elementwise", x, x, OPS.SUM)).get_output(0)
+    state = loop.add_recurrence(before)
+    value = state.get_output(0)
+    assert choice.add_output(value, x) is not None
+    inside = choice.add_output(net.op("elementwise", value, x, OPS.SUM), value).get_output(0)
+    state.set_input(1, net.op("elementwise", inside, before, OPS.SUM))
+    net.mark(loop.add_loop_output(value, LAST).get_output(0))
+    for condition, want in ((True, [5, 10]), (False, [6, 12])):
+        got = net.run({"x": np.array([1, 2], np.float32), "condition": np.array(condition)})
+        assert got["y"].tolist() == want

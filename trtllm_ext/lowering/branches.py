@@ -64,7 +64,8 @@ def with_branches(
     """
     plain: list[LayerView] = []
     choices: dict[int, list[LayerView]] = defaultdict(list)
-    for layer in layers:
+    # An output that nobody needs here may read from a loop elsewhere.
+    for layer in _needed(layers, tensors, conditions):
         if layer.kind == "CONDITIONAL_OUTPUT":
             choices[id(layer.construct)].append(layer)
         elif layer.kind != "CONDITION":
@@ -73,6 +74,26 @@ def with_branches(
     producer = {id(tensor): layer for layer in (*plain, *views) for tensor in layer.outputs}
     ordered = in_order(tensors, lambda tensor, reader: producer.get(id(tensor)))
     return _distributed(ordered, tensors) if views else ordered
+
+
+def _needed(
+    layers: Iterable[LayerView], tensors: Iterable[Any], conditions: Mapping[int, LayerView]
+) -> list[LayerView]:
+    """Those of the layers that the tensors depend on, in the order given."""
+    layers = list(layers)
+    producer = {id(tensor): layer for layer in layers for tensor in layer.outputs}
+    found: set[LayerView] = set()
+    stack = [producer.get(id(tensor)) for tensor in tensors]
+    while stack:
+        layer = stack.pop()
+        if layer is None or layer in found:
+            continue
+        found.add(layer)
+        read = list(layer.inputs)
+        if layer.kind == "CONDITIONAL_OUTPUT":
+            read += _condition_of(layer, conditions).inputs
+        stack.extend(producer.get(id(tensor)) for tensor in read)
+    return [layer for layer in layers if layer in found]
 
 
 def _condition_of(choice: LayerView, conditions: Mapping[int, LayerView]) -> LayerView:
