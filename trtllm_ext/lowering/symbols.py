@@ -185,6 +185,15 @@ def _windowed(layer: Layer) -> Lengths:
     return (*data[:2], *(length if keep else None for length, keep in zip(data[2:], kept, strict=True)))
 
 
+def _padding(layer: Layer) -> Lengths:
+    return (*layer.raw(0).lengths[:-2], None, None)
+
+
+def _deconvolution(layer: Layer) -> Lengths:
+    lengths = layer.raw(0).lengths
+    return (lengths[0], *(None,) * (len(lengths) - 1))
+
+
 def _resize(layer: Layer) -> Lengths:
     if layer.has(1):
         return layer.raw(1).elements
@@ -225,6 +234,8 @@ _FOLLOW: dict[str, Callable[[Layer], Lengths]] = {
     "FILL": _fill,
     "CONVOLUTION": _windowed,
     "POOLING": _windowed,
+    "DECONVOLUTION": _deconvolution,
+    "PADDING": _padding,
     "SCALE": _of_first,
     "PARAMETRIC_RELU": _of_first,
     "RESIZE": _resize,
