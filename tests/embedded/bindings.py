@@ -94,7 +94,19 @@ def _unpacked(folder, version):
     site = folder / f"site-{version}"
     if not site.exists():
         wheels = folder / f"wheel-{version}"
-        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--disable-pip-version-check"]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "-q",
+            "--retries",
+            "1",
+            "--timeout",
+            "10",
+            "--no-deps",
+            "--disable-pip-version-check",
+        ]
         try:
             done = subprocess.run(
                 [*command, "--only-binary", ":all:", "-d", str(wheels), f"{PACKAGE}=={version}"],
@@ -112,7 +124,10 @@ def _unpacked(folder, version):
         partial = folder / f"partial-{version}-{os.getpid()}"
         with zipfile.ZipFile(found[0]) as wheel:
             wheel.extractall(partial)
-        partial.rename(site)
+        try:
+            partial.rename(site)
+        except OSError:  # another process was faster
+            shutil.rmtree(partial)
     return site
 
 

@@ -186,6 +186,14 @@ def test_names_of_weights(builder, log):
     assert "'b' is the name of other weights" in log.last
 
 
+def test_weights_without_a_name_have_an_empty_one(builder, log):
+    network, model = strongly_typed(builder), FeedForward()
+    model.define(network)
+    network.set_weights_name(model.b1, "b1")
+    engine = context_of(plan_of(builder, trt.BuilderFlag.REFIT, network=network), log).engine
+    assert trt.Refitter(engine, log).get_all_weights() == ["b1", "", ""]
+
+
 def test_integers_stay_as_they_were_built(builder, log):
     network = strongly_typed(builder)
     x = network.add_input("x", trt.float32, (-1, 16))

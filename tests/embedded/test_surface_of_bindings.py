@@ -46,8 +46,9 @@ PROTOCOL = {
 
 
 @pytest.fixture(scope="module")
-def real(pytestconfig):
-    folder = pytestconfig.cache.mkdir("tensorrt_bindings")
+def real(pytestconfig, tmp_path_factory):
+    cache = getattr(pytestconfig, "cache", None)
+    folder = cache.mkdir("tensorrt_bindings") if cache else tmp_path_factory.mktemp("tensorrt_bindings")
     try:
         return surface_of_bindings(folder)
     except Unavailable as reason:

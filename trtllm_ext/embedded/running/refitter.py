@@ -82,8 +82,8 @@ class Refitter(Recorded, Lifetime):
         return _columns(self._by_role)
 
     def get_all_weights(self) -> list[str]:
-        """Names of all weights that can be exchanged and have one."""
-        return list(self._by_name)
+        """Names of all weights that can be exchanged; an empty one for each that has none."""
+        return self._names({place for places in self._by_role.values() for place in places})
 
     def get_missing(self) -> tuple[list[str], list[WeightsRole]]:
         """Layers and roles of weights without which the engine cannot run: those it was stripped of, until given."""
@@ -92,10 +92,7 @@ class Refitter(Recorded, Lifetime):
 
     def get_missing_weights(self) -> list[str]:
         """Names of weights without which the engine cannot run; an empty one for each that has none."""
-        missing = self._missing()
-        named = [name for name, places in self._by_name.items() if not missing.isdisjoint(places)]
-        unnamed = missing.difference(*self._by_name.values())
-        return named + [""] * len(unnamed)
+        return self._names(self._missing())
 
     def get_weights_prototype(self, weights_name: str) -> Weights:
         """Type and count of the weights of a name, without their elements; count -1 if there are none."""
@@ -194,6 +191,10 @@ class Refitter(Recorded, Lifetime):
     def _missing(self) -> set[Place]:
         loaded = self._engine._loaded
         return set() if loaded is None else loaded.segments.missing.difference(self._given)
+
+    def _names(self, wanted: set[Place]) -> list[str]:
+        named = [name for name, places in self._by_name.items() if not wanted.isdisjoint(places)]
+        return named + [""] * len(wanted.difference(*self._by_name.values()))
 
     def _kind(self, place: Place) -> tuple[DataType, int]:
         record = next(one for one in self._engine._header.segments[place[0]].weights if one.name == place[1])
