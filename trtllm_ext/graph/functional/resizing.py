@@ -26,7 +26,7 @@ def interpolate(
 
     size: of the spatial dimensions, which are 1 to 3; or scale_factor, by which they are multiplied, rounded down.
     mode: nearest, nearest-exact, linear (3 dimensions), bilinear, bicubic (4) or trilinear (5).
-    align_corners: for all but the nearest modes; TensorRT-LLM takes no notice of it for bilinear and bicubic.
+    align_corners: for linear and trilinear; of no effect in the other modes, as in TensorRT-LLM.
     recompute_scale_factor: of no effect; the scale is always that of the sizes.
     The batch may vary; spatial dimensions may not. antialias=True is refused.
     Raises GraphError when the arguments do not fit the shape or each other.
@@ -76,4 +76,5 @@ def _set_mode(layer: Any, mode: str, align_corners: bool) -> None:
         layer.nearest_rounding = trt.ResizeRoundMode.HALF_UP
     else:
         layer.resize_mode = trt.InterpolationMode.CUBIC if mode == "bicubic" else trt.InterpolationMode.LINEAR
-        layer.coordinate_transformation = places.ALIGN_CORNERS if align_corners else places.HALF_PIXEL
+        aligned = align_corners and mode in ("linear", "trilinear")
+        layer.coordinate_transformation = places.ALIGN_CORNERS if aligned else places.HALF_PIXEL
