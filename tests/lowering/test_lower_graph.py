@@ -201,8 +201,8 @@ def test_unsupported_layers_and_operations_are_named():
 def test_unsupported_kinds_are_named():
     from trtllm_ext.lowering.registry import lowering_of
 
-    with pytest.raises(LoweringError, match=r"'conv1'.*kind CONVOLUTION.*ACTIVATION"):
-        lowering_of("CONVOLUTION", "conv1")
+    with pytest.raises(LoweringError, match=r"'norm1'.*kind LRN.*ACTIVATION"):
+        lowering_of("LRN", "norm1")
     assert "MATRIX_MULTIPLY" in supported_kinds()
 
 
