@@ -91,16 +91,22 @@ def test_a_process_pool_joins_one_that_is_there_already():
     assert threads_of(2, "first", TRTLLM_EXT_THREAD_POOL="process") == pool < 2 * 3
 
 
-def test_an_engine_of_several_sessions_takes_the_process_pool(monkeypatch):
+def test_the_process_pool_is_for_those_who_ask_for_it(monkeypatch):
     monkeypatch.delenv(threads.POOL_VARIABLE, raising=False)
-    assert not threads.shares_process_pool(1)
-    assert threads.shares_process_pool(2)
+    assert not threads.shares_process_pool()
+    monkeypatch.setenv(threads.POOL_VARIABLE, "process")
+    assert threads.shares_process_pool()
+
+
+def test_an_engine_of_many_sessions_does_not_have_threads_without_end(monkeypatch):
+    monkeypatch.setenv(threads.THREADS_VARIABLE, "16")
+    assert [threads.threads_of_session(count) for count in (1, 2, 32, 100, 1000)] == [16, 16, 16, 5, 1]
 
 
 def test_an_unknown_pool_is_refused(monkeypatch):
     monkeypatch.setenv(threads.POOL_VARIABLE, "global")
     with pytest.raises(ConfigError, match="TRTLLM_EXT_THREAD_POOL='global' is not known; it is 'engine'"):
-        threads.shares_process_pool(1)
+        threads.shares_process_pool()
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", "99999"])

@@ -54,6 +54,7 @@ class PluginCall:
         self._blocks = blocks
         self._workspace_bytes = record.workspace_bytes
         self._signature = step.signature
+        self._sizes = step.signature.sizes
         self._input_dtypes = [element_type_named(name).dtype for name in step.input_types]
         self._input_bytes = [storage_dtype(dtype).itemsize for dtype in self._input_dtypes]
         self._output_bytes = [storage_dtype(dtype).itemsize for dtype in self._signature.dtypes]
@@ -106,7 +107,7 @@ class PluginCall:
         exact = self._signature.output_shapes(input_shapes, elements)
         found = _Shapes(
             exact=exact,
-            room=self._signature.room(input_shapes, elements) if self._signature.sizes else exact,
+            room=self._signature.room(input_shapes, elements) if self._sizes else exact,
             inputs=[described(*one) for one in zip(self._input_dtypes, input_shapes, strict=False)],
             outputs=[described(*one) for one in zip(self._signature.dtypes, exact, strict=True)],
         )
@@ -154,10 +155,10 @@ class PluginCall:
 
     def _settle(self, given: Sequence[Place], outputs: Sequence[Place]) -> None:
         """Give outputs the shapes that the plugin has told in its size tensors."""
-        if not self._signature.sizes:
+        if not self._sizes:
             return
         written = {}
-        for number in self._signature.sizes:
+        for number in self._sizes:
             data = ctypes.string_at(outputs[number].address, self._output_bytes[number])
             written[number] = int(np.frombuffer(data, storage_dtype(self._signature.dtypes[number]))[0])
         input_shapes = [place.shape for place in given[: self._signature.num_inputs]]

@@ -9,7 +9,7 @@ from trtllm_ext.embedded.plan.blocks import Bytes
 from trtllm_ext.embedded.plan.onnx_model import Initializer, external_initializers, lasting_initializers
 from trtllm_ext.embedded.plan.steps import onnx_steps
 from trtllm_ext.embedded.running.sessions import LoadMode, SegmentSession, SharedWeight, open_session
-from trtllm_ext.embedded.running.threads import shares_process_pool
+from trtllm_ext.embedded.running.threads import shares_process_pool, threads_of_session
 from trtllm_ext.embedded.tensor_types import ElementType
 from trtllm_ext.errors import EngineError
 
@@ -89,8 +89,15 @@ class Segments:
             if weight.name in copied:
                 data = np.array(data)
             weights.append(SharedWeight(weight.name, weight.onnx_type, weight.shape, data, weight.is_folded))
-        process_pool = shares_process_pool(len(plan.header.segments))
-        session = open_session(bytes(model), weights, self._mode, process_pool=process_pool)
+        count = len(plan.header.segments)
+        session = open_session(
+            bytes(model),
+            weights,
+            self._mode,
+            process_pool=shares_process_pool(),
+            threads=threads_of_session(count),
+            spins=count == 1,
+        )
         for step in onnx_steps(plan.header.steps):
             if step.segment == index:
                 _check_signature(session, step, self._elements)

@@ -62,12 +62,14 @@ def open_session(
     *,
     process_pool: bool = False,
     threads: int | None = None,
+    spins: bool = True,
 ) -> SegmentSession:
     """Make a session of a model whose large initializers are given by pointer.
 
     mode: `prepack` lets ONNX Runtime fold and pack weights into memory of its own, fastest to run; `mapped` leaves
     them where they are. process_pool: run on the process's thread pool instead of one of its own. threads: size of
-    its own pool, by default `num_threads()`.
+    its own pool, by default `num_threads()`. spins: whether those threads wait for work awake, which is fast, and in
+    the way of others.
     Raises EngineError if ONNX Runtime refuses the model.
     """
     import onnxruntime
@@ -76,6 +78,8 @@ def open_session(
     inject = {weight.name for weight in weights if weight.is_folded and mode == "prepack"}
     while True:
         options = _options(mode, None if process_pool else threads or num_threads())
+        if not spins:
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         for name, value in values.items():
             options.add_initializer(name, value)
         if inject:

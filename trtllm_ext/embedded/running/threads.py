@@ -8,6 +8,8 @@ from trtllm_ext.errors import ConfigError
 
 THREADS_VARIABLE = "TRTLLM_EXT_NUM_THREADS"
 POOL_VARIABLE = "TRTLLM_EXT_THREAD_POOL"
+# An engine that plugins cut into many sessions has a pool for each.
+_MAX_THREADS_OF_ENGINE = 512
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -27,19 +29,27 @@ def num_threads() -> int:
     return max(1, min(len(os.sched_getaffinity(0)), _quota()))
 
 
-def shares_process_pool(num_sessions: int) -> bool:
-    """Whether an engine of that many ONNX Runtime sessions uses the process's one thread pool.
+def threads_of_session(num_sessions: int) -> int:
+    """Threads of one session of an engine that has that many: fewer where there would be too many in all.
+
+    Only one of them is at work at a time. Raises ConfigError as `num_threads()`.
+    """
+    return max(1, min(num_threads(), _MAX_THREADS_OF_ENGINE // num_sessions))
+
+
+def shares_process_pool() -> bool:
+    """Whether the sessions of an engine use the process's one thread pool.
 
     TRTLLM_EXT_THREAD_POOL is `engine` (default: a pool an engine) or `process` (one pool for all engines, so that a
-    process with many of them has no more threads than with one). An engine of several sessions always takes the
-    process's pool. It is not the default since ONNX Runtime, once it has such a pool, refuses every session of the
-    process that does not ask for it (`use_per_session_threads = False`): a library must not do that to its host.
+    process with many of them has no more threads than with one). It is not the default since ONNX Runtime, once it has
+    such a pool, refuses every session of the process that does not ask for it (`use_per_session_threads = False`): a
+    library must not do that to its host.
     Raises ConfigError for another value.
     """
     asked = os.environ.get(POOL_VARIABLE, "") or "engine"
     if asked not in ("engine", "process"):
         raise ConfigError(f"{POOL_VARIABLE}={asked!r} is not known; it is 'engine' (default) or 'process'.")
-    return asked == "process" or num_sessions > 1
+    return asked == "process"
 
 
 def _quota() -> int:
