@@ -314,7 +314,7 @@ def cases() -> Iterator[Case]:
     for exclusive, reverse in ((True, False), (False, True), (True, True)):
         for axis in (0, -1):
             yield cumulative("FLOAT", axis, exclusive=exclusive, reverse=reverse)
-    for type_name in NUMPY:
+    for type_name in (*NUMBERS, "INT8", "BOOL"):
         yield reverse_sequence(type_name, None, None)
     for batch, sequence in ((0, 1), (1, 2), (2, 0), (2, 1)):
         yield reverse_sequence("FLOAT", batch, sequence)
