@@ -346,7 +346,7 @@ def exercise_refit(data):
         return
     exercise(engine)
     refitter = trt.Refitter(engine, Log())
-    for name in refitter.get_all_weights():
+    for name in filter(None, refitter.get_all_weights()):
         prototype = refitter.get_weights_prototype(name)
         refitter.set_named_weights(name, np.zeros(prototype.size, trt.nptype(prototype.dtype)))
     refitter.get_all()

@@ -135,7 +135,7 @@ def test_the_profile_is_one_opt_max(tmp_path):
 def test_without_a_number_to_tune_for_it_is_half_of_the_most():
     with tx.net_guard(tx.Builder().create_network()):
         inputs = model_from_config(config()).prepare_inputs(max_num_tokens=1001)
-    assert inputs["hidden_states"].profiles[0].opt == (501, HIDDEN)
+    assert inputs["hidden_states"].profiles[0].opt == [501, HIDDEN]
 
 
 def test_loading_other_weights_is_refused():

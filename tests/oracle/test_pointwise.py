@@ -180,7 +180,7 @@ def test_cast(trt, oracle, source, target):
     x = sample("x", source, (20,), "halves" if source in FLOATS else "normal")
     got = oracle(lambda n, t: made(n.add_cast(t, getattr(trt.DataType, target))), x)
     wide = [float(v) for v in x]
-    if target in FLOATS:
+    if target in (*FLOATS, "FP8"):
         assert got.dtype == np.float64
         np.testing.assert_array_equal(got, wide)
     elif target == "BOOL":

@@ -50,10 +50,32 @@ OPTIONAL = (
 
 
 # What makes tensors on a device that it is told.
-_MAKERS = (
-    "arange as_tensor empty empty_like empty_strided eye full full_like linspace load normal ones ones_like rand "
-    "rand_like randint randn randn_like randperm tensor tril triu zeros zeros_like"
-).split()
+_MAKERS = [
+    "arange",
+    "as_tensor",
+    "empty",
+    "empty_like",
+    "empty_strided",
+    "eye",
+    "full",
+    "full_like",
+    "linspace",
+    "load",
+    "normal",
+    "ones",
+    "ones_like",
+    "rand",
+    "rand_like",
+    "randint",
+    "randn",
+    "randn_like",
+    "randperm",
+    "tensor",
+    "tril",
+    "triu",
+    "zeros",
+    "zeros_like",
+]
 
 
 class _Anything(type):

@@ -205,7 +205,9 @@ class INetworkDefinition(LayerAdders, Marks, WeightNames, Lifetime):
             if not tensor.name:
                 errors.append("an input or output has an empty name")
             elif tensor.name in seen:
-                errors.append(f"two inputs, outputs or debug tensors are named {tensor.name!r}; names must differ")
+                errors.append(
+                    f"two inputs, outputs or debug tensors are named {tensor.name!r}; names must differ"
+                )
             seen.add(tensor.name)
         return errors
 

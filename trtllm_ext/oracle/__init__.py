@@ -9,6 +9,6 @@ from __future__ import annotations
 
 from trtllm_ext.oracle.errors import OracleError
 from trtllm_ext.oracle.interpreter import TraceStep, evaluate, trace
-from trtllm_ext.oracle.kinds import KINDS
+from trtllm_ext.oracle.kinds import CONTROL_KINDS, KINDS
 
-__all__ = ["KINDS", "OracleError", "TraceStep", "evaluate", "trace"]
+__all__ = ["CONTROL_KINDS", "KINDS", "OracleError", "TraceStep", "evaluate", "trace"]

@@ -60,3 +60,16 @@ KINDS: dict[str, Callable[[Call], Array | tuple[Array, ...]]] = {
     "UNARY": pointwise.unary,
     "UNSQUEEZE": selection.unsqueeze,
 }
+
+# Kinds at the edges of loops and conditionals: `control` runs what lies between them.
+CONTROL_KINDS = frozenset(
+    {
+        "CONDITION",
+        "CONDITIONAL_INPUT",
+        "CONDITIONAL_OUTPUT",
+        "ITERATOR",
+        "LOOP_OUTPUT",
+        "RECURRENCE",
+        "TRIP_LIMIT",
+    }
+)

@@ -50,7 +50,7 @@ def lasting_initializers(model: memoryview) -> set[str]:
 
 def _lasting(model: memoryview, external: Mapping[str, Initializer]) -> set[str]:
     constants = {_initializer(value)[0] for value in _graph_fields(model, _INITIALIZER)}
-    lasting = set()
+    lasting: set[str] = set()
     for node in _graph_fields(model, _NODE):
         fields = list(_fields(node))
         inputs, outputs = (
