@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from trtllm_ext import graph
+from trtllm_ext import Builder, graph
+from trtllm_ext.errors import GraphError
 from trtllm_ext.graph import functional
 
 BUDGET_S = 8
@@ -97,7 +98,8 @@ for name in ("tensorrt_llm", "tensorrt_llm.functional", "tensorrt_llm.module"):
     sys.modules[name] = types.ModuleType(name)
 top, below = sys.modules["tensorrt_llm"], sys.modules["tensorrt_llm.module"]
 below.ModuleList = object()
-from trtllm_ext import graph
+from trtllm_ext import Builder, graph
+from trtllm_ext.errors import GraphError
 for name in graph.__all__:
     if name not in ("ModuleList", "functional"):
         setattr(top, name, object())
@@ -107,3 +109,30 @@ assert ModuleList is below.ModuleList and functional is sys.modules["tensorrt_ll
 assert "trtllm_ext.graph.functional" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_types_of_torch_have_their_trt_types():
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from trtllm_ext.graph import str_dtype_to_torch, str_dtype_to_trt, torch_dtype_to_trt
+
+    for name in ("float32", "float16", "bfloat16", "int64", "int32", "int8", "bool", "fp8"):
+        assert torch_dtype_to_trt(str_dtype_to_torch(name)) == str_dtype_to_trt(name)
+    assert str_dtype_to_torch("fp8") is torch.float8_e4m3fn
+    with pytest.raises(GraphError, match=r"torch\.float64 has no TensorRT type"):
+        torch_dtype_to_trt(torch.float64)
+    with pytest.raises(GraphError, match="'float64' is not known"):
+        str_dtype_to_torch("float64")
+
+
+def test_a_network_uses_no_plugins():
+    network = Builder().create_network()
+    config = network.plugin_config
+    assert config.gemm_plugin is None and not config.remove_input_padding
+    config.gemm_plugin = None
+    config.remove_input_padding = False
+    with pytest.raises(GraphError, match=r"plugin_config\.identity_plugin = 'float32'"):
+        config.identity_plugin = "float32"
+    with pytest.raises(AttributeError, match="Did you mean gemm_plugin"):
+        config.gem_plugin = None
+    with pytest.raises(AttributeError):
+        _ = config.gem_plugin

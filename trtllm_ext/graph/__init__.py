@@ -12,7 +12,7 @@ from trtllm_ext import backend
 
 if TYPE_CHECKING:
     from trtllm_ext.graph import functional
-    from trtllm_ext.graph.dtypes import str_dtype_to_trt
+    from trtllm_ext.graph.dtypes import str_dtype_to_torch, str_dtype_to_trt, torch_dtype_to_trt
     from trtllm_ext.graph.functional import constant
     from trtllm_ext.graph.module import Module, ModuleList
     from trtllm_ext.graph.network import Network, default_net, default_trtnet, net_guard, precision
@@ -31,7 +31,9 @@ _HOME = {
     "default_trtnet": "network",
     "net_guard": "network",
     "precision": "network",
+    "str_dtype_to_torch": "dtypes",
     "str_dtype_to_trt": "dtypes",
+    "torch_dtype_to_trt": "dtypes",
 }
 
 __all__ = [
@@ -46,7 +48,9 @@ __all__ = [
     "functional",
     "net_guard",
     "precision",
+    "str_dtype_to_torch",
     "str_dtype_to_trt",
+    "torch_dtype_to_trt",
 ]
 
 

@@ -23,6 +23,9 @@ _FROM_NUMPY = {numpy: name for name, numpy in NUMPY_DTYPES.items()}
 _FLOATS = ("FLOAT", "HALF", "BF16")
 _INTS = ("INT32", "INT64")
 
+# Where torch says it otherwise.
+_TORCH_NAMES = {"fp8": "float8_e4m3fn"}
+
 Scalar = bool | int | float
 
 
@@ -35,6 +38,24 @@ def str_dtype_to_trt(dtype: str) -> Any:
     if dtype not in _MEMBERS:
         raise GraphError(f"dtype {dtype!r} is not known; it is one of {', '.join(_MEMBERS)}.")
     return _member(_MEMBERS[dtype])
+
+
+def str_dtype_to_torch(dtype: str) -> Any:
+    """`"float16"` -> `torch.float16`. Raises GraphError for a name that `str_dtype_to_trt` does not know."""
+    import torch
+
+    if dtype not in _MEMBERS:
+        raise GraphError(f"dtype {dtype!r} is not known; it is one of {', '.join(_MEMBERS)}.")
+    return getattr(torch, _TORCH_NAMES.get(dtype, dtype))
+
+
+def torch_dtype_to_trt(dtype: Any) -> Any:
+    """`torch.float16` -> `trt.DataType.HALF`. Raises GraphError for a type that TensorRT has no tensors of."""
+    name = str(dtype).removeprefix("torch.")
+    ours = {theirs: ours for ours, theirs in _TORCH_NAMES.items()}.get(name, name)
+    if ours not in _MEMBERS:
+        raise GraphError(f"{dtype} has no TensorRT type; convert to one of {', '.join(_MEMBERS)} first.")
+    return str_dtype_to_trt(ours)
 
 
 def to_trt_dtype(dtype: Any) -> Any:

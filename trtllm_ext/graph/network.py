@@ -10,6 +10,7 @@ from trtllm_ext.backend import tensorrt
 from trtllm_ext.errors import GraphError
 from trtllm_ext.graph import naming
 from trtllm_ext.graph.dtypes import is_float, to_trt_dtype
+from trtllm_ext.graph.plugin_config import PluginConfig
 from trtllm_ext.runtime.dtypes import readable
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Network:
         self._guarded_by: CodeType | None = None
         self._log_mark = 0
         self.modules = naming.ModulePath()
+        self.plugin_config = PluginConfig()
 
     @property
     def trt_network(self) -> Any:
