@@ -98,8 +98,7 @@ for name in ("tensorrt_llm", "tensorrt_llm.functional", "tensorrt_llm.module"):
     sys.modules[name] = types.ModuleType(name)
 top, below = sys.modules["tensorrt_llm"], sys.modules["tensorrt_llm.module"]
 below.ModuleList = object()
-from trtllm_ext import Builder, graph
-from trtllm_ext.errors import GraphError
+from trtllm_ext import graph
 for name in graph.__all__:
     if name not in ("ModuleList", "functional"):
         setattr(top, name, object())
