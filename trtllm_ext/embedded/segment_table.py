@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from trtllm_ext.embedded.plan import STRIPPED, RefitRecord, SegmentRecord, SegmentWeight
-from trtllm_ext.embedded.plan.blocks import Blocks
+from trtllm_ext.embedded.plan.blocks import WeightBlocks
 from trtllm_ext.embedded.refittable import RefittableWeights
 from trtllm_ext.embedded.running.sessions import SharedWeight, open_session
 from trtllm_ext.errors import BuildError, EngineError
@@ -26,7 +26,7 @@ class SegmentTable:
     def __init__(self, refittable: Mapping[Source, RefittableWeights], strip: bool) -> None:
         self.models: list[bytes] = []
         self.records: list[SegmentRecord] = []
-        self.blocks = Blocks()
+        self.blocks = WeightBlocks()
         self.refit: list[RefitRecord] = []
         # Milliseconds that it took to prepare a model, by its digest.
         self.timings: dict[bytes, float] = {}

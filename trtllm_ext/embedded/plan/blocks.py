@@ -10,7 +10,7 @@ from trtllm_ext.embedded.plan.records import WeightRecord
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 
-class Blocks:
+class WeightBlocks:
     """Memory that becomes blocks; the same memory becomes one block, unless asked otherwise."""
 
     def __init__(self) -> None:

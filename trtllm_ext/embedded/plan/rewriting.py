@@ -3,18 +3,23 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from trtllm_ext.embedded.plan.blocks import Blocks, Bytes
+from trtllm_ext.embedded.plan.blocks import Bytes, WeightBlocks
 from trtllm_ext.embedded.plan.header import Header
 from trtllm_ext.embedded.plan.reader import Plan
 from trtllm_ext.embedded.plan.records import STRIPPED, SegmentWeight
 from trtllm_ext.embedded.plan.writer import Sink, write_plan
 
 # Weights by the number of their segment and their name there.
-Place = tuple[int, str]
+WeightPlace = tuple[int, str]
 
 
 def rewrite_plan(
-    sink: Sink, plan: Plan, current: Callable[[Place], Bytes | None], *, strip: bool, stays_refittable: bool
+    sink: Sink,
+    plan: Plan,
+    current: Callable[[WeightPlace], Bytes | None],
+    *,
+    strip: bool,
+    stays_refittable: bool,
 ) -> None:
     """Write `plan` with the weights that `current` gives for those that can be exchanged.
 
@@ -24,7 +29,7 @@ def rewrite_plan(
     """
     header = plan.header
     places = {(record.segment, record.weight) for record in header.refit}
-    blocks, numbers = Blocks(), dict[int, int]()
+    blocks, numbers = WeightBlocks(), dict[int, int]()
 
     def placed(index: int, weight: SegmentWeight) -> SegmentWeight:
         place = (index, weight.name)

@@ -54,7 +54,7 @@ class IExecutionContext(Observers, Lifetime):
         self._set_defaults(config or IRuntimeConfig())
         self._engine = engine
         self._loaded = loaded
-        self._observe_nothing(getattr(loaded, "debug_elements", {}))
+        self._observe_nothing(loaded.debug_elements)
         self._slots = {name: Slot(record, loaded.elements[name]) for name, record in loaded.tensors.items()}
         self._shapes = ShapeState(loaded, self._slots)
         self._execution: Execution | SteppedExecution | None

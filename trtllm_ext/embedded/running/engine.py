@@ -17,10 +17,10 @@ from trtllm_ext.embedded.enums import (
 from trtllm_ext.embedded.logger import ILogger
 from trtllm_ext.embedded.plan import Range, TensorRecord
 from trtllm_ext.embedded.plan.blocks import Bytes
+from trtllm_ext.embedded.plan.rewriting import WeightPlace
 from trtllm_ext.embedded.running.context import IExecutionContext
 from trtllm_ext.embedded.running.inspector import EngineInspector
 from trtllm_ext.embedded.running.loading import LoadedPlan
-from trtllm_ext.embedded.running.segments import Place
 from trtllm_ext.embedded.running.serializing import Serializing
 from trtllm_ext.embedded.running.settings import IRuntimeConfig
 from trtllm_ext.embedded.running.weight_streaming import WeightStreaming
@@ -151,7 +151,7 @@ class ICudaEngine(Serializing, WeightStreaming, Lifetime):
         self._contexts.add(context)
         return context
 
-    def _exchange(self, weights: Mapping[Place, Bytes]) -> None:
+    def _exchange(self, weights: Mapping[WeightPlace, Bytes]) -> None:
         """Let this engine and its contexts run with other weights. Raises EngineError if they are refused."""
         if self._loaded is None:
             raise EngineError("the engine was deleted.")

@@ -12,8 +12,8 @@ from trtllm_ext.embedded.running.sessions import SegmentSession
 if TYPE_CHECKING:
     import onnxruntime
 
-# ONNX Runtime refuses null pointers, even for tensors without elements.
-_NOWHERE = np.zeros(64, np.uint8)
+# Where tensors without elements lie: ONNX Runtime and plugins are given no null pointers.
+NOWHERE = np.zeros(64, np.uint8)
 
 
 class Execution:
@@ -63,7 +63,7 @@ class Execution:
         The address of a tensor without elements may be 0.
         """
         onnx_type = self._onnx_types[name]
-        pointer = address or _NOWHERE.ctypes.data
+        pointer = address or NOWHERE.ctypes.data
         if name in self._makers:
             number, _ = self._makers[name]
             self._calls[number][1].bind_output(name, "cpu", 0, onnx_type, shape, pointer)

@@ -48,7 +48,6 @@ class PluginCall:
     def __init__(self, step: PluginStep, record: PluginRecord, handle: PluginHandle, blocks: Blocks) -> None:
         self.step = step
         self.name = record.layer
-        self.name = record.layer
         self._handle = attached(handle, record)
         self._runtime = self._handle.part(PluginCapabilityType.RUNTIME)
         self._blocks = blocks

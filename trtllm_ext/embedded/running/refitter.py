@@ -9,8 +9,8 @@ from trtllm_ext.embedded.enums import DataType, TensorLocation, WeightsRole
 from trtllm_ext.embedded.layers.movement import as_weights
 from trtllm_ext.embedded.logger import ILogger
 from trtllm_ext.embedded.plan import RefitRecord
+from trtllm_ext.embedded.plan.rewriting import WeightPlace
 from trtllm_ext.embedded.running.engine import ICudaEngine
-from trtllm_ext.embedded.running.segments import Place
 from trtllm_ext.embedded.surface.lifetime import Lifetime
 from trtllm_ext.embedded.surface.recorded import Recorded
 from trtllm_ext.embedded.tensor_types import element_type_numbered
@@ -42,10 +42,10 @@ class Refitter(Recorded, Lifetime):
         self._engine = engine
         self._max_threads = 1
         self.weights_validation = True
-        self._given: dict[Place, Weights] = {}
+        self._given: dict[WeightPlace, Weights] = {}
         self._locations: dict[str, TensorLocation] = {}
-        self._by_role: dict[tuple[str, WeightsRole], list[Place]] = {}
-        self._by_name: dict[str, list[Place]] = {}
+        self._by_role: dict[tuple[str, WeightsRole], list[WeightPlace]] = {}
+        self._by_name: dict[str, list[WeightPlace]] = {}
         records: Sequence[RefitRecord] = engine._header.refit
         for record in records:
             place = (record.segment, record.weight)
@@ -188,20 +188,20 @@ class Refitter(Recorded, Lifetime):
 
     # Inside
 
-    def _missing(self) -> set[Place]:
+    def _missing(self) -> set[WeightPlace]:
         loaded = self._engine._loaded
         return set() if loaded is None else loaded.segments.missing.difference(self._given)
 
-    def _names(self, wanted: set[Place]) -> list[str]:
+    def _names(self, wanted: set[WeightPlace]) -> list[str]:
         named = [name for name, places in self._by_name.items() if not wanted.isdisjoint(places)]
         return named + [""] * len(wanted.difference(*self._by_name.values()))
 
-    def _kind(self, place: Place) -> tuple[DataType, int]:
+    def _kind(self, place: WeightPlace) -> tuple[DataType, int]:
         record = next(one for one in self._engine._header.segments[place[0]].weights if one.name == place[1])
         element = element_type_numbered(record.onnx_type)
         return element.dtype, record.nbytes // element.storage.itemsize
 
-    def _give(self, method: str, places: Iterable[Place], weights: Weights) -> bool:
+    def _give(self, method: str, places: Iterable[WeightPlace], weights: Weights) -> bool:
         for place in places:
             dtype, count = self._kind(place)
             if (weights.dtype, weights.size) != (dtype, count):

@@ -7,14 +7,12 @@ import numpy as np
 from trtllm_ext.embedded.plan import STRIPPED, OnnxStep, Plan, SegmentWeight
 from trtllm_ext.embedded.plan.blocks import Bytes
 from trtllm_ext.embedded.plan.onnx_model import Initializer, external_initializers, lasting_initializers
+from trtllm_ext.embedded.plan.rewriting import WeightPlace
 from trtllm_ext.embedded.plan.steps import onnx_steps
 from trtllm_ext.embedded.running.sessions import LoadMode, SegmentSession, SharedWeight, open_session
 from trtllm_ext.embedded.running.threads import shares_process_pool, threads_of_session
 from trtllm_ext.embedded.tensor_types import ElementType
 from trtllm_ext.errors import EngineError
-
-# Weights by the number of their segment and their name there.
-Place = tuple[int, str]
 
 
 class Segments:
@@ -25,7 +23,7 @@ class Segments:
         self._plan = plan
         self._mode = mode
         self._elements = elements
-        self._exchanged: dict[Place, Bytes] = {}
+        self._exchanged: dict[WeightPlace, Bytes] = {}
         self.sessions = [self._open(index, {}) for index in range(len(plan.header.segments))]
 
     @property
@@ -34,7 +32,7 @@ class Segments:
         return bool(self._exchanged)
 
     @property
-    def missing(self) -> set[Place]:
+    def missing(self) -> set[WeightPlace]:
         """Weights that the plan does not have, and nobody has brought."""
         return {
             (index, weight.name)
@@ -43,15 +41,15 @@ class Segments:
             if self._current(index, weight, self._exchanged) is None
         }
 
-    def current(self, place: Place) -> Bytes | None:
+    def current(self, place: WeightPlace) -> Bytes | None:
         """The bytes of weights as they are now, or None if they are missing."""
         return self._current(place[0], self.record(place), self._exchanged)
 
-    def record(self, place: Place) -> SegmentWeight:
+    def record(self, place: WeightPlace) -> SegmentWeight:
         """What the header says of weights."""
         return next(one for one in self._plan.header.segments[place[0]].weights if one.name == place[1])
 
-    def exchange(self, weights: Mapping[Place, Bytes]) -> None:
+    def exchange(self, weights: Mapping[WeightPlace, Bytes]) -> None:
         """Run with other weights from now on; a session that runs already goes on with the old ones.
 
         weights: kept, not copied, so they must stay as they are.
@@ -63,13 +61,15 @@ class Segments:
         for index, session in opened.items():
             self.sessions[index] = session
 
-    def _current(self, index: int, weight: SegmentWeight, exchanged: Mapping[Place, Bytes]) -> Bytes | None:
+    def _current(
+        self, index: int, weight: SegmentWeight, exchanged: Mapping[WeightPlace, Bytes]
+    ) -> Bytes | None:
         found = exchanged.get((index, weight.name))
         if found is not None or weight.block == STRIPPED:
             return found
         return self._plan.weight(weight.block)
 
-    def _open(self, index: int, exchanged: Mapping[Place, Bytes]) -> SegmentSession | None:
+    def _open(self, index: int, exchanged: Mapping[WeightPlace, Bytes]) -> SegmentSession | None:
         plan = self._plan
         table, model = plan.header.segments[index].weights, plan.segment(index)
         there = external_initializers(model)

@@ -2,7 +2,7 @@
 
 from trtllm_ext.embedded.enums import EngineStat, SerializationFlag
 from trtllm_ext.embedded.host_memory import IHostMemory, host_memory_of, temporary_file
-from trtllm_ext.embedded.plan import Header
+from trtllm_ext.embedded.plan import STRIPPED, Header
 from trtllm_ext.embedded.plan.rewriting import is_stripped, rewrite_plan
 from trtllm_ext.embedded.running.loading import LoadedPlan
 from trtllm_ext.embedded.running.settings import ISerializationConfig
@@ -36,7 +36,7 @@ class Serializing(Recorded):
     def get_engine_stat(self, stat: EngineStat = EngineStat.TOTAL_WEIGHTS_SIZE) -> int:
         """Bytes of all weights outside of the models, or of those that this plan was stripped of; -1 if unknown."""
         tables = [weight for segment in self._header.segments for weight in segment.weights]
-        stripped = sum(weight.nbytes for weight in tables if weight.block < 0)
+        stripped = sum(weight.nbytes for weight in tables if weight.block == STRIPPED)
         if stat == EngineStat.TOTAL_WEIGHTS_SIZE:
             return stripped + sum(weight.nbytes for weight in self._header.weights)
         return stripped if stat == EngineStat.STRIPPED_WEIGHTS_SIZE else -1

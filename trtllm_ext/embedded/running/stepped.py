@@ -6,11 +6,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from trtllm_ext.embedded.plan import OnnxStep, PluginRecord, PluginStep
 from trtllm_ext.embedded.plugins.asking import PluginError, PluginHandle
-from trtllm_ext.embedded.running.execution import Execution
+from trtllm_ext.embedded.running.execution import NOWHERE, Execution
 from trtllm_ext.embedded.running.memory import Block, Blocks
 from trtllm_ext.embedded.running.plugin_call import Place, PluginCall
 from trtllm_ext.embedded.running.sessions import SegmentSession
@@ -23,9 +21,6 @@ if TYPE_CHECKING:
     import onnxruntime
 
     from trtllm_ext.embedded.running.loading import LoadedPlan
-
-# ONNX Runtime and plugins are given no null pointers, even for tensors without elements.
-_NOWHERE = np.zeros(64, np.uint8)
 
 
 def execution_of(loaded: LoadedPlan) -> Execution | SteppedExecution:
@@ -81,7 +76,7 @@ class SteppedExecution:
 
     def bind(self, name: str, shape: tuple[int, ...], address: int) -> None:
         """Take or leave the input or output `name`, of exactly this shape, at `address` (0 if it has no elements)."""
-        place = Place(shape, address or _NOWHERE.ctypes.data)
+        place = Place(shape, address or NOWHERE.ctypes.data)
         if name in self._made:
             self._targets[name] = place
             self._late.pop(name, None)
@@ -160,7 +155,7 @@ class _OnnxCall:
             made = dict(zip(self.step.outputs, self._binding.get_outputs(), strict=True))
             for name in inside:
                 value = made[name]
-                values[name] = Place(tuple(value.shape()), value.data_ptr() or _NOWHERE.ctypes.data, value)
+                values[name] = Place(tuple(value.shape()), value.data_ptr() or NOWHERE.ctypes.data, value)
                 self._binding.bind_output(name, "cpu")
 
     def _show(self, name: str, place: Place, bind: onnxruntime.IOBinding) -> None:

@@ -174,12 +174,6 @@ class IRaggedSoftMaxLayer(AbsentLayer):
     __slots__ = ()
 
 
-class IReverseSequenceLayer(AbsentLayer):
-    """Reversal of sequences of different lengths."""
-
-    __slots__ = ()
-
-
 _PLUGINS_V3 = "write the plugin for IPluginV3 and add it with add_plugin_v3()."
 
 
