@@ -1,7 +1,8 @@
 """Every network of the zoo on NVIDIA's TensorRT: what it takes, refuses, or computes otherwise than the oracle says.
 
-    PYTHONPATH=.:tests python tests/on_tensorrt/zoo_on_tensorrt.py FILE [SECONDS [PROCESSES]]
+    PYTHONPATH=.:tests python tests/on_tensorrt/zoo_on_tensorrt.py FILE [SECONDS [PROCESSES [PATTERN]]]
 
+PATTERN is a regular expression; networks whose names it does not match at their beginning are left out.
 One JSON line a network goes to FILE: its name, what came of it, and a sentence. A network that ends its process is
 "crashed", and the next process goes on behind it. Needs a GPU.
 """
@@ -9,6 +10,7 @@ One JSON line a network goes to FILE: its name, what came of it, and a sentence.
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -90,13 +92,19 @@ def _compared(
             if not on_host:
                 memory.cuda.upload(address, array.ctypes.data, array.nbytes)
             context.set_tensor_address(name, address)
+    late: dict[str, Any] = {}
     for name in set(names) - set(feed):
-        type_name = str(engine.get_tensor_dtype(name)).split(".")[1]
-        results[name] = np.empty(tuple(context.get_tensor_shape(name)), zoo.NUMPY[type_name])
+        shape = tuple(context.get_tensor_shape(name))
+        if -1 in shape:
+            late[name] = _allocator(trt, memory)
+            context.set_output_allocator(name, late[name])
+            continue
+        results[name] = np.empty(shape, _numpy(engine, name))
         context.set_tensor_address(name, memory.room(name, max(results[name].nbytes, 1)))
     if not context.execute_async_v3(0):
         return "refused at run", " | ".join(logger.messages)
     memory.cuda.synchronize(0)
+    results |= {name: np.empty(one.shape, _numpy(engine, name)) for name, one in late.items()}
     for name, array in results.items():
         memory.cuda.download(array.ctypes.data, memory.room(name, 1), array.nbytes)
     try:
@@ -107,6 +115,32 @@ def _compared(
         (_verdict(case, name, results[name], value) for name, value in want.items()),
         key=lambda verdict: _SEVERITY.index(verdict[0]),
     )
+
+
+def _numpy(engine: Any, name: str) -> np.dtype[Any]:
+    return zoo.NUMPY[str(engine.get_tensor_dtype(name)).split(".")[1]]
+
+
+def _allocator(trt: Any, memory: DeviceCopies) -> Any:
+    """Memory for an output whose shape only the run shows; `shape` is what it was told."""
+
+    class Allocator(trt.IOutputAllocator):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shape: tuple[int, ...] = ()
+
+        def reallocate_output(self, name: str, memory_: int, size: int, alignment: int) -> int:
+            return memory.room(name, size)
+
+        def reallocate_output_async(
+            self, name: str, memory_: int, size: int, alignment: int, stream: int
+        ) -> int:
+            return memory.room(name, size)
+
+        def notify_shape(self, name: str, shape: Any) -> None:
+            self.shape = tuple(shape)
+
+    return Allocator()
 
 
 def _verdict(case: zoo.Case, name: str, got: np.ndarray, want: np.ndarray) -> tuple[str, str]:
@@ -169,10 +203,10 @@ def shepherd(numbers: list[int], path: Path, until: float) -> list[dict[str, str
     return lines
 
 
-def main(path: Path, seconds: float, processes: int) -> None:
+def main(path: Path, seconds: float, processes: int, pattern: str) -> None:
     until = time.monotonic() + seconds
     # In any order, so that a run that is cut short has seen something of every family.
-    order = list(range(len(zoo.CASES)))
+    order = [number for number, case in enumerate(zoo.CASES) if re.match(pattern, case.name)]
     random.Random(0).shuffle(order)
     shares = [(order[start::processes], path.with_suffix(f".{start}"), until) for start in range(processes)]
     with ThreadPool(processes) as pool:
@@ -181,7 +215,7 @@ def main(path: Path, seconds: float, processes: int) -> None:
         part.unlink(missing_ok=True)
     path.write_text("".join(json.dumps(line) + "\n" for line in sorted(lines, key=lambda line: line["name"])))
     counts = dict(Counter(line["came"] for line in lines))
-    sys.stdout.write(f"{len(lines)} of {len(zoo.CASES)} networks: {counts}\n")
+    sys.stdout.write(f"{len(lines)} of {len(order)} networks: {counts}\n")
 
 
 if __name__ == "__main__":
@@ -193,4 +227,5 @@ if __name__ == "__main__":
             Path(given[0]),
             float(given[1]) if len(given) > 1 else 3600.0,
             int(given[2]) if len(given) > 2 else 1,
+            given[3] if len(given) > 3 else "",
         )
