@@ -237,6 +237,27 @@ def test_batches_broadcast_to_none(rank, ops, shuffled, constant):
         same_bits(run_session(session, feeds)["y"], expected)
 
 
+@pytest.mark.parametrize("ops", list(itertools.product(("NONE", "TRANSPOSE"), repeat=2)))
+@pytest.mark.parametrize("declared", ["static", "dynamic"])
+@pytest.mark.parametrize("batches", [((1,), (2,)), ((4, 1), (1, 3)), ((2,), (2,)), ((2,), (1,))])
+def test_sums_of_nothing_in_batches(ops, declared, batches):
+    """ONNX Runtime forgets the right operand's batches if the lengths summed over are 0, or leaves them unwritten."""
+    for summed in (0, 3) if declared == "dynamic" else (0,):
+        matrices = [
+            whole("FLOAT", (*batch, rows, columns), number)
+            for number, (batch, rows, columns) in enumerate(
+                zip(batches, (2, summed), (summed, 4), strict=True)
+            )
+        ]
+        net, operands, feeds = Net(), [], {}
+        for name, one, op in zip("ab", matrices, ops, strict=True):
+            feeds[name] = in_memory(one, op, range(one.ndim))
+            shape = (-1,) * one.ndim if declared == "dynamic" else feeds[name].shape
+            operands += [net.input(name, "FLOAT", shape), getattr(net.trt.MatrixOperation, op)]
+        net.mark(net.op("matrix_multiply", *operands))
+        same_bits(net.run(feeds)["y"], matrices[0] @ matrices[1])
+
+
 def test_lengths_that_are_never_zero_cost_nothing():
     net = Net()
     operations = net.trt.MatrixOperation

@@ -1,9 +1,11 @@
-"""Batches without a matrix.
+"""Batches without a matrix, and batches of matrices without elements.
 
 ONNX Runtime (seen with 1.31) does not broadcast a batch length of 1, or none, to 0. It takes an empty batch where
-both operands have the 0, and on the left of a single matrix if the left is not turned.
+both operands have the 0, and on the left of a single matrix if the left is not turned. Where nothing is summed it
+forgets batches that only the right operand has.
 """
 
+from trtllm_ext.lowering.emitter import Emitter
 from trtllm_ext.lowering.layer import Layer
 from trtllm_ext.lowering.movement import unsqueeze
 from trtllm_ext.lowering.values import Value
@@ -32,3 +34,24 @@ def cut_like(layer: Layer, value: Value, other: Value) -> Value:
         inputs = [value, emitter.ints([0]), end, emitter.ints([axis])]
         value = emitter.node("Slice", inputs, value.onnx_type, shape)
     return value
+
+
+def may_sum_nothing(layer: Layer, a: Value, b: Value, summed: tuple[int, int]) -> bool:
+    """Whether the right operand may have batches that the left has not, with sums of no product at all.
+
+    summed: the axes of `a` and of `b` that are summed over.
+    """
+    over = a.lengths[summed[0]], b.lengths[summed[1]]
+    if not all(layer.network.may_be_zero(length) for length in over):
+        return False
+    batches = a.lengths[:-2], b.lengths[:-2]
+    known_alike = None not in batches[1] and batches[0][len(batches[0]) - len(batches[1]) :] == batches[1]
+    return not known_alike and any(length != 1 for length in b.shape[:-2])
+
+
+def one_longer(emitter: Emitter, value: Value, axis: int) -> Value:
+    """`value` with one zero more at the end of an axis."""
+    pads = [0] * value.ndim + [int(other == axis) for other in range(value.ndim)]
+    length = value.shape[axis] + 1 if value.shape[axis] >= 0 else -1
+    shape = (*value.shape[:axis], length, *value.shape[axis + 1 :])
+    return emitter.node("Pad", [value, emitter.ints(pads)], value.onnx_type, shape)

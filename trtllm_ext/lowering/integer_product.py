@@ -6,7 +6,7 @@ bits that saturate, and with 1.31 it took nine times as long (32 x 768 x 3072, t
 
 import numpy as np
 
-from trtllm_ext.lowering.batches import cut_like, may_broadcast_to_none
+from trtllm_ext.lowering.batches import cut_like, may_broadcast_to_none, one_longer
 from trtllm_ext.lowering.dequantized import Dequantized, dequantized_input
 from trtllm_ext.lowering.element_types import DOUBLE, FLOAT, INT32, UINT8
 from trtllm_ext.lowering.emitter import Emitter, broadcast_shape
@@ -74,7 +74,7 @@ def _wide(emitter: Emitter, a: Value, b: Value, summed: int) -> list[Value]:
     if summed <= 0:
         # Where nothing is summed MatMulInteger writes nothing, and MatMul forgets batches of its right operand (seen
         # with 1.31). One more zero is summed for that.
-        a, b = _longer(emitter, a, a.ndim - 1), _longer(emitter, b, b.ndim - 2)
+        a, b = one_longer(emitter, a, a.ndim - 1), one_longer(emitter, b, b.ndim - 2)
     # Reshapes to what they are keep transposes from being folded into the product, which errs on empty matrices then.
     return [
         emitter.node(
@@ -82,14 +82,6 @@ def _wide(emitter: Emitter, a: Value, b: Value, summed: int) -> list[Value]:
         )
         for value in (a, b)
     ]
-
-
-def _longer(emitter: Emitter, value: Value, axis: int) -> Value:
-    """`value` with one zero more at the end of an axis."""
-    pads = [0] * value.ndim + [int(other == axis) for other in range(value.ndim)]
-    length = value.shape[axis] + 1 if value.shape[axis] >= 0 else -1
-    shape = (*value.shape[:axis], length, *value.shape[axis + 1 :])
-    return emitter.node("Pad", [value, emitter.ints(pads)], value.onnx_type, shape)
 
 
 def _unsigned(emitter: Emitter, value: Value) -> Value:

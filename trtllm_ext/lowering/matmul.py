@@ -8,7 +8,7 @@ GELU or the normalization behind it.
 
 from typing import Any
 
-from trtllm_ext.lowering.batches import cut_like, may_broadcast_to_none
+from trtllm_ext.lowering.batches import cut_like, may_broadcast_to_none, may_sum_nothing, one_longer
 from trtllm_ext.lowering.element_types import FLOAT
 from trtllm_ext.lowering.emitter import CONTRIB, broadcast_shape
 from trtllm_ext.lowering.integer_product import integer_product
@@ -75,6 +75,9 @@ def _product(layer: Layer, a: Value, b: Value, transpose_a: bool, transpose_b: b
             a, b = cut_like(layer, a, b), cut_like(layer, b, a)
         else:
             a, transpose_a = _turned_in_memory(layer, a, transpose_a), False
+    summed = a.ndim - (2 if transpose_a else 1), b.ndim - (1 if transpose_b else 2)
+    if may_sum_nothing(layer, a, b, summed):
+        a, b = one_longer(layer.emitter, a, summed[0]), one_longer(layer.emitter, b, summed[1])
     rows = a.shape[-1 if transpose_a else -2]
     columns = b.shape[-2 if transpose_b else -1]
     shape = (*broadcast_shape(a.shape[:-2], b.shape[:-2]), rows, columns)
