@@ -59,15 +59,13 @@ class IExecutionContext(Observers, Lifetime):
         self._shapes = ShapeState(loaded, self._slots)
         self._execution: Execution | SteppedExecution | None
         # Nothing has changed since the last run, so the bindings are right as they are.
-        self._is_ready: bool
+        self._is_ready = False
         self._renew()
 
     def _renew(self) -> None:
         """Run what the engine's sessions are now, from the next run on."""
+        # Nothing else changes here: a refit may come from another thread than the runs.
         self._execution = execution_of(self._loaded)
-        self._is_ready = False
-        for slot in self._slots.values():
-            slot.is_bound = False
 
     def __del__(self) -> None:
         self._execution = None
@@ -217,7 +215,7 @@ class IExecutionContext(Observers, Lifetime):
         if execution is None or self._engine._loaded is None:
             return self._refuse("execute_async_v3", "the engine or the context was deleted.")
         try:
-            if not self._is_ready:
+            if execution.is_unbound or not self._is_ready:
                 self._prepare(execution, stream_handle)
             if self._debug_elements:
                 self._make_room_for_debugged(execution)
@@ -269,8 +267,9 @@ class IExecutionContext(Observers, Lifetime):
             )
         shapes.infer()
         for name, slot in self._slots.items():
-            if not slot.is_bound:
+            if execution.is_unbound or not slot.is_bound:
                 self._bind(execution, name, slot, stream)
+        execution.is_unbound = False
         # Allocators are asked at every run, and values of shape inputs may have changed in place.
         self._is_ready = shapes.is_inferred and all(slot.is_bound for slot in shapes.outputs.values())
 

@@ -34,6 +34,8 @@ class Execution:
         self._calls = [
             (sessions[step.segment].session, sessions[step.segment].session.io_binding()) for step in steps
         ]
+        # After a refit nothing else may keep the weights that the bare sessions point to.
+        self._kept = [sessions[step.segment] for step in steps]
         self._segments = [step.segment for step in steps]
         self._readers: dict[str, list[int]] = {}
         self._makers: dict[str, tuple[int, int]] = {}
@@ -52,6 +54,8 @@ class Execution:
             for name in names:
                 self._dropped[self._readers[name][-1]].append(name)
         self._is_single = len(steps) == 1
+        # Contexts must bind everything first.
+        self.is_unbound = True
         # Of the next run; nothing here waits for it.
         self.stream = 0
         # Outputs whose size only the run shows, and which later steps take.

@@ -58,7 +58,7 @@ class SteppedExecution:
         onnx_types = {name: element.onnx_type for name, element in types.items()}
         self._blocks = Blocks()
         self._calls: list[_OnnxCall | PluginCall] = [
-            _OnnxCall(step, sessions[step.segment].session, onnx_types)
+            _OnnxCall(step, sessions[step.segment], onnx_types)
             if isinstance(step, OnnxStep)
             else PluginCall(step, *plugins[step.plugin], self._blocks)
             for step in steps
@@ -72,6 +72,8 @@ class SteppedExecution:
         self._targets: dict[str, Place] = {}
         # Outputs whose size only the run shows, with what the last one made.
         self._late: dict[str, Place | None] = {}
+        # Contexts must bind everything first.
+        self.is_unbound = True
         self.stream = 0
 
     def bind(self, name: str, shape: tuple[int, ...], address: int) -> None:
@@ -125,13 +127,12 @@ class SteppedExecution:
 class _OnnxCall:
     """One ONNX step; its binding shows what is bound until another place is given."""
 
-    def __init__(
-        self, step: OnnxStep, session: onnxruntime.InferenceSession, onnx_types: Mapping[str, int]
-    ) -> None:
+    def __init__(self, step: OnnxStep, segment: SegmentSession, onnx_types: Mapping[str, int]) -> None:
         self.step = step
         self.name = f"segment {step.segment}"
-        self._session = session
-        self._binding = session.io_binding()
+        self._binding = segment.session.io_binding()
+        # After a refit nothing else may keep the weights that the bare session points to.
+        self._segment = segment
         self._types = onnx_types
         self._shown: dict[str, tuple[tuple[int, ...], int] | None] = {}
 
@@ -150,7 +151,7 @@ class _OnnxCall:
             else:
                 self._show(name, target, self._binding.bind_output)
                 values[name] = target
-        self._session.run_with_iobinding(self._binding)
+        self._segment.session.run_with_iobinding(self._binding)
         if inside:
             made = dict(zip(self.step.outputs, self._binding.get_outputs(), strict=True))
             for name in inside:
