@@ -122,6 +122,7 @@ def test_a_context_delivers_what_depends_on_data_to_the_allocator():
         elements={"x": element_type_named("float32"), "i": element_type_named("int64")},
         steps=[OnnxStep(0, ("x",), ("i",))],
         sessions=[session],
+        debug_elements={},
         output_shapes=lambda shapes, values: {"i": (1, -1)},
     )
     log, room = Log(), np.zeros(8, np.int64)
