@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from trtllm_ext.embedded.enums import LayerType
 from trtllm_ext.embedded.rules.demand import dimension_inputs, value_inputs
 from trtllm_ext.embedded.rules.known import Known, RuleError
-from trtllm_ext.embedded.rules.program import ShapeProgram, _Input, _Step
+from trtllm_ext.embedded.rules.program import ShapeProgram
+from trtllm_ext.embedded.rules.program_parts import ProgramInput, ProgramStep
 
 if TYPE_CHECKING:
     from trtllm_ext.embedded.graph import Graph
@@ -30,7 +31,7 @@ def compile_program(
     equal_lengths = _equal_lengths(graph.inputs)
     named = {name for places in equal_lengths.values() for name, _ in places}
     numbers: dict[ITensor, int] = {}
-    steps: list[_Step] = []
+    steps: list[ProgramStep] = []
     stepped: set[Node] = set()
 
     def number_of(tensor: ITensor) -> int:
@@ -45,7 +46,7 @@ def compile_program(
             continue
         stepped.add(node)
         steps.append(
-            _Step(
+            ProgramStep(
                 kind=node.kind,
                 attributes=node.rule_attributes(),
                 inputs=tuple(-1 if tensor is None else number_of(tensor) for tensor in node.sources),
@@ -60,7 +61,7 @@ def compile_program(
         if tensor is not None:
             number_of(tensor)
     inputs = [
-        _Input(number_of(tensor), tensor.name, tensor._spec.dtype, tensor._spec.shape)
+        ProgramInput(number_of(tensor), tensor.name, tensor._spec.dtype, tensor._spec.shape)
         for tensor in graph.inputs
         if (tensor in numbers or tensor.name in named) and tensor._spec is not None
     ]
@@ -94,9 +95,9 @@ def _carried(graph: Graph, shapes: set[ITensor]) -> list[Node]:
     return found
 
 
-def _step_that_checks(node: Node, numbers: dict[ITensor, int], unused: int) -> _Step:
+def _step_that_checks(node: Node, numbers: dict[ITensor, int], unused: int) -> ProgramStep:
     """The rule of a recurrence once more, with its back edge; nothing reads the result."""
-    return _Step(
+    return ProgramStep(
         kind=node.kind,
         attributes=node.rule_attributes(),
         inputs=tuple(-1 if tensor is None else numbers[tensor] for tensor in node.inputs),

@@ -17,6 +17,7 @@ from trtllm_ext.embedded.rules.known import (
     can_hold,
     describe,
     known_with,
+    may_be_equal,
 )
 from trtllm_ext.embedded.rules.movement import MAX_RANK
 from trtllm_ext.embedded.rules.typing import require_indices, require_type
@@ -37,15 +38,11 @@ def require_fit(initial: Known, following: Known, strongly_typed: bool) -> None:
     same_type = initial.dtype == following.dtype or (
         not strongly_typed and initial.dtype in FLOATS and following.dtype in FLOATS
     )
-    if not same_type or not _lengths_agree(initial.shape, following.shape):
+    if not same_type or not may_be_equal(initial.shape, following.shape):
         raise RuleError(
             f"the value that an iteration passes on is {describe(following)}, but the initial value is "
             f"{describe(initial)}; type and shape must stay the same. Cast or reshape one of the two."
         )
-
-
-def _lengths_agree(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    return len(one) == len(other) and all(a == b or -1 in (a, b) for a, b in zip(one, other, strict=True))
 
 
 def iterator(attributes: Mapping[str, Any], inputs: Sequence[Known], strongly_typed: bool) -> list[Known]:
@@ -126,7 +123,7 @@ def conditional_output(
             f"the branches of a conditional give {then.dtype.name} and {other.dtype.name}; they must give the same "
             "type. Insert a cast."
         )
-    if not _lengths_agree(then.shape, other.shape):
+    if not may_be_equal(then.shape, other.shape):
         raise OperandError(
             f"the branches of a conditional give shapes {then.shape} and {other.shape}; they must give the same shape"
         )

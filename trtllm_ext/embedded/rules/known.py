@@ -66,6 +66,11 @@ class Known:
         return np.full(self.shape, None, dtype=object)
 
 
+def may_be_equal(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether two shapes, with -1 for lengths that are not known, may turn out the same."""
+    return len(one) == len(other) and all(a == b or -1 in (a, b) for a, b in zip(one, other, strict=True))
+
+
 def can_hold(dtype: DataType, shape: tuple[int, ...]) -> bool:
     """Whether values of such a tensor are followed."""
     if dtype not in _HELD or -1 in shape:

@@ -12,6 +12,7 @@ from typing import Any
 
 from trtllm_ext.embedded.enums import DataType, DimensionOperation
 from trtllm_ext.embedded.rules.known import INDICES, MAX_HOST_VOLUME, Known, OperandError, RuleError, can_hold
+from trtllm_ext.embedded.rules.reading import as_int, as_list, as_object
 
 _MAX_NODES = 1_000_000
 _MAX_OUTPUTS = 4096
@@ -177,19 +178,18 @@ class Signature:
     @classmethod
     def from_json(cls, data: Any) -> Signature:
         """The inverse of `to_json()`. Raises ValueError for anything that it did not write."""
-        if not isinstance(data, dict) or set(data) != {"inputs", "shape_inputs", "types", "nodes", "shapes"}:
-            raise ValueError(f"{data!r:.80} is no description of a plugin's outputs")
-        num_inputs, num_shape_inputs = (_number(data[key], 0, 10_000) for key in ("inputs", "shape_inputs"))
-        types = _items(data["types"], 1, _MAX_OUTPUTS)
+        data = as_object(data, {"inputs", "shape_inputs", "types", "nodes", "shapes"})
+        num_inputs, num_shape_inputs = (as_int(data[key], 0, 10_000) for key in ("inputs", "shape_inputs"))
+        types = as_list(data["types"], 1, _MAX_OUTPUTS)
         if not all(isinstance(name, str) and name in DataType.__members__ for name in types):
             raise ValueError(f"{types!r:.80} are not types of outputs")
         dtypes = tuple(DataType[name] for name in types)
-        shapes_data = _items(data["shapes"], len(dtypes), len(dtypes))
+        shapes_data = as_list(data["shapes"], len(dtypes), len(dtypes))
         nodes: list[Node] = []
-        for one in _items(data["nodes"], 0, _MAX_NODES):
+        for one in as_list(data["nodes"], 0, _MAX_NODES):
             nodes.append(_read_node(one, len(nodes), num_inputs, num_shape_inputs, len(dtypes)))
         shapes = tuple(
-            tuple(_number(node, 0, len(nodes) - 1) for node in _items(one, 0, _MAX_RANK))
+            tuple(as_int(node, 0, len(nodes) - 1) for node in as_list(one, 0, _MAX_RANK))
             for one in shapes_data
         )
         signature = cls(num_inputs, num_shape_inputs, dtypes, tuple(nodes), shapes)
@@ -265,20 +265,8 @@ def _operation(operation: str, first: int | None, second: int | None) -> int | N
     return calculate(operation, first, second)
 
 
-def _number(data: Any, low: int, high: int) -> int:
-    if type(data) is not int or not low <= data <= high:
-        raise ValueError(f"expected an integer from {low} to {high}, found {data!r:.80}")
-    return data
-
-
-def _items(data: Any, fewest: int, most: int) -> list[Any]:
-    if not isinstance(data, list) or not fewest <= len(data) <= most:
-        raise ValueError(f"expected a list of {fewest} to {most}, found {data!r:.80}")
-    return data
-
-
 def _read_node(data: Any, position: int, num_inputs: int, num_shape_inputs: int, num_outputs: int) -> Node:
-    kind, *numbers = _items(data, 2, 4)
+    kind, *numbers = as_list(data, 2, 4)
     earlier = (0, position - 1)
     ranges: dict[str, tuple[tuple[int, int], ...]] = {
         "constant": ((-_LIMIT, _LIMIT - 1),),
@@ -289,4 +277,4 @@ def _read_node(data: Any, position: int, num_inputs: int, num_shape_inputs: int,
     }
     if not isinstance(kind, str) or kind not in ranges or len(numbers) != len(ranges[kind]):
         raise ValueError(f"{data!r:.80} is no part of a plugin's expression")
-    return (kind, *(_number(one, *bounds) for one, bounds in zip(numbers, ranges[kind], strict=True)))
+    return (kind, *(as_int(one, *bounds) for one, bounds in zip(numbers, ranges[kind], strict=True)))

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trtllm_ext.embedded.enums import DataType, LayerType
+from trtllm_ext.embedded.enums import DataType
 from trtllm_ext.embedded.rules import infer
 from trtllm_ext.embedded.rules.known import FLOATS, Known, RuleError, can_hold, known_with
 from trtllm_ext.embedded.rules.late import check_dimensions, is_late, largest
-from trtllm_ext.embedded.rules.schema import (
-    DATA_TYPE,
-    LAYER_TYPE,
-    as_int,
-    attributes_from_json,
-    attributes_to_json,
-    read_lengths,
+from trtllm_ext.embedded.rules.program_parts import (
+    ProgramInput,
+    ProgramStep,
+    constant_to_json,
+    defined_number,
+    read_constant,
+    read_equal_lengths,
+    read_input,
+    read_step,
 )
+from trtllm_ext.embedded.rules.reading import as_list, as_object
 
 if TYPE_CHECKING:
     from trtllm_ext.embedded.network import INetworkDefinition
     from trtllm_ext.embedded.tensor import ITensor
 
 FORMAT_VERSION = 1
-_MAX_TENSORS = 10_000_000
 _FIELDS = {
     "version",
     "strongly_typed",
@@ -40,33 +40,6 @@ _FIELDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Input:
-    """A network input: its number, name, and the shape it was declared with."""
-
-    number: int
-    name: str
-    dtype: DataType
-    shape: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """A layer: tensors are numbers, -1 for an input that is not set; `retyped` are types set on the outputs."""
-
-    kind: LayerType
-    attributes: dict[str, Any]
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    retyped: tuple[DataType | None, ...]
-    label: str
-
-    def __post_init__(self) -> None:
-        # A plugin has answered; its code is not asked again.
-        if "asked" in self.attributes:
-            object.__setattr__(self, "attributes", {"signature": self.attributes["signature"]})
-
-
 class ShapeProgram:
     """The layers that exact shapes of some tensors depend on, in order, with all that is known beforehand left out.
 
@@ -77,9 +50,9 @@ class ShapeProgram:
         self,
         *,
         strongly_typed: bool,
-        inputs: Sequence[_Input],
+        inputs: Sequence[ProgramInput],
         constants: Mapping[int, Known],
-        steps: Sequence[_Step],
+        steps: Sequence[ProgramStep],
         outputs: Mapping[str, int],
         shape_inputs: Sequence[str],
         equal_lengths: Mapping[str, Sequence[tuple[str, int]]],
@@ -154,7 +127,7 @@ class ShapeProgram:
             )
         return {name: known[number].shape for name, number in self._outputs.items()}
 
-    def _infer(self, step: _Step, operands: list[Known | None]) -> list[Known]:
+    def _infer(self, step: ProgramStep, operands: list[Known | None]) -> list[Known]:
         try:
             results = infer(step.kind, step.attributes, operands, self._strongly_typed)
         except RuleError as error:
@@ -167,7 +140,7 @@ class ShapeProgram:
 
     def _bind(
         self,
-        one: _Input,
+        one: ProgramInput,
         shapes: Mapping[str, Sequence[int]],
         values: Mapping[str, np.ndarray[Any, Any]],
     ) -> Known:
@@ -211,22 +184,9 @@ class ShapeProgram:
         return {
             "version": FORMAT_VERSION,
             "strongly_typed": self._strongly_typed,
-            "inputs": [[one.number, one.name, one.dtype.name, list(one.shape)] for one in self._inputs],
-            "constants": [
-                [number, known.dtype.name, list(known.shape), _write_value(known)]
-                for number, known in self._constants.items()
-            ],
-            "steps": [
-                {
-                    "kind": step.kind.name,
-                    "attributes": attributes_to_json(step.kind, step.attributes),
-                    "inputs": list(step.inputs),
-                    "outputs": list(step.outputs),
-                    "retyped": [None if dtype is None else dtype.name for dtype in step.retyped],
-                    "label": step.label,
-                }
-                for step in self._steps
-            ],
+            "inputs": [one.to_json() for one in self._inputs],
+            "constants": [constant_to_json(number, known) for number, known in self._constants.items()],
+            "steps": [step.to_json() for step in self._steps],
             "outputs": self._outputs,
             "shape_inputs": list(self._shape_inputs),
             "equal_lengths": {
@@ -237,7 +197,7 @@ class ShapeProgram:
     @classmethod
     def from_json(cls, data: Any) -> ShapeProgram:
         """The inverse of `to_json()`. Raises ValueError, saying what is wrong, for anything that it did not write."""
-        fields = _object(data, _FIELDS)
+        fields = as_object(data, _FIELDS)
         if fields["version"] != FORMAT_VERSION:
             raise ValueError(
                 f"shape program of version {fields['version']!r:.40}; this reads {FORMAT_VERSION}"
@@ -245,18 +205,18 @@ class ShapeProgram:
         if not isinstance(fields["strongly_typed"], bool):
             raise ValueError("strongly_typed must be true or false")
         defined: set[int] = set()
-        inputs = [_read_input(one, defined) for one in _list(fields["inputs"])]
+        inputs = [read_input(one, defined) for one in as_list(fields["inputs"])]
         names = [one.name for one in inputs]
         if len(set(names)) != len(names):
             raise ValueError(f"inputs {names!r:.200} are not all different")
-        constants = dict(_read_constant(one, defined) for one in _list(fields["constants"]))
-        steps = [_read_step(one, defined) for one in _list(fields["steps"])]
+        constants = dict(read_constant(one, defined) for one in as_list(fields["constants"]))
+        steps = [read_step(one, defined) for one in as_list(fields["steps"])]
         outputs = fields["outputs"]
         if not isinstance(outputs, dict) or not all(isinstance(name, str) for name in outputs):
             raise ValueError("outputs must be an object")
         for number in outputs.values():
-            _defined(number, defined)
-        shape_inputs = _list(fields["shape_inputs"])
+            defined_number(number, defined)
+        shape_inputs = as_list(fields["shape_inputs"])
         if not all(isinstance(name, str) and name in names for name in shape_inputs):
             raise ValueError(f"shape_inputs {shape_inputs!r:.200} are not among the inputs")
         return cls(
@@ -266,7 +226,7 @@ class ShapeProgram:
             steps=steps,
             outputs=outputs,
             shape_inputs=shape_inputs,
-            equal_lengths=_read_equal_lengths(fields["equal_lengths"], {one.name: one for one in inputs}),
+            equal_lengths=read_equal_lengths(fields["equal_lengths"], {one.name: one for one in inputs}),
         )
 
 
@@ -280,106 +240,3 @@ def _identity(operand: Known | None) -> Any:
 def retype(known: Known, dtype: DataType | None) -> Known:
     """`known` with the floating-point type that was set on the tensor, if one was."""
     return known if dtype is None or known.dtype not in FLOATS else Known(dtype, known.shape)
-
-
-def _write_value(known: Known) -> list[Any] | None:
-    if known.value is None:
-        return None
-    flat = known.value.reshape(-1).tolist()
-    # JSON has no infinities; a shape that depends on one is not known.
-    return [None if isinstance(one, float) and not math.isfinite(one) else one for one in flat]
-
-
-def _object(data: Any, keys: set[str]) -> dict[str, Any]:
-    if not isinstance(data, dict) or set(data) != keys:
-        raise ValueError(f"expected an object with {sorted(keys)}, found {data!r:.200}")
-    return data
-
-
-def _list(data: Any, length: int | None = None) -> list[Any]:
-    if not isinstance(data, list) or length not in (None, len(data)):
-        raise ValueError(f"expected a list{'' if length is None else f' of {length}'}, found {data!r:.200}")
-    return data
-
-
-def _define(data: Any, defined: set[int]) -> int:
-    number = as_int(data, 0, _MAX_TENSORS)
-    if number in defined:
-        raise ValueError(f"tensor {number} is defined twice")
-    defined.add(number)
-    return number
-
-
-def _defined(data: Any, defined: set[int]) -> int:
-    number = as_int(data, 0, _MAX_TENSORS)
-    if number not in defined:
-        raise ValueError(f"tensor {number} is used before it is defined")
-    return number
-
-
-def _read_shape(data: Any, lowest: int) -> tuple[int, ...]:
-    shape = read_lengths(data)
-    if any(length < lowest for length in shape):
-        raise ValueError(f"shape {shape} has a length below {lowest}")
-    return shape
-
-
-def _read_input(data: Any, defined: set[int]) -> _Input:
-    number, name, dtype, shape = _list(data, 4)
-    if not isinstance(name, str):
-        raise ValueError(f"the name of an input must be a string, found {name!r:.80}")
-    return _Input(_define(number, defined), name, DATA_TYPE.read(dtype), _read_shape(shape, -1))
-
-
-def _read_constant(data: Any, defined: set[int]) -> tuple[int, Known]:
-    number, dtype_name, lengths, value = _list(data, 4)
-    dtype, shape = DATA_TYPE.read(dtype_name), _read_shape(lengths, 0)
-    number = _define(number, defined)
-    if value is None:
-        return number, Known(dtype, shape)
-    if not can_hold(dtype, shape) or len(_list(value)) != math.prod(shape):
-        raise ValueError(f"{value!r:.80} cannot be the values of a {dtype.name} tensor of shape {shape}")
-    wanted: tuple[type, ...] = (int,)
-    if dtype == DataType.BOOL:
-        wanted = (bool,)
-    elif dtype == DataType.FLOAT:
-        wanted = (float,)
-    for one in value:
-        if one is not None and (
-            type(one) not in wanted or (isinstance(one, float) and not math.isfinite(one))
-        ):
-            raise ValueError(f"{one!r:.80} is no {dtype.name}")
-    return number, known_with(dtype, shape, value)
-
-
-def _read_step(data: Any, defined: set[int]) -> _Step:
-    fields = _object(data, {"kind", "attributes", "inputs", "outputs", "retyped", "label"})
-    kind = LAYER_TYPE.read(fields["kind"])
-    attributes = attributes_from_json(kind, fields["attributes"])
-    inputs = tuple(-1 if one == -1 else _defined(one, defined) for one in _list(fields["inputs"]))
-    outputs = tuple(_define(one, defined) for one in _list(fields["outputs"]))
-    retyped = tuple(
-        None if one is None else DATA_TYPE.read(one) for one in _list(fields["retyped"], len(outputs))
-    )
-    if len(attributes.get("output_types", retyped)) != len(retyped):
-        raise ValueError(
-            f"{fields['attributes']['output_types']!r:.80} are not the types of {len(retyped)} outputs"
-        )
-    if not isinstance(fields["label"], str):
-        raise ValueError("the label of a step must be a string")
-    return _Step(kind, attributes, inputs, outputs, retyped, fields["label"])
-
-
-def _read_equal_lengths(data: Any, inputs: Mapping[str, _Input]) -> dict[str, tuple[tuple[str, int], ...]]:
-    if not isinstance(data, dict) or not all(isinstance(name, str) for name in data):
-        raise ValueError(f"expected an object of names, found {data!r:.80}")
-    groups: dict[str, tuple[tuple[str, int], ...]] = {}
-    for dimension, places in data.items():
-        group = []
-        for place in _list(places):
-            name, axis = _list(place, 2)
-            if not isinstance(name, str) or name not in inputs:
-                raise ValueError(f"{name!r:.80} is not among the inputs")
-            group.append((name, as_int(axis, 0, len(inputs[name].shape) - 1)))
-        groups[dimension] = tuple(group)
-    return groups

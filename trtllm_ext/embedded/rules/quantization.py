@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trtllm_ext.embedded.enums import DataType
-from trtllm_ext.embedded.rules.known import FLOATS, Known, OperandError, RuleError
+from trtllm_ext.embedded.rules.known import FLOATS, Known, OperandError, RuleError, may_be_equal
 from trtllm_ext.embedded.rules.typing import require_type
 
 QUANTIZED = frozenset({DataType.INT8, DataType.FP8, DataType.INT4})
@@ -84,15 +84,10 @@ def _check_zero_point(inputs: Sequence[Known | None], scale: Known, dtype: DataT
         raise RuleError(
             f"the zero point (input 2) is {zero_point.dtype.name}; it must be {dtype.name}, the type of {whose}"
         )
-    if not _agree(zero_point.shape, scale.shape):
+    if not may_be_equal(zero_point.shape, scale.shape):
         raise RuleError(
             f"the zero point (input 2) has shape {zero_point.shape}; it must be that of the scale, {scale.shape}"
         )
-
-
-def _agree(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    """Whether two shapes may turn out equal."""
-    return len(shape) == len(other) and all(-1 in (a, b) or a == b for a, b in zip(shape, other, strict=True))
 
 
 def _check_scale(shape: tuple[int, ...], scale: tuple[int, ...], axis: int, dtype: DataType) -> None:

@@ -26,6 +26,7 @@ from trtllm_ext.embedded.enums import (
     UnaryOperation,
 )
 from trtllm_ext.embedded.rules.plugin import Signature
+from trtllm_ext.embedded.rules.reading import as_int, as_list
 from trtllm_ext.embedded.rules.weights import StoredWeights
 
 _MAX_RANK = 8
@@ -37,13 +38,6 @@ class Codec(NamedTuple):
 
     write: Callable[[Any], Any]
     read: Callable[[Any], Any]
-
-
-def as_int(data: Any, low: int, high: int) -> int:
-    """`data` if it is an integer from `low` to `high`. Raises ValueError if not."""
-    if type(data) is not int or not low <= data <= high:
-        raise ValueError(f"expected an integer from {low} to {high}, found {data!r:.80}")
-    return data
 
 
 def _enum(kind: type[NativeEnum]) -> Codec:
@@ -67,9 +61,7 @@ def _read_bool(data: Any) -> bool:
 
 def read_lengths(data: Any) -> tuple[int, ...]:
     """A list of at most 8 lengths or other 64-bit numbers. Raises ValueError for anything else."""
-    if not isinstance(data, list) or len(data) > _MAX_RANK:
-        raise ValueError(f"expected a list of at most {_MAX_RANK} integers, found {data!r:.80}")
-    return tuple(as_int(one, -(2**63), 2**63 - 1) for one in data)
+    return tuple(as_int(one, -(2**63), 2**63 - 1) for one in as_list(data, 0, _MAX_RANK))
 
 
 def _read_number(data: Any) -> int | float:
@@ -89,9 +81,7 @@ def _optional(codec: Codec) -> Codec:
 
 def _tuple_of(codec: Codec) -> Codec:
     def read(data: Any) -> tuple[Any, ...]:
-        if not isinstance(data, list) or len(data) > _MAX_RANK:
-            raise ValueError(f"expected a short list, found {data!r:.80}")
-        return tuple(codec.read(one) for one in data)
+        return tuple(codec.read(one) for one in as_list(data, 0, _MAX_RANK))
 
     return Codec(lambda values: [codec.write(value) for value in values], read)
 
@@ -108,9 +98,8 @@ def _read_text(data: Any) -> str:
 
 
 def _read_weights(data: Any) -> StoredWeights:
-    if not isinstance(data, list) or len(data) != 2:
-        raise ValueError(f"expected the type and number of weights, found {data!r:.80}")
-    return StoredWeights(DATA_TYPE.read(data[0]), as_int(data[1], 0, 2**63 - 1))
+    dtype, count = as_list(data, 2, 2)
+    return StoredWeights(DATA_TYPE.read(dtype), as_int(count, 0, 2**63 - 1))
 
 
 _BOOL = Codec(bool, _read_bool)

@@ -4,7 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trtllm_ext.embedded.enums import DataType, ScatterMode
-from trtllm_ext.embedded.rules.known import FLOATS, INDICES, NUMBERS, Known, OperandError, RuleError
+from trtllm_ext.embedded.rules.known import (
+    FLOATS,
+    INDICES,
+    NUMBERS,
+    Known,
+    OperandError,
+    RuleError,
+    may_be_equal,
+)
 from trtllm_ext.embedded.rules.movement import MAX_RANK
 from trtllm_ext.embedded.rules.reduction import axes_of_mask
 from trtllm_ext.embedded.rules.typing import common_type, require_indices, require_type
@@ -102,7 +110,7 @@ def _check_element(
         raise RuleError(
             f"axis {axis} is out of range; data of rank {len(data)} has axes 0 to {len(data) - 1}"
         )
-    if not _may_be_equal(indices, updates):
+    if not may_be_equal(indices, updates):
         raise RuleError(
             f"in mode ELEMENT indices and updates must have one shape, but theirs are {indices} and {updates}"
         )
@@ -124,15 +132,11 @@ def _check_nd(data: tuple[int, ...], indices: tuple[int, ...], updates: tuple[in
             f"in mode ND the last length of indices, {depth}, must be 1 to {len(data)} for data of shape {data}"
         )
     expected = (*indices[:-1], *data[depth:])
-    if not _may_be_equal(updates, expected):
+    if not may_be_equal(updates, expected):
         raise RuleError(
             f"updates must have the shape {expected} for data of shape {data} and indices of shape {indices} in mode "
             f"ND, but theirs is {updates}"
         )
-
-
-def _may_be_equal(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
-    return len(a) == len(b) and all(-1 in pair or pair[0] == pair[1] for pair in zip(a, b, strict=True))
 
 
 def one_hot(attributes: Mapping[str, Any], inputs: Sequence[Known], strongly_typed: bool) -> list[Known]:
