@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from trtllm_ext.embedded.assembly import ASSEMBLY_STEPS, Parts, assemble
+from trtllm_ext.embedded.brief import brief
 from trtllm_ext.embedded.config import IBuilderConfig
 from trtllm_ext.embedded.enums import BuilderFlag
 from trtllm_ext.embedded.host_memory import IHostMemory, host_memory_of, temporary_file
@@ -18,7 +19,6 @@ from trtllm_ext.embedded.progress import Progress
 from trtllm_ext.embedded.running.engine import ICudaEngine
 from trtllm_ext.embedded.running.output_allocator import IStreamWriter
 from trtllm_ext.embedded.running.runtime import Runtime
-from trtllm_ext.embedded.running.sessions import brief
 from trtllm_ext.embedded.surface.lifetime import Lifetime
 from trtllm_ext.embedded.surface.recorded import Recorded
 from trtllm_ext.embedded.unsupported import Unsupported

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from trtllm_ext.embedded.running.sessions import brief
+from trtllm_ext.embedded.brief import brief
 from trtllm_ext.embedded.surface.interfaces import IProgressMonitor
 from trtllm_ext.errors import BuildError
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from trtllm_ext.embedded.brief import brief
 from trtllm_ext.embedded.enums import PluginCapabilityType
 from trtllm_ext.embedded.plugins.interfaces import (
     IPluginV3,
@@ -14,7 +15,6 @@ from trtllm_ext.embedded.plugins.interfaces import (
     IPluginV3OneCore,
     IPluginV3OneRuntime,
 )
-from trtllm_ext.embedded.running.sessions import brief
 from trtllm_ext.errors import TrtllmExtError
 
 _PART = {

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from operator import index
 from typing import TYPE_CHECKING, Any, Literal
 
+from trtllm_ext.embedded.brief import brief
 from trtllm_ext.embedded.logger import ILogger
 from trtllm_ext.embedded.running.execution import Execution
 from trtllm_ext.embedded.running.loading import LoadedPlan, Shape
 from trtllm_ext.embedded.running.observers import Observers
 from trtllm_ext.embedded.running.output_allocator import IOutputAllocator
-from trtllm_ext.embedded.running.sessions import brief
 from trtllm_ext.embedded.running.settings import IRuntimeConfig
 from trtllm_ext.embedded.running.shape_state import Refusal, ShapeState, Slot
 from trtllm_ext.embedded.running.stepped import SteppedExecution, execution_of

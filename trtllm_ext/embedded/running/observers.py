@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from trtllm_ext.embedded.brief import brief
 from trtllm_ext.embedded.enums import TensorLocation
 from trtllm_ext.embedded.running.context_settings import ContextSettings
-from trtllm_ext.embedded.running.sessions import brief
 from trtllm_ext.embedded.running.shape_state import Refusal
 from trtllm_ext.embedded.surface.interfaces import IDebugListener, IProfiler
 from trtllm_ext.embedded.tensor_types import ElementType

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from trtllm_ext.embedded.brief import brief
 from trtllm_ext.embedded.running.threads import num_threads
 from trtllm_ext.errors import EngineError
 
@@ -103,11 +104,6 @@ def open_session(
             inject = set(values)
         else:
             return SegmentSession(session, (options, values, weights))
-
-
-def brief(error: Exception) -> str:
-    """What an exception says, on one line; its kind if it says nothing."""
-    return " ".join(str(error).split())[:600] or type(error).__name__
 
 
 def _value(weight: SharedWeight) -> "onnxruntime.OrtValue":

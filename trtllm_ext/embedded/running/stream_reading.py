@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from trtllm_ext.embedded.brief import brief
 from trtllm_ext.embedded.host_memory import IHostMemory, host_memory_of, temporary_file
 from trtllm_ext.embedded.plan.layout import CHUNK_BYTES
-from trtllm_ext.embedded.running.sessions import brief
 from trtllm_ext.embedded.surface.interfaces import IStreamReader, IStreamReaderV2
 from trtllm_ext.errors import EngineError
 
