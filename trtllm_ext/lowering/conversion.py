@@ -19,27 +19,25 @@ from trtllm_ext.lowering.element_types import (
 from trtllm_ext.lowering.layer import Layer
 from trtllm_ext.lowering.registry import lowers
 from trtllm_ext.lowering.values import Value, constant
+from trtllm_ext.lowering.weights import array_of
 
 
 @lowers("CONSTANT")
 def constant_layer(layer: Layer) -> Value:
     """The weights, borrowed."""
-    weights = layer.api.weights
-    array = weights if isinstance(weights, np.ndarray) else weights.numpy()
-    shape = tuple(layer.api.shape)
-    if not isinstance(array, np.ndarray) and hasattr(weights, "packed_bytes"):
+    weights, shape = layer.api.weights, tuple(layer.api.shape)
+    if not isinstance(weights, np.ndarray) and _is_packed(weights):
         return _four_bits(layer, weights, shape)
-    if not isinstance(array, np.ndarray):
-        raise layer.refusal(
-            f"weights of type {weights.dtype} cannot be read through this module's Python API"
-        )
+    array = array_of(layer, weights, shape, "its weights")
     wanted = numpy_type_of(onnx_type_of(layer.view.outputs[0].dtype, f"the output of {layer.view}"))
-    if array.size != int(np.prod(shape, dtype=np.int64)):
-        raise layer.refusal(f"its shape {shape} does not fit its {array.size} weights")
-    array = np.ascontiguousarray(array).reshape(shape)
     if array.dtype != wanted and array.dtype.itemsize == wanted.itemsize and array.dtype.kind == "V":
         array = array.view(wanted)
     return layer.weights("CONSTANT", array, layer.view.outputs[0].name)
+
+
+def _is_packed(weights: Any) -> bool:
+    """Whether weights have no array of numpy's but tell their bytes, as 4-bit ones do."""
+    return hasattr(weights, "packed_bytes") and not isinstance(weights.numpy(), np.ndarray)
 
 
 def _four_bits(layer: Layer, weights: Any, shape: tuple[int, ...]) -> Value:

@@ -12,8 +12,9 @@ from typing import Any
 from trtllm_ext.lowering.element_types import onnx_type_of_port
 from trtllm_ext.lowering.emitter import Emitter
 from trtllm_ext.lowering.layer import Layer
+from trtllm_ext.lowering.layer_view import LayerView
 from trtllm_ext.lowering.lower_layers import lower_layers
-from trtllm_ext.lowering.network_view import LayerView, NetworkView
+from trtllm_ext.lowering.network_view import NetworkView
 from trtllm_ext.lowering.registry import lowers
 from trtllm_ext.lowering.steps import Lowered, PluginStep, Step
 from trtllm_ext.lowering.values import Symbol, Value

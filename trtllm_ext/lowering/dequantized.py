@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from math import prod
 
 from trtllm_ext.lowering.layer import Layer
+from trtllm_ext.lowering.layer_view import LayerView
 from trtllm_ext.lowering.movement import shuffle
-from trtllm_ext.lowering.network_view import LayerView
 from trtllm_ext.lowering.values import Value
 
 # Movements followed between a dequantize layer and its product; what lies behind more of them is taken as floats.

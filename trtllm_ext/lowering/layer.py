@@ -15,7 +15,8 @@ from trtllm_ext.lowering.element_types import (
 )
 from trtllm_ext.lowering.emitter import Emitter
 from trtllm_ext.lowering.errors import LoweringError
-from trtllm_ext.lowering.network_view import LayerView, NetworkView
+from trtllm_ext.lowering.layer_view import LayerView
+from trtllm_ext.lowering.network_view import NetworkView
 from trtllm_ext.lowering.values import Value, constant
 
 

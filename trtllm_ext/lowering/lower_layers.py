@@ -6,7 +6,8 @@ from dataclasses import replace
 from trtllm_ext.lowering.element_types import FLOAT
 from trtllm_ext.lowering.emitter import Emitter
 from trtllm_ext.lowering.layer import Layer
-from trtllm_ext.lowering.network_view import LayerView, NetworkView
+from trtllm_ext.lowering.layer_view import LayerView
+from trtllm_ext.lowering.network_view import NetworkView
 from trtllm_ext.lowering.registry import lowering_of
 from trtllm_ext.lowering.shape_values import elements_of
 from trtllm_ext.lowering.symbols import symbols_of

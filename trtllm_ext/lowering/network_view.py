@@ -11,8 +11,6 @@ from trtllm_ext.lowering.regions import all_inside, with_regions
 from trtllm_ext.lowering.steps import Source
 from trtllm_ext.lowering.values import Element, Symbol
 
-__all__ = ["LayerView", "NetworkView"]
-
 
 class NetworkView:
     """Layers and tensors of one network; holds them so that object identity stays meaningful.

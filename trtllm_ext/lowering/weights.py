@@ -15,13 +15,18 @@ def borrowed(layer: Layer, weights: Any, shape: tuple[int, ...], what: str) -> V
     layer, by the name of a WeightsRole in lower case.
     Raises LoweringError if they cannot be read or do not fill the shape.
     """
+    array = array_of(layer, weights, shape, f"its {what}")
+    return layer.weights(what.upper(), array, f"{layer.emitter.scope}/{what}")
+
+
+def array_of(layer: Layer, weights: Any, shape: tuple[int, ...], what: str) -> np.ndarray[Any, Any]:
+    """Weights as an array of `shape`, on their own memory where that is contiguous.
+
+    weights: as in `borrowed()`. what: what the message of a LoweringError calls them.
+    """
     array = weights if isinstance(weights, np.ndarray) else weights.numpy()
     if not isinstance(array, np.ndarray):
-        raise layer.refusal(
-            f"its {what} of type {weights.dtype} cannot be read through this module's Python API"
-        )
+        raise layer.refusal(f"{what} of type {weights.dtype} cannot be read through this module's Python API")
     if array.size != int(np.prod(shape, dtype=np.int64)):
-        raise layer.refusal(f"its {what} of shape {shape} does not fit its {array.size} weights")
-    return layer.weights(
-        what.upper(), np.ascontiguousarray(array).reshape(shape), f"{layer.emitter.scope}/{what}"
-    )
+        raise layer.refusal(f"{what} must fill the shape {shape}, but there are {array.size} elements")
+    return np.ascontiguousarray(array).reshape(shape)
