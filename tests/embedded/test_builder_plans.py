@@ -240,6 +240,16 @@ def test_precision_flags_are_refused_in_strongly_typed_networks(builder, log, fl
 # Settings
 
 
+def test_a_config_starts_with_tensorrts_defaults(builder):
+    config = builder.create_builder_config()
+    sources = [trt.TacticSource.EDGE_MASK_CONVOLUTIONS, trt.TacticSource.JIT_CONVOLUTIONS]
+    assert config.get_tactic_sources() == sum(1 << int(source) for source in sources)
+    assert config.get_memory_pool_limit(trt.MemoryPoolType.DLA_MANAGED_SRAM) == 0
+    assert config.get_memory_pool_limit(trt.MemoryPoolType.DLA_LOCAL_DRAM) == 2**30
+    assert config.get_memory_pool_limit(trt.MemoryPoolType.DLA_GLOBAL_DRAM) == 2**29
+    assert config.get_memory_pool_limit(trt.MemoryPoolType.TACTIC_SHARED_MEMORY) == 2**30
+
+
 def test_a_config_keeps_what_it_is_told(builder, log):
     config = builder.create_builder_config()
     assert config.get_flag(trt.BuilderFlag.TF32)

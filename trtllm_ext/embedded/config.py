@@ -10,6 +10,7 @@ from trtllm_ext.embedded.enums import (
     ProfilingVerbosity,
     QuantizationFlag,
     RuntimePlatform,
+    TacticSource,
     TilingOptimizationLevel,
 )
 from trtllm_ext.embedded.logger import ILogger
@@ -22,7 +23,17 @@ from trtllm_ext.embedded.unsupported import Unsupported
 
 _DEFAULT_FLAGS = 1 << int(BuilderFlag.TF32)
 _DEFAULT_PREVIEW_FEATURES = 1 << int(PreviewFeature.PROFILE_SHARING_0806)
+_DEFAULT_TACTIC_SOURCES = sum(
+    1 << int(source) for source in (TacticSource.EDGE_MASK_CONVOLUTIONS, TacticSource.JIT_CONVOLUTIONS)
+)
 _NO_LIMIT = 2**63 - 1
+# Those of the other pools depend on the device.
+_DEFAULT_POOL_LIMITS = {
+    MemoryPoolType.DLA_MANAGED_SRAM: 0,
+    MemoryPoolType.DLA_LOCAL_DRAM: 2**30,
+    MemoryPoolType.DLA_GLOBAL_DRAM: 2**29,
+    MemoryPoolType.TACTIC_SHARED_MEMORY: 2**30,
+}
 
 
 class IBuilderConfig(DeviceTypes, Lifetime):
@@ -88,8 +99,8 @@ class IBuilderConfig(DeviceTypes, Lifetime):
         self.tiling_optimization_level = TilingOptimizationLevel.NONE
         self.plugins_to_serialize: list[str] = []
         self._preview_features = _DEFAULT_PREVIEW_FEATURES
-        self._tactic_sources = 0
-        self._pool_limits: dict[MemoryPoolType, int] = {}
+        self._tactic_sources = _DEFAULT_TACTIC_SOURCES
+        self._pool_limits = dict(_DEFAULT_POOL_LIMITS)
         self._profiles: list[IOptimizationProfile] = []
         self._timing_cache: ITimingCache | None = None
         self._progress_monitor: IProgressMonitor | None = None
@@ -157,7 +168,7 @@ class IBuilderConfig(DeviceTypes, Lifetime):
         self._pool_limits[pool] = pool_size
 
     def get_memory_pool_limit(self, pool: MemoryPoolType) -> int:
-        """The limit of a memory pool in bytes; without one, the largest size there is."""
+        """The limit of a memory pool in bytes; the largest size there is for a device's memory that has none."""
         return self._pool_limits.get(pool, _NO_LIMIT)
 
     @property
