@@ -116,7 +116,25 @@ def test_a_single_element(selector):
     }
     got = resized(a, shape=(1, 2, 1), **attributes)
     np.testing.assert_array_equal(got[..., 0], a[..., 2 if selector == "FORMULA" else 0])
-    np.testing.assert_array_equal(got, resized(a, declared=(1, 2, -1), scales=(1, 1, 0.2), **attributes))
+    # The float32 nearest to 0.2 is a little more.
+    by_scale = resized(a, declared=(1, 2, -1), scales=(1, 1, 0.2), **attributes)
+    np.testing.assert_allclose(by_scale, got, rtol=1e-6)
+
+
+@pytest.mark.parametrize("transformation", ["ASYMMETRIC", "HALF_PIXEL"])
+@pytest.mark.parametrize("mode", ["LINEAR", "NEAREST"])
+def test_places_lie_as_far_apart_as_the_scale_says(mode, transformation):
+    """7 elements by 0.5 are 3, and 2 elements apart, not 7/3: so it is on TensorRT."""
+    a = np.arange(7, dtype=np.float32)[None]
+    attributes = {
+        "resize_mode": getattr(MODE, mode),
+        "coordinate_transformation": getattr(WHERE, transformation),
+    }
+    places = np.arange(3) * 2 + (0.5 if transformation == "HALF_PIXEL" else 0)
+    expected = places if mode == "LINEAR" else np.floor(places)
+    for declared in ((1, -1), (1, 7)):
+        got = resized(a, declared=declared, scales=(1, 0.5), **attributes)
+        np.testing.assert_array_equal(got[0], expected)
 
 
 def test_lengths_by_scale_are_rounded_down_in_float32():

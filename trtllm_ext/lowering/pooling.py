@@ -41,15 +41,12 @@ def _maximum(layer: Layer, value: Value, windows: Windows) -> Value:
 
 
 def _average(layer: Layer, value: Value, windows: Windows) -> Value:
-    if bool(layer.api.average_count_excludes_padding):
-        return _pool(layer, "AveragePool", value, windows, windows.pre, _behind(windows), count_include_pad=0)
-    if not any(windows.overhang):
-        return _pool(layer, "AveragePool", value, windows, windows.pre, _behind(windows), count_include_pad=1)
-    # Padding counts and what hangs over does not: the first has to become elements.
-    none = (0,) * len(windows.span)
-    padded = _with_zeros(layer.emitter, value, windows.pre, windows.post)
-    overhang = tuple(map(min, windows.overhang, (span - 1 for span in windows.span)))
-    return _pool(layer, "AveragePool", padded, windows, none, overhang, count_include_pad=0)
+    # What a window hangs over the padding, where their number is rounded up, counts as padding does (seen with
+    # TensorRT 8.6).
+    counted = int(not layer.api.average_count_excludes_padding)
+    return _pool(
+        layer, "AveragePool", value, windows, windows.pre, _behind(windows), count_include_pad=counted
+    )
 
 
 def _behind(windows: Windows) -> tuple[int, ...]:

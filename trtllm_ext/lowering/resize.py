@@ -1,11 +1,12 @@
 """Resize: nearest, linear and cubic interpolation.
 
 Dimensions are interpolated one after another by gathers. Where an element of the output lies in the input is a
-fraction of integers, so that rounding is exact for any lengths, which ONNX Runtime's Resize, computing in float32, is
-not; nor does that take every rank and type. What is known at build time is computed here.
+fraction of integers, so that rounding is exact for any lengths or scales, which ONNX Runtime's Resize, computing in
+float32, is not; nor does that take every rank and type. What is known at build time is computed here.
 """
 
 from collections.abc import Callable
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,8 @@ from trtllm_ext.lowering.movement import unsqueeze
 from trtllm_ext.lowering.registry import lowers
 from trtllm_ext.lowering.values import Value
 
+# Products of numbers below it with an index stay within int64.
+_MOST = 2**40
 # How many of the last dimensions each mode interpolates.
 _INNERMOST = {"NEAREST": 8, "LINEAR": 3, "CUBIC": 2}
 
@@ -56,12 +59,25 @@ def resize(layer: Layer) -> Value:
 
 def _is_kept(layer: Layer, value: Value, axis: int) -> bool:
     """Whether a dimension keeps its length, and with it its elements."""
+    scale = _scale(layer, axis)
+    if scale is not None:
+        return scale == 1
     if layer.output_shape[axis] >= 0:
         return value.shape[axis] == layer.output_shape[axis]
-    if layer.has(1):
-        length, wanted = layer.raw(0).lengths[axis], layer.raw(1).elements
-        return wanted is not None and wanted[axis] is not None and wanted[axis] == length
-    return bool(layer.api.scales[axis] == 1)
+    length, wanted = layer.raw(0).lengths[axis], layer.raw(1).elements
+    return wanted is not None and wanted[axis] is not None and wanted[axis] == length
+
+
+def _scale(layer: Layer, axis: int) -> Fraction | None:
+    """The scale of a dimension, exactly; None where lengths are given instead."""
+    if layer.has(1) or not len(layer.api.scales):
+        return None
+    scale = Fraction(float(np.float32(layer.api.scales[axis])))
+    if max(scale.numerator, scale.denominator) > _MOST:
+        raise layer.refusal(
+            f"the scale of dimension {axis} is {layer.api.scales[axis]!r}; it takes scales from 2**-16 to 2**16"
+        )
+    return scale
 
 
 def _places(layer: Layer, value: Value, axis: int) -> _Places:
@@ -71,15 +87,21 @@ def _places(layer: Layer, value: Value, axis: int) -> _Places:
     index = _range(emitter, wanted, layer.output_shape[axis])
     last = _compute(emitter, "Sub", length, one)
     transformation: str = layer.api.coordinate_transformation.name
+    # A scale that is given says how far places lie apart, also where it is not the ratio of the lengths (seen with
+    # TensorRT 8.6).
+    scale = _scale(layer, axis)
+    from_length, to_length = length, wanted
+    if scale is not None:
+        from_length, to_length = emitter.ints(scale.denominator), emitter.ints(scale.numerator)
     if transformation == "ALIGN_CORNERS":
         over = _compute(emitter, "Mul", index, last)
         under = _compute(emitter, "Sub", wanted, one)
     elif transformation == "ASYMMETRIC":
-        over, under = _compute(emitter, "Mul", index, length), wanted
+        over, under = _compute(emitter, "Mul", index, from_length), to_length
     else:
         centre = _compute(emitter, "Add", _compute(emitter, "Mul", index, two), one)
-        over = _compute(emitter, "Sub", _compute(emitter, "Mul", centre, length), wanted)
-        under = _compute(emitter, "Mul", wanted, two)
+        over = _compute(emitter, "Sub", _compute(emitter, "Mul", centre, from_length), to_length)
+        under = _compute(emitter, "Mul", to_length, two)
     if layer.api.selector_for_single_pixel.name == "UPPER":
         # Nothing, if there is one element only.
         many = _compute(emitter, "Min", _compute(emitter, "Sub", wanted, one), one)

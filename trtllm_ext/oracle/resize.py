@@ -25,16 +25,25 @@ def resize(call: Call) -> Array:
         call.refuse(f"a resize takes floats, not {x.dtype}")
     lengths = _lengths(call, layer, x.shape)
     mode = member_name(layer.resize_mode)
+    scales = _scales(call, layer)
     for axis, length in enumerate(lengths):
-        if length == x.shape[axis]:
+        if (length == x.shape[axis]) if scales is None else (scales[axis] == 1):
             continue
         if axis < x.ndim - _DIMENSIONS[mode]:
             call.refuse(f"mode {mode} does not resize dimension {axis} of {x.ndim}")
         if x.shape[axis] == 0:
             call.refuse(f"dimension {axis} is empty, and nothing can be made of it")
-        rows = [_row(layer, mode, place, length, x.shape[axis]) for place in range(length)]
+        distance = Fraction(x.shape[axis], max(length, 1)) if scales is None else 1 / scales[axis]
+        rows = [_row(layer, mode, place, length, x.shape[axis], distance) for place in range(length)]
         x = _mixed(x, rows, axis)
     return x
+
+
+def _scales(call: Call, layer: Any) -> list[Fraction] | None:
+    """The scales, if they are given and lengths are not."""
+    if call.optional(1) is not None or not len(layer.scales):
+        return None
+    return [Fraction(float(np.float32(scale))) for scale in layer.scales]
 
 
 def _lengths(call: Call, layer: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -63,20 +72,22 @@ def _mixed(x: Array, rows: list[dict[int, float]], axis: int) -> Array:
     return np.moveaxis(result, 0, axis)
 
 
-def _place(layer: Any, index: int, resized: int, original: int) -> Fraction:
-    """Where element `index` of the output lies in the input."""
+def _place(layer: Any, index: int, resized: int, original: int, distance: Fraction) -> Fraction:
+    """Where element `index` of the output lies in the input; `distance`: from one to the next, corners aside."""
     if resized == 1 and member_name(layer.selector_for_single_pixel) == "UPPER":
         return Fraction(0)
     transformation = member_name(layer.coordinate_transformation)
     if transformation == "ALIGN_CORNERS":
         return Fraction(0) if resized == 1 else Fraction(index * (original - 1), resized - 1)
     if transformation == "ASYMMETRIC":
-        return Fraction(index * original, resized)
-    return (index + Fraction(1, 2)) * Fraction(original, resized) - Fraction(1, 2)
+        return index * distance
+    return (index + Fraction(1, 2)) * distance - Fraction(1, 2)
 
 
-def _row(layer: Any, mode: str, index: int, resized: int, original: int) -> dict[int, float]:
-    place = _place(layer, index, resized, original)
+def _row(
+    layer: Any, mode: str, index: int, resized: int, original: int, distance: Fraction
+) -> dict[int, float]:
+    place = _place(layer, index, resized, original, distance)
     if mode == "NEAREST":
         return {_inside(_rounded(place, member_name(layer.nearest_rounding)), original): 1.0}
     first = math.floor(place)

@@ -172,7 +172,7 @@ def pooling(call: Call) -> Array:
     size = ints(layer.window_size_nd)
     x = _image(call, len(size))
     windows = _Sliding(call, layer, x.shape[2:], size, (1,) * len(size))
-    if not np.all(_counted(windows, np.ones(x.shape[2:]), padding=0.0)):
+    if not np.all(_counted(windows, np.ones(x.shape[2:]))):
         call.refuse("a window sees nothing but padding")
     kind = member_name(layer.type)
     results = []
@@ -180,18 +180,19 @@ def pooling(call: Call) -> Array:
         around = windows.surrounded(x, -np.inf, -np.inf)
         results.append(np.max([around[(..., *places)] for _, places in windows.taps()], axis=0))
     if kind != "MAX":
-        share = 0.0 if bool(layer.average_count_excludes_padding) else 1.0
-        count = _counted(windows, np.ones(x.shape[2:]), padding=share)
-        results.append(_counted(windows, x, padding=0.0) / count)
+        count: Array | float = float(np.prod(size))
+        if bool(layer.average_count_excludes_padding):
+            count = _counted(windows, np.ones(x.shape[2:]))
+        results.append(_counted(windows, x) / count)
     if len(results) == 1:
         return np.asarray(results[0])
     blend = float(layer.blend_factor)
     return np.asarray((1.0 - blend) * results[0] + blend * results[1])
 
 
-def _counted(windows: _Sliding, x: Array, padding: float) -> Array:
+def _counted(windows: _Sliding, x: Array) -> Array:
     """The sum of each window."""
-    around = windows.surrounded(x, padding, 0.0)
+    around = windows.surrounded(x, 0.0, 0.0)
     return np.add.reduce([around[(..., *places)] for _, places in windows.taps()], axis=0)
 
 
