@@ -214,6 +214,20 @@ def test_an_input_as_output_is_refused(builder, log):
     assert "'x' is an input and an output of the network" in reason
 
 
+@pytest.mark.parametrize("formats, named", [(1 << int(trt.TensorFormat.HWC), "HWC"), (0, "none")])
+def test_a_format_that_is_not_linear_is_refused(builder, log, formats, named):
+    for is_input in (True, False):
+        network = feed_forward(builder)
+        tensor = network.get_input(0) if is_input else network.get_output(0)
+        tensor.allowed_formats = formats
+        assert builder.build_serialized_network(network, config_with(builder, SIZES)) is None
+        assert (
+            f"{tensor.name!r} allows the formats {named}, but the embedded engine has LINEAR only" in log.last
+        )
+        tensor.allowed_formats = formats | 1 << int(trt.TensorFormat.LINEAR)
+        assert builder.is_network_supported(network, config_with(builder, SIZES))
+
+
 def test_errors_that_show_late_name_the_layer(builder, log):
     network = strongly_typed(builder)
     x = network.add_input("x", trt.float32, (6,))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trtllm_ext.embedded.config import IBuilderConfig
-from trtllm_ext.embedded.enums import BuilderFlag, LayerType, PreviewFeature, ProfilingVerbosity
+from trtllm_ext.embedded.enums import BuilderFlag, LayerType, PreviewFeature, ProfilingVerbosity, TensorFormat
 from trtllm_ext.embedded.layers import ILayer
 from trtllm_ext.embedded.network import INetworkDefinition
 from trtllm_ext.embedded.plan import (
@@ -59,6 +59,7 @@ def assemble(network: INetworkDefinition, config: IBuilderConfig, progress: Prog
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
     outputs = [network.get_output(index) for index in range(network.num_outputs)]
     _check_outputs(network, outputs)
+    _check_formats([*inputs, *outputs])
     program = ShapeProgram.of(network, [tensor.name for tensor in outputs if tensor])
     records_of_tensors = tuple(
         _tensor_record(
@@ -126,6 +127,18 @@ def _check_outputs(network: INetworkDefinition, outputs: Sequence[ITensor | None
             raise BuildError(
                 f"{tensor.name!r} is an input and an output of the network; put an identity layer between the two."
             )
+
+
+def _check_formats(tensors: Sequence[ITensor | None]) -> None:
+    for tensor in tensors:
+        if tensor is None or tensor.allowed_formats >> int(TensorFormat.LINEAR) & 1:
+            continue
+        allowed = [each.name for each in TensorFormat if tensor.allowed_formats >> int(each) & 1]
+        raise BuildError(
+            f"{tensor.name!r} allows the formats {', '.join(allowed) or 'none'}, but the embedded engine has LINEAR "
+            "only. Allow LINEAR, and put a shuffle layer with a transposition into the network for data laid out "
+            "otherwise."
+        )
 
 
 def _profiles(

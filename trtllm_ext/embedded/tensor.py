@@ -167,7 +167,7 @@ class ITensor:
 
     @property
     def allowed_formats(self) -> int:
-        """Bit mask of TensorFormat; kept, and of no effect: this engine has LINEAR only."""
+        """Bit mask of TensorFormat; a build refuses inputs and outputs without LINEAR, all that there is."""
         return self._formats
 
     @allowed_formats.setter
