@@ -316,7 +316,7 @@ def test_what_is_not_set_is_named(context, log):
     assert "address of 'y' is not set" in log.last
 
 
-@pytest.mark.parametrize("address", [-8, "64", 1.0, None])
+@pytest.mark.parametrize("address", [-8, 2**64, "64", 1.0, None])
 def test_what_is_no_address_is_refused(context, log, address):
     assert not context.set_tensor_address("x", address)
     assert "is not an address" in log.last
@@ -430,6 +430,7 @@ def test_an_allocator_without_memory_stops_the_run(context, log):
             "failed: 'float' object cannot be interpreted as an integer",
         ),
         ("reallocate_output_async", lambda: -64, "gave no memory for 192 bytes"),
+        ("reallocate_output_async", lambda: 2**64, "gave no memory for 192 bytes"),
         ("notify_shape", lambda: 1 / 0, "failed: division by zero"),
     ],
 )

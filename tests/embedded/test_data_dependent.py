@@ -148,6 +148,7 @@ def test_without_an_allocator_the_output_is_named(log):
     [
         (lambda *_: 0, "gave no memory for"),
         (lambda *_: None, "gave no memory for"),
+        (lambda *_: 2**64, "gave no memory for"),
         (lambda *_: "here", "failed"),
         (lambda *_: 1 // 0, "failed"),
     ],

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # What an output allocator is asked for.
 _ALIGNMENT = 64
+# Below what addresses are; of more, foreign functions take the low bits.
+_NO_ADDRESS = 1 << 64
 
 
 class IExecutionContext(Observers, Lifetime):
@@ -57,15 +59,15 @@ class IExecutionContext(Observers, Lifetime):
         self._observe_nothing(loaded.debug_elements)
         self._slots = {name: Slot(record, loaded.elements[name]) for name, record in loaded.tensors.items()}
         self._shapes = ShapeState(loaded, self._slots)
-        self._execution: Execution | SteppedExecution | None
+        self._execution: Execution | SteppedExecution | None = execution_of(loaded)
         # Nothing has changed since the last run, so the bindings are right as they are.
         self._is_ready = False
-        self._renew()
 
-    def _renew(self) -> None:
-        """Run what the engine's sessions are now, from the next run on."""
+    def _renew(self, execution: Execution | SteppedExecution) -> None:
+        """Run this from the next run on."""
         # Nothing else changes here: a refit may come from another thread than the runs.
-        self._execution = execution_of(self._loaded)
+        if self._execution is not None:
+            self._execution = execution
 
     def __del__(self) -> None:
         self._execution = None
@@ -170,7 +172,7 @@ class IExecutionContext(Observers, Lifetime):
             address = index(memory)
         except TypeError:
             address = -1
-        if address < 0:
+        if not 0 <= address < _NO_ADDRESS:
             return self._refuse("set_tensor_address", f"{memory!r} given for {name!r} is not an address.")
         if address % slot.item_bytes:
             return self._refuse(
@@ -312,10 +314,10 @@ def _allocate(name: str, slot: Slot, shape: Shape, nbytes: int, stream: int) -> 
         address = index(
             allocator.reallocate_output_async(name, slot.address, max(nbytes, 1), _ALIGNMENT, stream) or 0
         )
-        if address > 0:
+        if 0 < address < _NO_ADDRESS:
             allocator.notify_shape(name, Dims(shape))
     except Exception as error:  # the application's code may raise anything
         raise Refusal(f"the output allocator of {name!r} failed: {brief(error)}") from error
-    if address <= 0:
+    if not 0 < address < _NO_ADDRESS:
         raise Refusal(f"the output allocator of {name!r} gave no memory for {nbytes} bytes.")
     return address
