@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from sample_plugins import Bench, CircularPad, Creator, NonZero, NumpyPlugin, Repeat, array_at
+from sample_plugins import Bench, CircularPad, Creator, NonZero, NumpyPlugin, Repeat, array_at, run
 
 import trtllm_ext.embedded as trt
 
@@ -291,6 +291,22 @@ def test_an_exception_during_a_run_fails_the_run_and_the_next_may_succeed(method
     Moody.fails = False
     assert context.execute_async_v3(0) is True
     np.testing.assert_array_equal(y, x)
+
+
+def test_a_plugin_cannot_run_the_context_that_is_running_it():
+    class Eager(NumpyPlugin):
+        def compute(self, inputs, outputs):
+            answers.append(context.execute_async_v3(0))
+            outputs[0][...] = inputs[0]
+
+    bench, answers = Bench(), []
+    bench.output(bench.plugin(Eager(), bench.input("x", (2, 4)))[0], "y")
+    context = bench.context(bench.build(), Eager)
+    x = np.ones((2, 4), np.float32)
+    for _ in range(2):
+        np.testing.assert_array_equal(run(context, {"x": x})["y"], x)
+    assert answers == [False, False]
+    assert "a run of this context has not ended yet" in bench.log.last
 
 
 @pytest.mark.parametrize("written", [-1, 1 << 20])

@@ -40,6 +40,7 @@ class IExecutionContext(Observers, Lifetime):
         "_engine",
         "_execution",
         "_is_ready",
+        "_is_running",
         "_loaded",
         "_shapes",
     )
@@ -62,6 +63,7 @@ class IExecutionContext(Observers, Lifetime):
         self._execution: Execution | SteppedExecution | None = execution_of(loaded)
         # Nothing has changed since the last run, so the bindings are right as they are.
         self._is_ready = False
+        self._is_running = False
 
     def _renew(self, execution: Execution | SteppedExecution) -> None:
         """Run this from the next run on."""
@@ -216,6 +218,13 @@ class IExecutionContext(Observers, Lifetime):
         execution = self._execution
         if execution is None or self._engine._loaded is None:
             return self._refuse("execute_async_v3", "the engine or the context was deleted.")
+        if self._is_running:
+            return self._refuse(
+                "execute_async_v3",
+                "a run of this context has not ended yet: one of another thread, or the one that is calling this "
+                "code. Make a context for each.",
+            )
+        self._is_running = True
         try:
             if execution.is_unbound or not self._is_ready:
                 self._prepare(execution, stream_handle)
@@ -235,6 +244,8 @@ class IExecutionContext(Observers, Lifetime):
                 self._show_debugged(execution, stream_handle)
         except Refusal as refusal:
             return self._refuse("execute_async_v3", refusal)
+        finally:
+            self._is_running = False
         return True
 
     def execute_v2(self, bindings: Sequence[int]) -> bool:

@@ -23,6 +23,7 @@ from trtllm_ext.embedded.running.inspector import EngineInspector
 from trtllm_ext.embedded.running.loading import LoadedPlan
 from trtllm_ext.embedded.running.serializing import Serializing
 from trtllm_ext.embedded.running.settings import IRuntimeConfig
+from trtllm_ext.embedded.running.stepped import execution_of
 from trtllm_ext.embedded.running.weight_streaming import WeightStreaming
 from trtllm_ext.embedded.surface.lifetime import Lifetime
 from trtllm_ext.embedded.types import Dims, index_of
@@ -155,9 +156,10 @@ class ICudaEngine(Serializing, WeightStreaming, Lifetime):
         """Let this engine and its contexts run with other weights. Raises EngineError if they are refused."""
         if self._loaded is None:
             raise EngineError("the engine was deleted.")
-        self._loaded.segments.exchange(weights)
-        for context in list(self._contexts):
-            context._renew()
+        with self._loaded.segments.exchanged(weights):
+            renewed = [(context, execution_of(self._loaded)) for context in list(self._contexts)]
+        for context, execution in renewed:
+            context._renew(execution)
 
     def create_runtime_config(self) -> IRuntimeConfig:
         """A config with the default strategy."""

@@ -1,6 +1,7 @@
 """The segments of a plan as sessions, over the weights of the plan or those that were exchanged for them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -49,17 +50,24 @@ class Segments:
         """What the header says of weights."""
         return next(one for one in self._plan.header.segments[place[0]].weights if one.name == place[1])
 
-    def exchange(self, weights: Mapping[WeightPlace, Bytes]) -> None:
-        """Run with other weights from now on; a session that runs already goes on with the old ones.
+    @contextmanager
+    def exchanged(self, weights: Mapping[WeightPlace, Bytes]) -> Iterator[None]:
+        """Run with other weights from now on; what runs already goes on with the old ones.
 
         weights: kept, not copied, so they must stay as they are.
-        Raises EngineError, with everything as it was, if ONNX Runtime refuses them.
+        Raises EngineError, with everything as it was, if ONNX Runtime refuses them. Everything is as it was, too, if
+        what is done in the `with` statement raises.
         """
+        before = self._exchanged, self.sessions
         exchanged = {**self._exchanged, **weights}
         opened = {index: self._open(index, exchanged) for index in {segment for segment, _ in weights}}
         self._exchanged = exchanged
-        for index, session in opened.items():
-            self.sessions[index] = session
+        self.sessions = [opened.get(index, session) for index, session in enumerate(self.sessions)]
+        try:
+            yield
+        except BaseException:
+            self._exchanged, self.sessions = before
+            raise
 
     def _current(
         self, index: int, weight: SegmentWeight, exchanged: Mapping[WeightPlace, Bytes]
