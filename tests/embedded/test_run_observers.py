@@ -71,6 +71,27 @@ def test_a_profiler_is_told_the_time_of_each_step(builder, log):
         one.profiler = print
 
 
+class UnwellError(Exception):
+    def __str__(self):
+        raise ValueError("not even this")
+
+
+def test_a_profiler_that_fails_is_named(builder, log):
+    class Failing(trt.IProfiler):
+        def report_layer_time(self, layer_name, ms):
+            raise UnwellError
+
+    network, model = feed_forward(builder)
+    one = context(builder, log, network)
+    y = run_context(one, {"x": X}, {"y": np.float32})["y"]
+    y[:] = 77
+    one.profiler = Failing()
+    one.set_tensor_address("y", y.ctypes.data)
+    assert not one.execute_async_v3(0)
+    assert log.last == "execute_async_v3: the run is done, but the profiler failed: UnwellError"
+    np.testing.assert_allclose(y, model.run(X), rtol=1e-4, atol=1e-5)
+
+
 def test_the_profiler_of_the_module_prints(builder, log, capsys):
     network, _ = feed_forward(builder)
     one = context(builder, log, network)

@@ -2,5 +2,9 @@
 
 
 def brief(error: Exception) -> str:
-    """What an exception says, on one line of at most 600 characters; its kind if it says nothing."""
-    return " ".join(str(error).split())[:600] or type(error).__name__
+    """What an exception says, on one line of at most 600 characters; its kind if it says nothing or cannot be asked."""
+    try:
+        text = str(error)
+    except Exception:  # the application's exceptions may have code of their own
+        text = ""
+    return " ".join(text.split())[:600] or type(error).__name__

@@ -236,6 +236,8 @@ class IExecutionContext(Observers, Lifetime):
                     execution.run()
                 else:
                     self._run_profiled(execution)
+            except Refusal:
+                raise
             except Exception as error:  # ONNX Runtime's exceptions have no common base
                 raise Refusal(f"the run failed: {brief(error)}") from error
             if self._shapes.late:

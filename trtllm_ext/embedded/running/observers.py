@@ -84,9 +84,14 @@ class Observers(ContextSettings):
         return True
 
     def _run_profiled(self, execution: Execution | SteppedExecution) -> None:
+        """Run and tell the times. Raises Refusal if the profiler fails, and what the run raises."""
         self._times = execution.run_timed()
-        if self._emits_profile:
+        if not self._emits_profile:
+            return
+        try:
             self.report_to_profiler()
+        except Exception as error:  # the application's code may raise anything
+            raise Refusal(f"the run is done, but the profiler failed: {brief(error)}") from error
 
     # Debug tensors
 
