@@ -241,7 +241,7 @@ def test_batches_broadcast_to_none(rank, ops, shuffled, constant):
 @pytest.mark.parametrize("declared", ["static", "dynamic"])
 @pytest.mark.parametrize("batches", [((1,), (2,)), ((4, 1), (1, 3)), ((2,), (2,)), ((2,), (1,))])
 def test_sums_of_nothing_in_batches(ops, declared, batches):
-    """ONNX Runtime forgets the right operand's batches if the lengths summed over are 0, or leaves them unwritten."""
+    """ONNX Runtime forgets the right operand's batches if the lengths summed over are 0, or leaves some unwritten."""
     for summed in (0, 3) if declared == "dynamic" else (0,):
         matrices = [
             whole("FLOAT", (*batch, rows, columns), number)

@@ -1,5 +1,6 @@
 """Networks of one layer that sums over something: reduce, softmax, normalization, matrix product."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -151,6 +152,32 @@ def product_over_nothing() -> Case:
     return Case(name="matmul-over-nothing", define=define, feeds=feeds)
 
 
+def batch_over_nothing(ops: tuple[str, str], *, shuffled: bool) -> Case:
+    """K = 0 in batches: every matrix of each is zeros, also where an operand is turned by its own transpose."""
+
+    def shape_of(name: str, k: int) -> tuple[int, ...]:
+        rows, columns = (2, k) if name == "a" else (k, 3)
+        turned = (ops["ab".index(name)] == "TRANSPOSE") != shuffled
+        return (4, columns, rows) if turned else (4, rows, columns)
+
+    def define(network: Any, trt: Any) -> None:
+        operands = []
+        for name, op in zip("ab", ops, strict=True):
+            tensor = network.add_input(name, trt.float32, shape_of(name, -1))
+            if shuffled:
+                layer = network.add_shuffle(tensor)
+                layer.first_transpose = (0, 2, 1)
+                tensor = layer.get_output(0)
+            operands += [tensor, getattr(trt.MatrixOperation, op)]
+        mark(network, made(network.add_matrix_multiply(*operands)))
+
+    def feeds() -> list[Feed]:
+        return [{name: sample(name, "FLOAT", shape_of(name, k)) for name in "ab"} for k in (0, 4)]
+
+    suffix = "-shuffled" if shuffled else ""
+    return Case(name=f"matmul-batch-over-nothing-{'-'.join(ops)}{suffix}", define=define, feeds=feeds)
+
+
 def long_sum() -> Case:
     """A sum in bf16 or fp16 would stop growing long before 6000 ones are added; partial sums must stay wide."""
 
@@ -223,5 +250,8 @@ def cases() -> Iterator[Case]:
             yield product_with_weights(ops, 2, type_name)
             yield product_with_weights(ops, 3, type_name)
     yield product_over_nothing()
+    for ops in itertools.product(("NONE", "TRANSPOSE"), repeat=2):
+        for shuffled in (False, True):
+            yield batch_over_nothing(ops, shuffled=shuffled)
     yield long_sum()
     yield integer_sums_beyond_floats()

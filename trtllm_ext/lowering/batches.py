@@ -2,7 +2,7 @@
 
 ONNX Runtime (seen with 1.31) does not broadcast a batch length of 1, or none, to 0. It takes an empty batch where
 both operands have the 0, and on the left of a single matrix if the left is not turned. Where nothing is summed it
-forgets batches that only the right operand has.
+forgets batches that only the right operand has, and writes but the first matrix of a batch if an operand is turned.
 """
 
 from trtllm_ext.lowering.emitter import Emitter
@@ -37,16 +37,19 @@ def cut_like(layer: Layer, value: Value, other: Value) -> Value:
 
 
 def may_sum_nothing(layer: Layer, a: Value, b: Value, summed: tuple[int, int]) -> bool:
-    """Whether the right operand may have batches that the left has not, with sums of no product at all.
+    """Whether a batch of matrices may be sums of no product at all.
 
     summed: the axes of `a` and of `b` that are summed over.
     """
     over = a.lengths[summed[0]], b.lengths[summed[1]]
     if not all(layer.network.may_be_zero(length) for length in over):
         return False
+    batch = (*a.shape[:-2], *b.shape[:-2])
+    if all(length == 1 for length in batch):
+        return False
+    straight = summed == (a.ndim - 1, b.ndim - 2) and not any(map(layer.emitter.is_transposed, (a, b)))
     batches = a.lengths[:-2], b.lengths[:-2]
-    known_alike = None not in batches[1] and batches[0][len(batches[0]) - len(batches[1]) :] == batches[1]
-    return not known_alike and any(length != 1 for length in b.shape[:-2])
+    return not straight or batches[0] != batches[1] or None in batches[0]
 
 
 def one_longer(emitter: Emitter, value: Value, axis: int) -> Value:
