@@ -14,6 +14,7 @@ from trtllm_ext.lowering.emitter import Emitter
 from trtllm_ext.lowering.layer import Layer
 from trtllm_ext.lowering.layer_view import LayerView
 from trtllm_ext.lowering.lower_layers import lower_layers
+from trtllm_ext.lowering.names import Names
 from trtllm_ext.lowering.network_view import NetworkView
 from trtllm_ext.lowering.registry import lowers
 from trtllm_ext.lowering.steps import Lowered, PluginStep, Step
@@ -73,7 +74,7 @@ class _Cutting:
         # By the id of a tensor: what is known of it, and what the steps call it if it is there between them.
         self._values = dict(inputs)
         self._step_names = {key: value.name for key, value in inputs.items()}
-        self._names = {*self._step_names.values(), *(tensor.name for tensor in view.outputs)}
+        self._names = Names([*self._step_names.values(), *(tensor.name for tensor in view.outputs)])
         self._outputs = {id(tensor): tensor for tensor in view.outputs}
 
     def lower(self) -> Lowered:
@@ -115,7 +116,7 @@ class _Cutting:
             onnx_type_of_port(tensor.dtype, f"network output {tensor.name!r}")
             name = tensor.name
         else:
-            name = value.name if value.data is None else emitter.unique(tensor.name)
+            name = value.name if value.data is None else self._names.unique(tensor.name)
         self._step_names[key] = name
         if value.data is None:
             self._values[key] = replace(value, name=name)
@@ -128,7 +129,7 @@ class _Cutting:
         names = []
         for tensor in layer.outputs:
             is_output = id(tensor) in self._outputs
-            name = tensor.name if is_output else Emitter(self._names).unique(tensor.name)
+            name = tensor.name if is_output else self._names.unique(tensor.name)
             shape = tuple(tensor.shape)
             symbols = tuple(None if length >= 0 else Symbol(name, axis) for axis, length in enumerate(shape))
             onnx_type = onnx_type_of_port(tensor.dtype, f"{layer}'s output {tensor.name!r}")

@@ -1,6 +1,7 @@
 """Writes ONNX nodes and initializers: names, casts, constants inside and outside the model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from trtllm_ext.lowering.constants import INLINE_BYTES, Constants
 from trtllm_ext.lowering.element_types import (
     DOUBLE,
     FLOAT,
@@ -16,17 +18,16 @@ from trtllm_ext.lowering.element_types import (
     NARROW_FLOATS,
     numpy_type_of,
 )
-from trtllm_ext.lowering.nesting import Nesting
-from trtllm_ext.lowering.steps import WEIGHTS_LOCATION, OnnxSegment, Source, Weight
-from trtllm_ext.lowering.values import Symbol, Value, constant
+from trtllm_ext.lowering.names import Names
+from trtllm_ext.lowering.open_graph import OpenGraph
+from trtllm_ext.lowering.steps import OnnxSegment, Source
+from trtllm_ext.lowering.values import Symbol, Value, broadcast_shape, constant
 
 OPSET = 21
 IR_VERSION = 10
 CONTRIB = "com.microsoft"
 PRODUCER = "trtllm_ext"
 
-# Constants of up to this many bytes stay inside the model.
-INLINE_BYTES = 1024
 # Narrow constants of up to this many bytes are widened here rather than by a Cast in the graph: norm scales and
 # biases, which would otherwise be cast in every run where constant folding is off.
 WIDEN_BYTES = 64 * 1024
@@ -38,46 +39,18 @@ class Emitter:
     `scope` is the name of the layer being lowered; nodes and values are named after it.
     """
 
-    def __init__(self, names: set[str] | None = None) -> None:
+    def __init__(self, names: Names | None = None) -> None:
         """names: those that are taken, shared by emitters whose segments exchange values."""
         self.scope = ""
-        self._nodes: list[onnx.NodeProto] = []
-        self._initializers: list[onnx.TensorProto] = []
-        self._weights: list[Weight] = []
-        self._inputs: list[onnx.ValueInfoProto] = []
-        self._outputs: list[onnx.ValueInfoProto] = []
-        self._names: set[str] = set() if names is None else names
-        self._name_counts: dict[str, int] = {}
-        self._producer: dict[str, onnx.NodeProto] = {}
+        self.names = Names() if names is None else names
+        self._graph = OpenGraph()
+        self._constants = Constants(self.names)
         self._consumed: set[str] = set()
-        self._casts: dict[tuple[str, int], Value] = {}
-        self._constants: dict[tuple[Any, ...], str] = {}
-        self._stored: dict[tuple[int, int, int], Value] = {}
-        self._dim_params: dict[Symbol, str] = {}
-        self._descriptions: dict[str, onnx.ValueInfoProto] = {}
-        self._transposed: dict[str, tuple[Value, tuple[int, ...]]] = {}
-        self._cast_key: dict[str, tuple[str, int]] = {}
+        # Values under the name of a network tensor.
         self._bound: set[str] = set()
-        self._reshaped: dict[tuple[Any, ...], str] = {}
+        self._dim_params: dict[Symbol, str] = {}
         # By the name of a node, what the graphs inside it read.
         self._read_inside: dict[str, set[str]] = {}
-        self._nesting = Nesting(self)
-
-    # Names
-
-    def reserve(self, name: str) -> None:
-        """Keep `name` for a tensor of the network."""
-        self._names.add(name)
-
-    def unique(self, wanted: str) -> str:
-        """`wanted`, or the first `wanted_N` that is free; to ONNX the empty name is none."""
-        name = wanted = wanted or "unnamed"
-        while name in self._names:
-            count = self._name_counts.get(wanted, 0) + 1
-            self._name_counts[wanted] = count
-            name = f"{wanted}_{count}"
-        self._names.add(name)
-        return name
 
     # Inputs and outputs
 
@@ -90,14 +63,14 @@ class Emitter:
             if symbol is not None and symbol not in self._dim_params:
                 self._dim_params[symbol] = self._new_dim_param(str(symbol))
         value = Value(name, onnx_type, shape, symbols=unknown)
-        self._inputs.append(self._described(name, value))
-        self.reserve(name)
+        self._graph.inputs.append(self._described(name, value))
+        self.names.reserve(name)
         return value
 
     def describe(self, value: Value) -> None:
         """Tell ONNX Runtime the shape of a value that it cannot infer."""
         if value.data is None:
-            self._descriptions[value.name] = self._described(value.name, value)
+            self._graph.descriptions[value.name] = self._described(value.name, value)
 
     def _described(self, name: str, value: Value) -> onnx.ValueInfoProto:
         dims = [
@@ -115,10 +88,12 @@ class Emitter:
     def output(self, name: str, value: Value) -> None:
         """Declare `value` an output of the graph under the reserved `name`."""
         if value.name != name or value.data is not None:
-            self._nodes.append(
-                helper.make_node("Identity", [self.ref(value)], [name], name=self.unique(f"output {name}"))
+            self._graph.nodes.append(
+                helper.make_node(
+                    "Identity", [self.ref(value)], [name], name=self.names.unique(f"output {name}")
+                )
             )
-        self._outputs.append(self._described(name, value))
+        self._graph.outputs.append(self._described(name, value))
 
     # Nodes
 
@@ -146,12 +121,12 @@ class Emitter:
         **attributes: Any,
     ) -> tuple[Value, ...]:
         """Add a node with any number of outputs, each of a type and shape."""
-        names = [self.unique(f"{self.scope}/{op_type}") for _ in outputs]
+        names = [self.names.unique(f"{self.scope}/{op_type}") for _ in outputs]
         refs = ["" if value is None else self.ref(value) for value in inputs]
         node = helper.make_node(op_type, refs, names, name=names[0], domain=domain, **attributes)
-        self._nodes.append(node)
+        self._graph.nodes.append(node)
         self._consumed.update(refs)
-        self._producer.update(dict.fromkeys(names, node))
+        self._graph.producer.update(dict.fromkeys(names, node))
         return tuple(
             Value(name, onnx_type, shape) for name, (onnx_type, shape) in zip(names, outputs, strict=True)
         )
@@ -163,15 +138,15 @@ class Emitter:
 
     def producer(self, value: Value) -> onnx.NodeProto | None:
         """The node that computes `value`, if nothing has consumed it so far."""
-        return None if value.name in self._consumed else self._producer.get(value.name)
+        return None if value.name in self._consumed else self._graph.producer.get(value.name)
 
     def extend(self, value: Value, op_type: str, extra: Value) -> Value:
         """Turn the node that computes `value`, which nothing has read yet, into an `op_type` with one more input."""
-        node, before = self._producer[value.name], len(self._nodes)
+        node, before = self._graph.producer[value.name], len(self._graph.nodes)
         ref = self.ref(extra)
-        if len(self._nodes) > before:
+        if len(self._graph.nodes) > before:
             # What the node now reads comes from a node behind it.
-            self._nodes.append(self._nodes.pop(self._position(node)))
+            self._graph.nodes.append(self._graph.nodes.pop(self._position(node)))
         node.op_type, node.domain = op_type, ""
         node.input.append(ref)
         self._consumed.add(ref)
@@ -179,7 +154,7 @@ class Emitter:
         return value
 
     def _position(self, node: onnx.NodeProto) -> int:
-        return next(at for at in range(len(self._nodes) - 1, -1, -1) if self._nodes[at] is node)
+        return next(at for at in range(len(self._graph.nodes) - 1, -1, -1) if self._graph.nodes[at] is node)
 
     def rename(self, value: Value, wanted: str, *, reserved: bool) -> Value:
         """`value` under the name of a network tensor where that is possible without a copy.
@@ -189,16 +164,16 @@ class Emitter:
         node = self.producer(value)
         if node is None or value.data is not None or value.name in self._bound:
             return value
-        name = wanted if reserved else self.unique(wanted)
+        name = wanted if reserved else self.names.unique(wanted)
         node.output[list(node.output).index(value.name)] = name
-        self._producer[name] = self._producer.pop(value.name)
+        self._graph.producer[name] = self._graph.producer.pop(value.name)
         self._bound.add(name)
         renamed = replace(value, name=name)
-        if value.name in self._transposed:
-            self._transposed[name] = self._transposed.pop(value.name)
-        cast_key = self._cast_key.pop(value.name, None)
+        if value.name in self._graph.transposed:
+            self._graph.transposed[name] = self._graph.transposed.pop(value.name)
+        cast_key = self._graph.cast_keys.pop(value.name, None)
         if cast_key is not None:
-            self._casts[cast_key] = renamed
+            self._graph.casts[cast_key] = renamed
         return renamed
 
     def cast(self, value: Value, onnx_type: int) -> Value:
@@ -209,16 +184,16 @@ class Emitter:
             with np.errstate(over="ignore", invalid="ignore"):
                 return self.keep(value.array().astype(numpy_type_of(onnx_type)))
         key = (self.ref(value), onnx_type)
-        if key not in self._casts:
+        if key not in self._graph.casts:
             elements = value.elements if onnx_type == INT64 else None
-            with self._nesting.invariant(None if value.data is not None else value.name):
+            with self._where_invariant(None if value.data is not None else value.name):
                 cast = self._new_cast(value, onnx_type)
-                self._casts[key] = replace(cast, elements=elements)
-                self._cast_key[cast.name] = key
-        return self._casts[key]
+                self._graph.casts[key] = replace(cast, elements=elements)
+                self._graph.cast_keys[cast.name] = key
+        return self._graph.casts[key]
 
     def _new_cast(self, value: Value, onnx_type: int) -> Value:
-        source, order = self._transposed.get(value.name, (None, ()))
+        source, order = self._graph.transposed.get(value.name, (None, ()))
         if source is not None and onnx_type == FLOAT:
             # The other way round: where a product reads a cast of a transpose, ONNX Runtime's fusion of the two
             # uses memory that it has freed (seen with 1.31).
@@ -231,7 +206,7 @@ class Emitter:
         result = self.node("Transpose", [value], value.onnx_type, shape, perm=list(order))
         symbols = tuple(value.symbols[axis] for axis in order) if value.symbols else ()
         result = replace(result, symbols=symbols)
-        self._transposed[result.name] = (value, order)
+        self._graph.transposed[result.name] = (value, order)
         return result
 
     def pin(self, value: Value) -> None:
@@ -240,7 +215,7 @@ class Emitter:
 
     def is_transposed(self, value: Value) -> bool:
         """Whether a Transpose node makes `value`."""
-        return value.name in self._transposed
+        return value.name in self._graph.transposed
 
     def widened(self, value: Value) -> Value:
         """Narrow floats as float32, exactly; anything else as it is."""
@@ -273,49 +248,23 @@ class Emitter:
         if value.data is None:
             return value.name
         if value.data.nbytes <= INLINE_BYTES:
-            return self._inlined(value)
-        storage = (value.data.ctypes.data, value.onnx_type, value.data.size)
-        stored = self._stored.get(storage)
-        if stored is None:
-            stored = self._stored[storage] = self._external(value)
+            return self._constants.inlined(value, f"{self.scope}/constant")
+        stored = self._constants.stored(value, f"{self.scope}/weights")
         if stored.shape == value.shape:
             return stored.name
-        key = (*storage, value.shape)
-        if key not in self._reshaped:
+        key = (stored.name, value.shape)
+        if key not in self._graph.reshaped:
             # The same weights in a second shape: one copy on disk, reshaped in the graph.
-            with self._nesting.invariant(None):
+            with self._where_invariant(None):
                 shaped = self.node(
                     "Reshape", [stored, self.ints(value.shape)], value.onnx_type, value.shape, allowzero=1
                 )
-                self._reshaped[key] = shaped.name
-        return self._reshaped[key]
-
-    def _inlined(self, value: Value) -> str:
-        array = value.array()
-        key = (array.tobytes(), value.onnx_type, value.shape)
-        if key not in self._constants:
-            name = self.unique(value.name or f"{self.scope}/constant")
-            self._initializers.append(
-                helper.make_tensor(name, value.onnx_type, value.shape, array.tobytes(), raw=True)
-            )
-            self._constants[key] = name
-        return self._constants[key]
+                self._graph.reshaped[key] = shaped.name
+        return self._graph.reshaped[key]
 
     def exchangeable(self, value: Value, source: Source) -> Value:
         """A constant whose elements may be others in a built engine, so that nothing here looks at them."""
-        return self._external(value, source)
-
-    def _external(self, value: Value, source: Source | None = None) -> Value:
-        name = self.unique(value.name or f"{self.scope}/weights")
-        assert value.data is not None  # for mypy: callers hold a constant
-        data = value.data.view(np.uint8)
-        tensor = onnx.TensorProto(name=name, data_type=value.onnx_type, dims=value.shape)
-        tensor.data_location = onnx.TensorProto.EXTERNAL
-        tensor.external_data.add(key="location", value=WEIGHTS_LOCATION)
-        tensor.external_data.add(key="length", value=str(data.nbytes))
-        self._initializers.append(tensor)
-        self._weights.append(Weight(name, value.onnx_type, value.shape, data, source))
-        return Value(name, value.onnx_type, value.shape)
+        return self._constants.external(value, f"{self.scope}/weights", source)
 
     # Run-time shapes
 
@@ -343,34 +292,47 @@ class Emitter:
 
     def open_graph(self, *, repeats: bool) -> None:
         """Begin the graph of an attribute; nodes go into it until `close_graph()`. repeats: a loop's body."""
-        self._nesting.open(repeats)
+        self._graph = OpenGraph(self._graph, repeats=repeats)
 
     def graph_input(self, wanted: str, onnx_type: int, like: Value | None = None) -> Value:
         """Declare an input of the graph begun last: 0-d, or of the shape of `like`."""
         shape, symbols = ((), ()) if like is None else (like.shape, like.symbols)
-        value = Value(self.unique(wanted), onnx_type, shape, symbols=symbols)
-        self._inputs.append(self._described(value.name, value))
+        value = Value(self.names.unique(wanted), onnx_type, shape, symbols=symbols)
+        self._graph.inputs.append(self._described(value.name, value))
         return value
 
     def close_graph(self, outputs: Sequence[Value]) -> tuple[onnx.GraphProto, set[str]]:
         """End the graph begun last: it, and the names that it reads."""
         for value in outputs:
-            if value.data is not None or value.name not in self._producer or self.is_output(value.name):
+            if value.data is not None or value.name not in self._graph.producer or self.is_output(value.name):
                 value = replace(
                     self.node("Identity", [value], value.onnx_type, value.shape), symbols=value.symbols
                 )
-            self._outputs.append(self._described(value.name, value))
-        nodes, read = self._needed()
-        inside = {info.name for info in self._inputs}.union(*(node.output for node in nodes))
-        graph = helper.make_graph(
-            nodes, self.scope or "graph", self._inputs, self._outputs, value_info=self._described_in(read)
+            self._graph.outputs.append(self._described(value.name, value))
+        graph = self._graph
+        if graph.around is None:
+            raise ValueError("no graph was begun")
+        nodes, read = graph.needed(self._read_inside)
+        inside = {info.name for info in graph.inputs}.union(*(node.output for node in nodes))
+        made = helper.make_graph(
+            nodes, self.scope or "graph", graph.inputs, graph.outputs, value_info=graph.described(read)
         )
-        self._nesting.close()
-        return graph, read - inside
+        self._graph = graph.around
+        return made, read - inside
+
+    @contextmanager
+    def _where_invariant(self, name: str | None) -> Iterator[None]:
+        """Emit into the outermost graph where what depends on `name` alone can be computed once."""
+        current = self._graph
+        self._graph = current.home_of(name)
+        try:
+            yield
+        finally:
+            self._graph = current
 
     def is_output(self, name: str) -> bool:
         """Whether an output of the graph has this name."""
-        return any(info.name == name for info in self._outputs)
+        return self._graph.is_output(name)
 
     def node_with_graphs(
         self,
@@ -383,7 +345,7 @@ class Emitter:
         attributes = {name: graph for name, (graph, _) in graphs.items()}
         values = self.node_with_outputs(op_type, inputs, outputs, **attributes)
         names: set[str] = set().union(*(read for _, read in graphs.values()))
-        self._read_inside[self._producer[values[0].name].name] = names
+        self._read_inside[self._graph.producer[values[0].name].name] = names
         self._consumed.update(names)
         return values
 
@@ -391,48 +353,21 @@ class Emitter:
 
     def segment(self, name: str, *, only_read: bool = False) -> OnnxSegment:
         """The graph collected so far as a model with its weights; only_read: without inputs that nothing reads."""
-        nodes, read = self._needed()
-        if only_read:
-            self._inputs = [info for info in self._inputs if info.name in read]
-        initializers = [tensor for tensor in self._initializers if tensor.name in read]
-        graph = helper.make_graph(
-            nodes, name, self._inputs, self._outputs, initializers, value_info=self._described_in(read)
-        )
+        graph = self._graph
+        nodes, read = graph.needed(self._read_inside)
+        inputs = [info for info in graph.inputs if not only_read or info.name in read]
+        initializers = [tensor for tensor in self._constants.initializers if tensor.name in read]
         model = helper.make_model(
-            graph,
+            helper.make_graph(
+                nodes, name, inputs, graph.outputs, initializers, value_info=graph.described(read)
+            ),
             producer_name=PRODUCER,
             ir_version=IR_VERSION,
             opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)],
         )
         return OnnxSegment(
             model,
-            tuple(weight for weight in self._weights if weight.name in read),
-            tuple(info.name for info in self._inputs),
-            tuple(info.name for info in self._outputs),
+            tuple(weight for weight in self._constants.weights if weight.name in read),
+            tuple(info.name for info in inputs),
+            tuple(info.name for info in graph.outputs),
         )
-
-    def _described_in(self, read: set[str]) -> list[onnx.ValueInfoProto]:
-        declared = {info.name for info in (*self._inputs, *self._outputs)}
-        return [info for key, info in self._descriptions.items() if key in read and key not in declared]
-
-    def _needed(self) -> tuple[list[onnx.NodeProto], set[str]]:
-        """The nodes that the outputs depend on, and all names that are read: what was folded leaves dead ends."""
-        read = {info.name for info in self._outputs}
-        nodes = []
-        for node in reversed(self._nodes):
-            if read.intersection(node.output):
-                nodes.append(node)
-                read.update(node.input)
-                read.update(self._read_inside.get(node.name, ()))
-        return nodes[::-1], read
-
-
-def broadcast_shape(*shapes: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of an elementwise result; -1 where it is not known."""
-    rank = max(len(shape) for shape in shapes)
-    columns = zip(*((1,) * (rank - len(shape)) + shape for shape in shapes), strict=True)
-    result = []
-    for lengths in columns:
-        known = [length for length in lengths if length not in (1, -1)]
-        result.append(known[0] if known else (-1 if -1 in lengths else 1))
-    return tuple(result)

@@ -9,10 +9,10 @@ import numpy as np
 from trtllm_ext.lowering.batches import cut_like, may_broadcast_to_none, one_longer
 from trtllm_ext.lowering.dequantized import Dequantized, dequantized_input
 from trtllm_ext.lowering.element_types import DOUBLE, FLOAT, INT32, UINT8
-from trtllm_ext.lowering.emitter import Emitter, broadcast_shape
+from trtllm_ext.lowering.emitter import Emitter
 from trtllm_ext.lowering.layer import Layer
 from trtllm_ext.lowering.movement import squeeze, transpose, unsqueeze
-from trtllm_ext.lowering.values import Value
+from trtllm_ext.lowering.values import Value, broadcast_shape
 
 # So many products of two INT8 numbers, each of at most 2**14, fit into 32 bits.
 _MAX_SUMMED = 2**31 // 2**14 - 1

@@ -55,7 +55,7 @@ def lower(
     view.refittable = refittable
     emitter = Emitter()
     for tensor in view.outputs:
-        emitter.reserve(tensor.name)
+        emitter.names.reserve(tensor.name)
     values: dict[int, Value] = {id(tensor): _input(emitter, tensor) for tensor in view.inputs}
     for tensor in view.inputs:
         least = (min_shapes or {}).get(tensor.name, ())

@@ -10,12 +10,12 @@ from typing import Any
 
 from trtllm_ext.lowering.batches import cut_like, may_broadcast_to_none, may_sum_nothing, one_longer
 from trtllm_ext.lowering.element_types import FLOAT
-from trtllm_ext.lowering.emitter import CONTRIB, broadcast_shape
+from trtllm_ext.lowering.emitter import CONTRIB
 from trtllm_ext.lowering.integer_product import integer_product
 from trtllm_ext.lowering.layer import Layer
 from trtllm_ext.lowering.movement import squeeze, unsqueeze
 from trtllm_ext.lowering.registry import lowers
-from trtllm_ext.lowering.values import Value
+from trtllm_ext.lowering.values import Value, broadcast_shape
 
 
 @lowers("MATRIX_MULTIPLY")

@@ -10,11 +10,12 @@ from math import prod
 
 import numpy as np
 
+from trtllm_ext.lowering.constants import INLINE_BYTES
 from trtllm_ext.lowering.element_types import BF16, BOOL, FLOAT, HALF, INT64, UINT8
-from trtllm_ext.lowering.emitter import INLINE_BYTES, Emitter, broadcast_shape
+from trtllm_ext.lowering.emitter import Emitter
 from trtllm_ext.lowering.layer import Layer
 from trtllm_ext.lowering.registry import lowers
-from trtllm_ext.lowering.values import Element, Value
+from trtllm_ext.lowering.values import Element, Value, broadcast_shape
 
 # Types without a kernel of Where or Pad (Expand has all but bfloat16), and what carries them exactly.
 CARRIER = {HALF: FLOAT, BF16: FLOAT, BOOL: UINT8}

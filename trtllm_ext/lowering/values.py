@@ -88,3 +88,14 @@ def constant(array: np.ndarray[Any, Any], name: str = "") -> Value:
     if array.dtype.kind == "i" and array.ndim <= 1 and array.size <= MAX_FOLLOWED:
         elements = tuple(int(element) for element in array.reshape(-1))
     return Value(name, onnx_type_of_numpy(array.dtype), array.shape, array.reshape(-1), elements)
+
+
+def broadcast_shape(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of an elementwise result; -1 where it is not known."""
+    rank = max(len(shape) for shape in shapes)
+    columns = zip(*((1,) * (rank - len(shape)) + shape for shape in shapes), strict=True)
+    result = []
+    for lengths in columns:
+        known = [length for length in lengths if length not in (1, -1)]
+        result.append(known[0] if known else (-1 if -1 in lengths else 1))
+    return tuple(result)
