@@ -77,7 +77,11 @@ def assemble(network: INetworkDefinition, config: IBuilderConfig, progress: Prog
         (id(weights.layer.view), weights.role.name): weights
         for weights in network._refittable_weights(config.flags)
     }
-    debug = [tensor for tensor in network._graph.debug_tensors if not tensor.is_network_output]
+    debug = [
+        tensor
+        for tensor in network._graph.debug_tensors
+        if not tensor.is_network_input and not tensor.is_network_output
+    ]
     lowered = lower(network, trtllm_ext.embedded, _min_shapes(profiles), refittable.keys(), debug)
 
     progress.step()

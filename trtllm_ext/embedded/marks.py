@@ -61,13 +61,8 @@ class Marks:
         return True
 
     def mark_debug(self, tensor: ITensor) -> bool:
-        """Let runs show a tensor to a debug listener. False, with an error in the log, for an input of the network."""
+        """Let runs show a tensor to a debug listener, an input or output too."""
         if not self._owns(tensor, "mark_debug"):
-            return False
-        if tensor.is_network_input:
-            self._graph.log(
-                Severity.ERROR, f"mark_debug: {tensor.name} is an input, whose memory is the caller's"
-            )
             return False
         if tensor not in self._graph.debug_tensors:
             self._graph.debug_tensors.append(tensor)

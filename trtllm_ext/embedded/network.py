@@ -199,9 +199,9 @@ class INetworkDefinition(LayerAdders, Marks, WeightNames, Lifetime):
     def _naming_errors(self) -> list[str]:
         seen: set[str] = set()
         errors = []
-        outputs = [tensor for tensor in self._graph.outputs if not tensor.is_network_input]
+        outputs = list(self._graph.outputs)
         outputs += [tensor for tensor in self._graph.debug_tensors if not tensor.is_network_output]
-        for tensor in (*self._graph.inputs, *outputs):
+        for tensor in (*self._graph.inputs, *(each for each in outputs if not each.is_network_input)):
             if not tensor.name:
                 errors.append("an input or output has an empty name")
             elif tensor.name in seen:

@@ -139,21 +139,17 @@ class Header:
             raise EngineError("the engine's header has no optimization profile.")
         self._check_tables(layout)
         outputs = set(names) - set(inputs)
-        self._check_debug(inputs)
-        made = outputs.union(tensor.name for tensor in self.debug)
+        self._check_debug()
+        made = outputs.union(tensor.name for tensor in self.debug if tensor.name not in inputs)
         check_flow(self.steps, set(inputs), made, len(self.segments), len(self.plugins))
 
-    def _check_debug(self, inputs: Mapping[str, TensorRecord]) -> None:
+    def _check_debug(self) -> None:
         dtypes = {tensor.name: tensor.dtype for tensor in self.tensors}
         names = {tensor.name for tensor in self.debug}
         if len(names) != len(self.debug):
             raise EngineError("the engine's header lists a debug tensor twice.")
         for tensor in self.debug:
-            if (
-                tensor.is_input
-                or tensor.name in inputs
-                or dtypes.get(tensor.name, tensor.dtype) != tensor.dtype
-            ):
+            if tensor.is_input or dtypes.get(tensor.name, tensor.dtype) != tensor.dtype:
                 raise EngineError(
                     f"the engine's header contradicts itself about the debug tensor {tensor.name!r}."
                 )

@@ -155,7 +155,7 @@ class Observers(ContextSettings):
             if name not in self._debugged:
                 continue
             slot = self._slots.get(name)
-            if slot is not None and slot.shape is not None and slot.address and slot.allocator is None:
+            if slot is not None and slot.shape is not None and _is_at_hand(slot):
                 shape, address = slot.shape, slot.address
             else:
                 shape, address, _ = execution.late_output(name)
@@ -165,3 +165,8 @@ class Observers(ContextSettings):
                 )
             except Exception as error:  # the application's code may raise anything
                 raise Refusal(f"the debug listener failed for {name!r}: {brief(error)}") from error
+
+
+def _is_at_hand(slot: Slot) -> bool:
+    # An empty input may have no address.
+    return slot.record.is_input or (slot.address != 0 and slot.allocator is None)
