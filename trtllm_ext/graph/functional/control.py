@@ -1,10 +1,9 @@
 """What decides at run time: one of two branches, and conditions that must hold."""
 
-from trtllm_ext.graph.functional.operands import require_same_dtype, require_tensor
+from trtllm_ext.graph.functional.operands import require_bool, require_same_dtype, require_tensor
 from trtllm_ext.graph.functional.shaping import view
 from trtllm_ext.graph.layer import _create_tensor, add_layer, fail
 from trtllm_ext.graph.tensor import Tensor
-from trtllm_ext.runtime.dtypes import dtype_name, readable
 
 
 class Conditional:
@@ -19,9 +18,7 @@ class Conditional:
     """
 
     def __init__(self, condition: Tensor) -> None:
-        if dtype_name(require_tensor(condition, "condition").dtype) != "BOOL":
-            raise fail(f"Conditional takes a bool condition, got {readable(condition.dtype)}; compare first")
-        if any(size not in (1, -1) for size in condition.shape):
+        if any(size not in (1, -1) for size in require_bool(condition, "condition").shape):
             raise fail(f"Conditional takes a condition of one element, got the shape {condition.shape}")
         self.layer = add_layer("add_if_conditional")
         self.layer.set_condition((view(condition, []) if condition.rank() else condition).trt_tensor)
@@ -49,6 +46,4 @@ def assertion(condition: Tensor, message: str = "") -> None:
 
     A condition that is false whatever the inputs are fails the build.
     """
-    if dtype_name(require_tensor(condition, "condition").dtype) != "BOOL":
-        raise fail(f"assertion takes a bool condition, got {readable(condition.dtype)}; compare first")
-    add_layer("add_assertion", condition, message)
+    add_layer("add_assertion", require_bool(condition, "condition"), message)

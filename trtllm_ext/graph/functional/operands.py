@@ -23,6 +23,14 @@ def require_tensor(value: Any, name: str) -> Tensor:
     return value
 
 
+def require_bool(value: Any, name: str) -> Tensor:
+    """`value` if it is a Tensor of bool, else a GraphError that names the argument."""
+    tensor = require_tensor(value, name)
+    if dtype_name(tensor.dtype) != "BOOL":
+        raise fail(f"{name} is {readable(tensor.dtype)}; it takes bool: compare first, as in x > 0")
+    return tensor
+
+
 def is_scalar(value: Any) -> bool:
     """Whether a value is a Python or numpy number or bool."""
     return isinstance(value, bool | int | float | np.number | np.bool_)

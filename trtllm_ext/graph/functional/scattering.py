@@ -5,6 +5,7 @@ from trtllm_ext.graph.functional.inspection import shape
 from trtllm_ext.graph.functional.operands import (
     expand_rank,
     one_dim,
+    require_bool,
     require_index_dtype,
     require_same_dtype,
     require_tensor,
@@ -13,7 +14,6 @@ from trtllm_ext.graph.functional.selection import gather_nd
 from trtllm_ext.graph.functional.shaping import expand, flatten, permute
 from trtllm_ext.graph.layer import add_layer, fail, output
 from trtllm_ext.graph.tensor import Tensor
-from trtllm_ext.runtime.dtypes import dtype_name, readable
 
 
 def scatter(input: Tensor, dim: int, indices: Tensor, updates: Tensor) -> Tensor:
@@ -78,9 +78,7 @@ def _places(input: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """The indices (count, rank) where the mask is True, and the input with the rank of both."""
     if require_tensor(input, "input").rank() == 0:
         raise fail("a mask selects elements of a tensor of rank 1 or more, got rank 0")
-    if dtype_name(require_tensor(mask, "mask").dtype) != "BOOL":
-        raise fail(f"mask is {readable(mask.dtype)}; it takes bool: compare first, as in x > 0")
-    rank = max(input.rank(), mask.rank())
+    rank = max(input.rank(), require_bool(mask, "mask").rank())
     input = expand_rank(input, rank)
     whole = expand(expand_rank(mask, rank), shape(input) if -1 in input.shape else input.shape)
     return permute(nonzero(whole), (1, 0)), input

@@ -9,12 +9,12 @@ from trtllm_ext.graph.functional.operands import (
     broadcast_helper,
     expand_rank,
     one_dim,
+    require_bool,
     require_index_dtype,
 )
 from trtllm_ext.graph.functional.shaping import squeeze
 from trtllm_ext.graph.layer import add_layer, fail, output
 from trtllm_ext.graph.tensor import Tensor
-from trtllm_ext.runtime.dtypes import dtype_name, readable
 
 
 def gather(input: Tensor, dim: int, indices: Tensor | int) -> Tensor:
@@ -92,10 +92,7 @@ def where(condition: Tensor | bool, left: Tensor | Scalar, right: Tensor | Scala
     """
     if not isinstance(condition, Tensor):
         condition = constant(np.array(bool(condition)))
-    if dtype_name(condition.dtype) != "BOOL":
-        raise fail(
-            f"where takes a bool condition, got {readable(condition.dtype)}; compare first, as in x > 0"
-        )
+    require_bool(condition, "condition")
     then, otherwise = broadcast_helper(left, right)
     rank = max(condition.rank(), then.rank())
     layer = add_layer("add_select", *(expand_rank(each, rank) for each in (condition, then, otherwise)))
