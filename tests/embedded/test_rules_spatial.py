@@ -129,6 +129,13 @@ def test_lengths_of_deconvolution(length, size, stride, pre, post, mode, expecte
             "the bias of shape (8,) must have 8 weights, not 4",
         ),
         ((1, -1, 5, 5), (3, 3), floats(288), {}, "the channels, dimension 1, of a convolution must be known"),
+        (
+            (1, 0, 5, 5),
+            (3, 3),
+            floats(0),
+            {},
+            "at least one channel, dimension 1, but the input is (1, 0, 5, 5)",
+        ),
         ((1, 4, 5), (3,), floats(96), {}, "goes over 2 or 3 dimensions, not 1"),
         (
             (4, 5, 5),
@@ -200,6 +207,7 @@ def pool(network, shape, size, kind=trt.PoolingType.MAX, dtype=trt.float32, **at
         ((2, 3, 6, 6), (2, 2), {"padding_nd": (2, 0)}, "a window of 2 would see padding only"),
         ((2, 3, -1, 6), (2, 2), {"padding_nd": (2, 0)}, "a window of 2 would see padding only"),
         ((2, 3, 6, 6), (2, 2), {"post_padding": (3, 0)}, "a window of 2 would see padding only"),
+        ((2, 3, 0, 6), (2, 2), {"padding_nd": (1, 0)}, "a window of 2 would see padding only"),
         ((2, 3, 2, 6), (3, 2), {}, "a window that spans 3 does not fit dimension 2"),
         ((2, 3, 6), (3, 2), {}, "over 2 dimensions takes an input of shape"),
     ],

@@ -42,6 +42,9 @@ def _with_kernel(
         raise OperandError(
             f"the channels, dimension 1, of {what} must be known, but the input is {data.shape}"
         )
+    if channels == 0:
+        # ONNX Runtime fails on a convolution of no channels, or does not come back from it (seen with 1.31).
+        raise OperandError(f"{what} needs at least one channel, dimension 1, but the input is {data.shape}")
     if maps < 1 or groups < 1 or maps % groups or channels % groups:
         raise RuleError(
             f"{groups} groups must divide the {channels} channels of the input and the {maps} maps of the output, "
@@ -108,7 +111,7 @@ def _check_something_pooled(length: int, count: int, window: Window, axis: int) 
     if window.mode in SAME:
         return
     last = (count - 1) * window.stride - window.pre
-    if window.pre >= window.span or (length >= 0 and last >= length):
+    if window.pre >= window.span or length == 0 or (length > 0 and last >= length):
         raise RuleError(
             f"in dimension {axis} a window of {window.span} would see padding only: the input is {length} long, "
             f"stride {window.stride}, padding {window.pre} and {window.post}. Make padding and stride "
