@@ -32,6 +32,8 @@ def resize(call: Call) -> Array:
         if axis < x.ndim - _DIMENSIONS[mode]:
             call.refuse(f"mode {mode} does not resize dimension {axis} of {x.ndim}")
         if x.shape[axis] == 0:
+            if length == 0:
+                continue
             call.refuse(f"dimension {axis} is empty, and nothing can be made of it")
         distance = Fraction(x.shape[axis], max(length, 1)) if scales is None else 1 / scales[axis]
         rows = [_row(layer, mode, place, length, x.shape[axis], distance) for place in range(length)]
