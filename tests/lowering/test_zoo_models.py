@@ -11,7 +11,7 @@ from zoo.engine import recording_logger
 import trtllm_ext.embedded as trt
 from trtllm_ext.lowering import lower
 
-BUDGET_S = 60
+BUDGET_S = 25
 
 polygraphy_logger.G_LOGGER.severity = polygraphy_logger.G_LOGGER.ERROR
 
