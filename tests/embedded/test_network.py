@@ -359,3 +359,10 @@ def test_what_only_a_gpu_cares_for_is_kept():
     x.reset_dynamic_range()
     x.set_dimension_name(0, "tokens")
     assert x.dynamic_range is None and x.get_dimension_name(0) == "tokens" and x.get_dimension_name(1) is None
+
+
+def test_one_tensor_is_no_list_to_concatenate():
+    network = new_network()
+    x = network.add_input("x", trt.float32, (2,))
+    with pytest.raises(TypeError, match="takes a list of tensors"):
+        network.add_concatenation(x)

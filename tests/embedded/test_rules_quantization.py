@@ -215,9 +215,9 @@ def test_attributes_are_checked():
     layer = quantize(new_network(), (3,))
     with pytest.raises(TypeError, match="expected an int"):
         layer.axis = 1.5
-    with pytest.raises(TypeError, match="expected a DataType"):
+    with pytest.raises(TypeError, match="expected a value of DataType"):
         layer.to_type = "int8"
-    with pytest.raises(TypeError, match="expected a DataType"):
+    with pytest.raises(TypeError, match="expected a value of DataType"):
         new_network().add_quantize(None, None, "int8")
 
 

@@ -94,7 +94,9 @@ def _engine() -> Iterator[Finding]:
     for reason in choice.reasons:
         subject, _, text = reason.partition(": ")
         yield Finding("ok", subject, text)
-    word = {"embedded": "ran on the embedded engine", "tensorrt": "not available"}[choice.engine]
+    word = "ran on the embedded engine"
+    if choice.engine == "tensorrt":
+        word = "ran" if backend.tensorrt().__version__.startswith("8.6.") else "not available"
     yield Finding("ok", "support", f"this version's claim for that engine: {word} (docs/compatibility.md)")
 
 

@@ -37,6 +37,8 @@ class MovementAdders(AdderBase):
 
     def add_concatenation(self, inputs: Sequence[ITensor]) -> IConcatenationLayer | None:
         """The inputs one after another; set `axis` to choose the dimension."""
+        if isinstance(inputs, ITensor):
+            raise TypeError("add_concatenation takes a list of tensors, not one tensor; put it in a list")
         tensors = tuple(inputs)
         if not tensors:
             return self._refuse("add_concatenation needs at least one input")

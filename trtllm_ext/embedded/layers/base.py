@@ -225,7 +225,7 @@ def member_of(kind: type[E]) -> Callable[[Any], E]:
 
     def check(value: Any) -> E:
         if not isinstance(value, kind):
-            raise TypeError(f"expected a {kind.__name__}, got {value!r}")
+            raise TypeError(f"expected a value of {kind.__name__}, got {value!r}")
         return value
 
     return check

@@ -62,7 +62,10 @@ class WeightStreaming(Recorded):
 
     def _may_set(self, what: str, budget: int, least: int) -> bool:
         if not self._streamable:
-            reason = "the engine was not built with BuilderFlag.WEIGHT_STREAMING"
+            reason = (
+                "the engine has no weights to stream: it was built without BuilderFlag.WEIGHT_STREAMING, or its "
+                "weights are too small"
+            )
         elif budget < least:
             reason = f"{budget} is below {least}"
         else:
