@@ -126,7 +126,7 @@ def test_where(run):
 def test_where_errors(guarded):
     _, add_input = guarded
     x = add_input("x", "float32", [2])
-    with pytest.raises(GraphError, match="where.*condition is float32; it takes bool"):
+    with pytest.raises(GraphError, match=r"where.*condition is float32; it takes bool"):
         fn.where(x, x, x)
     with pytest.raises(GraphError, match="different types, float32 and float16"):
         fn.where(x > 0.0, x, add_input("y", "float16", [2]))

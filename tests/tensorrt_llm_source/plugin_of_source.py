@@ -20,7 +20,7 @@ REASONS = (
     ("states the memory of a GPU's engine", r"activation memory usage is (better|worse) than"),
     (
         "needs a compiled plugin",
-        r"plg_creator|get_plugin_creator|_load_plugin_lib|libnvinfer_plugin_tensorrt_llm",
+        r"plg_creator|plugin_creator|_load_plugin_lib|libnvinfer_plugin_tensorrt_llm",
     ),
     ("needs a compiled operator", r"torch\.ops\.|_OpNamespace|_OpPackages"),
     ("needs compiled bindings", r"tensorrt_llm[./]bindings|stand_ins\.py"),

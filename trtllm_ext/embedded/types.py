@@ -309,8 +309,8 @@ class Weights:
         else:
             raise TypeError(
                 "Weights takes (array), (type) or (type, ptr, count), where array is a numpy array and type a "
-                f"DataType; it was given {', '.join(type(value).__name__ for value in given.values())}. Make an array of "
-                "a list: numpy.asarray(values, numpy.float32)"
+                f"DataType; it was given {', '.join(type(value).__name__ for value in given.values())}. "
+                "Make an array of a list: numpy.asarray(values, numpy.float32)"
             )
 
     @classmethod
