@@ -1,5 +1,6 @@
 """Runs the whole test suite, long tests included, and writes a summary to results/test_all.md (`make test-all`)."""
 
+import os
 import subprocess
 import sys
 import time
@@ -12,7 +13,12 @@ def main() -> int:
     command = [sys.executable, "-m", "pytest", "-m", "", "--durations=15", "-rs"]
     begin = time.perf_counter()
     run = subprocess.run(
-        command, cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, text=True, check=False
+        command,
+        cwd=Path(__file__).parent.parent,
+        env={**os.environ, "HYPOTHESIS_PROFILE": "explore"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
     )
     print(run.stdout)
     took = f"{(time.perf_counter() - begin) / 60:.1f} minutes"

@@ -9,6 +9,13 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The default tests draw the same examples every time, so that they fail for what was changed and for nothing else;
+# `make test-all` goes looking for new ones.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("explore", derandomize=False, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 # What the default tests may take in all: they are to end within 8 minutes on two cores.
 TOTAL_BUDGET_S = 480
