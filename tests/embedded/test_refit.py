@@ -203,7 +203,8 @@ def test_integers_stay_as_they_were_built(builder, log):
     network.mark_output(y)
     assert network.set_weights_name(indices, "indices")
     assert not network.mark_weights_refittable("indices")
-    assert not context_of(plan_of(builder, trt.BuilderFlag.REFIT, network=network), log).engine.refittable
+    engine = context_of(plan_of(builder, trt.BuilderFlag.REFIT, network=network), log).engine
+    assert trt.Refitter(engine, log).get_all() == ([], [])
 
 
 def test_a_name_is_of_every_use(builder, log):
@@ -336,3 +337,21 @@ def test_weights_inside_a_loop_are_exchanged(builder, log):
     assert refitter.set_named_weights("step", 2 * step)
     assert refitter.refit_cuda_engine()
     np.testing.assert_allclose(result(context), X + 6, rtol=1e-6)
+
+
+def test_an_engine_without_weights_is_refittable_too():
+    """x + y has nothing to exchange; a refit of it succeeds, as whoever builds with the flag expects."""
+    log = Log()
+    builder = trt.Builder(log)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    x, y = (network.add_input(name, trt.float32, (2,)) for name in "xy")
+    network.mark_output(network.add_elementwise(x, y, trt.ElementWiseOperation.SUM).get_output(0))
+    for flag in (None, trt.BuilderFlag.REFIT):
+        config = builder.create_builder_config()
+        if flag is not None:
+            config.set_flag(flag)
+        plan = builder.build_serialized_network(network, config)
+        engine = trt.Runtime(log).deserialize_cuda_engine(plan)
+        refitter = trt.Refitter(engine, log)
+        assert engine.refittable == refitter.refit_cuda_engine() == (flag is not None)
+        assert refitter.get_all_weights() == []

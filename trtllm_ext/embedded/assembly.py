@@ -20,6 +20,7 @@ from trtllm_ext.embedded.plan.blocks import Bytes
 from trtllm_ext.embedded.plugins.network_plugins import settle_plugins
 from trtllm_ext.embedded.profile_check import optimum_shapes, profile_records
 from trtllm_ext.embedded.progress import Progress
+from trtllm_ext.embedded.refittable import REFIT_FLAGS
 from trtllm_ext.embedded.rules.program import ShapeProgram
 from trtllm_ext.embedded.segment_table import SegmentTable
 from trtllm_ext.embedded.tensor import ITensor
@@ -119,6 +120,7 @@ def assemble(network: INetworkDefinition, config: IBuilderConfig, progress: Prog
         weights=tuple(table.blocks.records),
         refit=tuple(table.refit),
         debug=tuple(_tensor_record(tensor) for tensor in network._graph.debug_tensors),
+        is_refittable=any(config.get_flag(flag) for flag in REFIT_FLAGS),
         is_streamable=config.get_flag(BuilderFlag.WEIGHT_STREAMING),
         plugins=plugins,
     )

@@ -36,6 +36,10 @@ class RefittableWeights:
     name: str
 
 
+# Any of them makes an engine whose weights can be exchanged, as far as it has such weights.
+REFIT_FLAGS = (BuilderFlag.REFIT, BuilderFlag.REFIT_IDENTICAL, BuilderFlag.REFIT_INDIVIDUAL)
+
+
 class WeightNames:
     """The part of INetworkDefinition that names weights."""
 

@@ -49,6 +49,7 @@ class Header:
     weights: tuple[WeightRecord, ...] = ()
     plugins: tuple[PluginRecord, ...] = ()
     refit: tuple[RefitRecord, ...] = ()
+    is_refittable: bool = False
     is_streamable: bool = False
     # Tensors in the middle of the network that a run can show; outputs may be among them.
     debug: tuple[TensorRecord, ...] = ()
@@ -90,6 +91,7 @@ class Header:
                 ],
                 "weights": [{"offset": weight.offset, "bytes": weight.nbytes} for weight in self.weights],
                 "refit": [asdict(record) for record in self.refit],
+                "refittable": self.is_refittable,
                 "streamable": self.is_streamable,
                 "debug": [tensor.to_json() for tensor in self.debug],
             }
@@ -117,6 +119,7 @@ class Header:
                 segments=fields.records("segments", read_segment),
                 weights=fields.records("weights", read_weight),
                 refit=fields.records("refit", read_refit),
+                is_refittable=fields.flag("refittable"),
                 is_streamable=fields.flag("streamable"),
                 debug=fields.records("debug", read_tensor),
             )
@@ -159,6 +162,8 @@ class Header:
         there = {
             (index, weight.name) for index, segment in enumerate(self.segments) for weight in segment.weights
         }
+        if refittable and not self.is_refittable:
+            raise EngineError("the engine's header lets weights be exchanged, and says that none can be.")
         if not refittable <= there:
             raise EngineError("the engine's header lets weights be exchanged that no segment has.")
         end = 0

@@ -53,6 +53,7 @@ def rewrite_plan(
         segments=segments,
         weights=tuple(blocks.records),
         refit=header.refit if stays_refittable else (),
+        is_refittable=stays_refittable,
     )
     models = [bytes(plan.segment(index)) for index in range(len(segments))]
     write_plan(sink, written, models, blocks.data)

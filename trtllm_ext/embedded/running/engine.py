@@ -82,7 +82,7 @@ class ICudaEngine(Serializing, WeightStreaming, Lifetime):
     @property
     def refittable(self) -> bool:
         """Whether a Refitter can exchange weights: built with a refit flag."""
-        return bool(self._header.refit)
+        return self._header.is_refittable
 
     @property
     def has_implicit_batch_dimension(self) -> bool:

@@ -52,7 +52,7 @@ class Refitter(Recorded, Lifetime):
             self._by_role.setdefault((record.layer, WeightsRole[record.role]), []).append(place)
             if record.name:
                 self._by_name.setdefault(record.name, []).append(place)
-        if not records:
+        if not engine.refittable:
             self._report(
                 f"Refitter: engine {engine.name!r} is not refittable; build it with BuilderFlag.REFIT, "
                 "REFIT_IDENTICAL or REFIT_INDIVIDUAL."
@@ -156,7 +156,7 @@ class Refitter(Recorded, Lifetime):
         return self._refit("refit_cuda_engine_async")
 
     def _refit(self, method: str) -> bool:
-        if not self._by_role:
+        if not self._engine.refittable:
             return self._refuse(method, f"engine {self._engine.name!r} is not refittable.")
         missing = self._missing()
         if missing:
