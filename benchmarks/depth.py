@@ -20,50 +20,6 @@ DEPTHS = (6, 12, 24, 48)
 RUNS = 3
 
 
-def encoder_config(num_layers: int) -> object:
-    from trtllm_ext.checkpoint import ModelConfig
-    from trtllm_ext.checkpoint.contract import (
-        CONTRACT_VERSION,
-        AttentionContract,
-        Contract,
-        EmbeddingContract,
-        FeedForwardContract,
-        NormContract,
-        PoolingContract,
-        ResidualContract,
-    )
-
-    norm = NormContract(kind="layer_norm", eps=1e-12, bias=True)
-    residual = ResidualContract(placement="post", norm=norm, post_norm=None, scale=1.0)
-    return ModelConfig(
-        architecture="Encoder",
-        dtype="float32",
-        hidden_size=48,
-        num_hidden_layers=num_layers,
-        num_attention_heads=12,
-        intermediate_size=96,
-        vocab_size=100,
-        max_position_embeddings=512,
-        type_vocab_size=2,
-        contract=Contract(
-            version=CONTRACT_VERSION,
-            embedding=EmbeddingContract(position="learned_absolute", token_type=True, norm=norm),
-            attention=AttentionContract(
-                qkv_bias=True,
-                dense_bias=True,
-                scale="inverse_sqrt_head_size",
-                mask="padding",
-                residual=residual,
-            ),
-            feed_forward=FeedForwardContract(
-                gated=False, activation="gelu_erf", bias=True, residual=residual
-            ),
-            final_norm=None,
-            pooling=PoolingContract(kind="mean", normalize=True, max_seq_length=None),
-        ),
-    )
-
-
 def step(num_layers: int) -> None:
     """Build a network of one layer, then one of `num_layers`; write what the second took."""
     for depth in (1, num_layers):
@@ -75,10 +31,18 @@ def step(num_layers: int) -> None:
 
 def define_and_build(num_layers: int) -> dict[str, float]:
     import trtllm_ext as tx
-    from trtllm_ext.models import model_from_checkpoint, write_random_checkpoint
+    from trtllm_ext.models import encoder_config, model_from_checkpoint, write_random_checkpoint
 
     with tempfile.TemporaryDirectory() as folder:
-        write_random_checkpoint(folder, encoder_config(num_layers))
+        config = encoder_config(
+            hidden_size=48,
+            ffn_hidden_size=96,
+            num_hidden_layers=num_layers,
+            num_attention_heads=12,
+            vocab_size=100,
+            max_position_embeddings=512,
+        )
+        write_random_checkpoint(folder, config)
         model = model_from_checkpoint(folder)
         builder = tx.Builder()
         begin = time.perf_counter()

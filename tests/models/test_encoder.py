@@ -23,7 +23,13 @@ from trtllm_ext import backend
 from trtllm_ext.checkpoint import PoolingContract, convert, expected_weights, load_checkpoint
 from trtllm_ext.errors import ConfigError, EngineError
 from trtllm_ext.lowering import lower
-from trtllm_ext.models import Encoder, model_from_checkpoint, model_from_config, write_random_checkpoint
+from trtllm_ext.models import (
+    Encoder,
+    encoder_config,
+    model_from_checkpoint,
+    model_from_config,
+    write_random_checkpoint,
+)
 
 BUDGET_S = 45
 
@@ -94,46 +100,24 @@ def random_checkpoint(tmp_path_factory):
     def make(dtype="float32", **pooling):
         name = folder / f"{dtype}-{'-'.join(map(str, pooling.values()))}"
         if not name.exists():
-            write_random_checkpoint(name, encoder_config(dtype, **pooling), seed=2)
+            write_random_checkpoint(name, small_config(dtype, **pooling), seed=2)
         return name
 
     return make
 
 
-def encoder_config(dtype="float32", kind="mean", normalize=True):
-    from trtllm_ext.checkpoint import (
-        AttentionContract,
-        Contract,
-        EmbeddingContract,
-        FeedForwardContract,
-        ModelConfig,
-        NormContract,
-        ResidualContract,
-    )
-
-    norm = NormContract(kind="layer_norm", eps=1e-12, bias=True)
-    post = ResidualContract(placement="post", norm=norm, post_norm=None, scale=1.0)
-    return ModelConfig(
-        architecture="Encoder",
-        dtype=dtype,
+def small_config(dtype="float32", kind="mean", normalize=True):
+    config = encoder_config(
         hidden_size=HIDDEN,
+        ffn_hidden_size=FFN,
         num_hidden_layers=LAYERS,
         num_attention_heads=HEADS,
-        intermediate_size=FFN,
         vocab_size=VOCAB,
         max_position_embeddings=POSITIONS,
-        type_vocab_size=2,
-        contract=Contract(
-            version=1,
-            embedding=EmbeddingContract(position="learned_absolute", token_type=True, norm=norm),
-            attention=AttentionContract(
-                qkv_bias=True, dense_bias=True, scale="inverse_sqrt_head_size", mask="padding", residual=post
-            ),
-            feed_forward=FeedForwardContract(gated=False, activation="gelu_erf", bias=True, residual=post),
-            final_norm=None,
-            pooling=PoolingContract(kind=kind, normalize=normalize, max_seq_length=None),
-        ),
+        dtype=dtype,
     )
+    pooling = PoolingContract(kind=kind, normalize=normalize, max_seq_length=None)
+    return dataclasses.replace(config, contract=dataclasses.replace(config.contract, pooling=pooling))
 
 
 def formula(weights, inputs):
@@ -249,7 +233,7 @@ def test_a_row_of_padding_gives_no_nan(random_checkpoint, dtype):
 
 def test_parameters_are_the_weights_that_a_checkpoint_holds():
     for kind in ("mean", "cls", "pooler", "none"):
-        config = encoder_config(kind=kind, normalize=False)
+        config = small_config(kind=kind, normalize=False)
         parameters = {name: p.shape for name, p in model_from_config(config).named_parameters()}
         assert parameters == expected_weights(config)
         assert ("transformer.pooler.dense.weight" in parameters) == (kind == "pooler")
@@ -279,7 +263,7 @@ def test_ids_that_no_table_has_fail_the_run(random_checkpoint, name, value):
 
 
 def test_a_token_limit_beyond_the_positions_is_refused():
-    config = encoder_config()
+    config = small_config()
     pooling = dataclasses.replace(config.contract.pooling, max_seq_length=25)
     with pytest.raises(ConfigError, match=r"max_seq_length=25 is more than max_position_embeddings=24"):
         dataclasses.replace(config, contract=dataclasses.replace(config.contract, pooling=pooling))
@@ -299,7 +283,7 @@ def test_the_corners_of_the_profile(random_checkpoint, shape):
 
 def test_the_contract_is_all_that_a_model_is_built_from(random_checkpoint, tmp_path):
     """The same weights under another contract give another network."""
-    config = encoder_config()
+    config = small_config()
     silu = dataclasses.replace(config.contract.feed_forward, activation="silu")
     other = dataclasses.replace(config, contract=dataclasses.replace(config.contract, feed_forward=silu))
     write_random_checkpoint(tmp_path / "c", other, seed=2)
@@ -356,3 +340,34 @@ def test_the_trained_model(minilm_dir, tmp_path):
     np.testing.assert_allclose(
         got["sentence_embedding"], mean_pooled(hidden, inputs["attention_mask"]), atol=1e-6
     )
+
+
+def test_a_config_from_sizes_makes_an_encoder_that_runs(tmp_path):
+    config = encoder_config(
+        hidden_size=HIDDEN,
+        ffn_hidden_size=FFN,
+        num_hidden_layers=1,
+        num_attention_heads=HEADS,
+        vocab_size=VOCAB,
+        max_position_embeddings=POSITIONS,
+    )
+    write_random_checkpoint(tmp_path / "checkpoint", config)
+    tx.build_engine_dir(
+        tmp_path / "checkpoint", tmp_path / "engine", tx.BuildConfig(max_batch_size=2, max_input_len=8)
+    )
+    inputs = {
+        name: np.full((2, 5), value, np.int32)
+        for name, value in (("input_ids", 3), ("attention_mask", 1), ("token_type_ids", 0))
+    }
+    with tx.Session.from_engine_dir(tmp_path / "engine") as session:
+        vectors = session.run(inputs)["sentence_embedding"]
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, rtol=1e-5)
+    with pytest.raises(ConfigError, match="num_attention_heads=5"):
+        encoder_config(
+            hidden_size=HIDDEN,
+            ffn_hidden_size=FFN,
+            num_hidden_layers=1,
+            num_attention_heads=5,
+            vocab_size=VOCAB,
+            max_position_embeddings=POSITIONS,
+        )

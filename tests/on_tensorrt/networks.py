@@ -14,19 +14,8 @@ from pathlib import Path
 import numpy as np
 
 import trtllm_ext as tx
-from trtllm_ext.checkpoint import ModelConfig
-from trtllm_ext.checkpoint.contract import (
-    CONTRACT_VERSION,
-    AttentionContract,
-    Contract,
-    EmbeddingContract,
-    FeedForwardContract,
-    NormContract,
-    PoolingContract,
-    ResidualContract,
-)
 from trtllm_ext.layers import FeedForward, LayerNorm, Residual
-from trtllm_ext.models import sublayer_stack_config, write_random_checkpoint
+from trtllm_ext.models import encoder_config, sublayer_stack_config, write_random_checkpoint
 
 HIDDEN, FFN = 64, 256
 Outputs = dict[str, np.ndarray]
@@ -78,34 +67,14 @@ def stack(**form: object) -> Callable[[str], Outputs]:
 
 def encoder(dtype: str) -> Outputs:
     """A small Encoder with mean pooling over padded sentences: integers, masks, gathers, softmax."""
-    norm = NormContract(kind="layer_norm", eps=1e-12, bias=True)
-    residual = ResidualContract(placement="post", norm=norm, post_norm=None, scale=1.0)
-    config = ModelConfig(
-        architecture="Encoder",
-        dtype=dtype,
+    config = encoder_config(
         hidden_size=HIDDEN,
+        ffn_hidden_size=FFN,
         num_hidden_layers=2,
         num_attention_heads=4,
-        intermediate_size=FFN,
         vocab_size=100,
         max_position_embeddings=32,
-        type_vocab_size=2,
-        contract=Contract(
-            version=CONTRACT_VERSION,
-            embedding=EmbeddingContract(position="learned_absolute", token_type=True, norm=norm),
-            attention=AttentionContract(
-                qkv_bias=True,
-                dense_bias=True,
-                scale="inverse_sqrt_head_size",
-                mask="padding",
-                residual=residual,
-            ),
-            feed_forward=FeedForwardContract(
-                gated=False, activation="gelu_erf", bias=True, residual=residual
-            ),
-            final_norm=None,
-            pooling=PoolingContract(kind="mean", normalize=True, max_seq_length=None),
-        ),
+        dtype=dtype,
     )
     rng = np.random.default_rng(2)
     mask = np.array([[1] * 9, [1] * 4 + [0] * 5], np.int32)

@@ -5,12 +5,69 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any, ClassVar
 
-from trtllm_ext.checkpoint import EmbeddingContract, ModelConfig, PoolingContract
+from trtllm_ext.checkpoint import (
+    AttentionContract,
+    Contract,
+    EmbeddingContract,
+    FeedForwardContract,
+    ModelConfig,
+    NormContract,
+    PoolingContract,
+    ResidualContract,
+)
+from trtllm_ext.checkpoint.contract import CONTRACT_VERSION
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.graph import Module, ModuleList, Tensor, functional
 from trtllm_ext.layers import ColumnLinear, Embedding, additive_padding_mask
 from trtllm_ext.models.base import Model, optimum, positive_limit
 from trtllm_ext.models.layer import TransformerLayer, norm_from_contract
+
+
+def encoder_config(
+    *,
+    hidden_size: int,
+    ffn_hidden_size: int,
+    num_hidden_layers: int,
+    num_attention_heads: int,
+    vocab_size: int,
+    max_position_embeddings: int,
+    hidden_act: str = "gelu_erf",
+    eps: float = 1e-12,
+    dtype: str = "float32",
+) -> ModelConfig:
+    """The config of an Encoder of BERT's form with mean pooling, normalized, from its sizes.
+
+    Raises ConfigError for sizes below 1, heads that do not divide `hidden_size`, and unknown names.
+    """
+    norm = NormContract(kind="layer_norm", eps=eps, bias=True)
+    residual = ResidualContract(placement="post", norm=norm, post_norm=None, scale=1.0)
+    return ModelConfig(
+        architecture="Encoder",
+        dtype=dtype,
+        hidden_size=hidden_size,
+        num_hidden_layers=num_hidden_layers,
+        num_attention_heads=num_attention_heads,
+        intermediate_size=ffn_hidden_size,
+        vocab_size=vocab_size,
+        max_position_embeddings=max_position_embeddings,
+        type_vocab_size=2,
+        contract=Contract(
+            version=CONTRACT_VERSION,
+            embedding=EmbeddingContract(position="learned_absolute", token_type=True, norm=norm),
+            attention=AttentionContract(
+                qkv_bias=True,
+                dense_bias=True,
+                scale="inverse_sqrt_head_size",
+                mask="padding",
+                residual=residual,
+            ),
+            feed_forward=FeedForwardContract(
+                gated=False, activation=hidden_act, bias=True, residual=residual
+            ),
+            final_norm=None,
+            pooling=PoolingContract(kind="mean", normalize=True, max_seq_length=None),
+        ),
+    )
 
 
 class EncoderEmbedding(Module):
