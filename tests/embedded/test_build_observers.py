@@ -3,23 +3,13 @@
 import math
 
 import pytest
-from tiny_plans import FeedForward, Log, config_with, strongly_typed
+from tiny_plans import FeedForward, config_with, strongly_typed
 
 import trtllm_ext.embedded as trt
 
 BUDGET_S = 5
 
 SIZES = {"x": ((1, 16), (4, 16), (8, 16))}
-
-
-@pytest.fixture
-def log():
-    return Log()
-
-
-@pytest.fixture
-def builder(log):
-    return trt.Builder(log)
 
 
 def network_of(builder):

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from tiny_plans import FeedForward, Log, config_with, context_of, run_context, strongly_typed
+from tiny_plans import FeedForward, config_with, context_of, run_context, strongly_typed
 
 import trtllm_ext.embedded as trt
 from trtllm_ext.embedded.plan import read_plan
@@ -12,16 +12,6 @@ from trtllm_ext.embedded.plan import read_plan
 BUDGET_S = 15
 
 SIZES = {"x": ((1, 16), (4, 16), (8, 16))}
-
-
-@pytest.fixture
-def log():
-    return Log()
-
-
-@pytest.fixture
-def builder(log):
-    return trt.Builder(log)
 
 
 def feed_forward(builder, **options):

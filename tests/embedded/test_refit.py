@@ -12,16 +12,6 @@ SIZES = {"x": ((1, 16), (4, 16), (8, 16))}
 X = np.random.default_rng(7).standard_normal((3, 16)).astype(np.float32)
 
 
-@pytest.fixture
-def log():
-    return Log()
-
-
-@pytest.fixture
-def builder(log):
-    return trt.Builder(log)
-
-
 def named_network(builder, model):
     network = strongly_typed(builder)
     model.define(network)

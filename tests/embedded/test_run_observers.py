@@ -4,7 +4,7 @@ import ctypes
 
 import numpy as np
 import pytest
-from tiny_plans import FeedForward, Log, config_with, context_of, run_context, strongly_typed
+from tiny_plans import FeedForward, config_with, context_of, run_context, strongly_typed
 
 import trtllm_ext.embedded as trt
 
@@ -12,16 +12,6 @@ BUDGET_S = 5
 
 SIZES = {"x": ((1, 16), (4, 16), (8, 16))}
 X = np.random.default_rng(3).standard_normal((3, 16)).astype(np.float32)
-
-
-@pytest.fixture
-def log():
-    return Log()
-
-
-@pytest.fixture
-def builder(log):
-    return trt.Builder(log)
 
 
 def context(builder, log, network):

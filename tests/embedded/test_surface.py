@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from tiny_plans import (
     FeedForward,
-    Log,
     config_with,
     context_of,
     feed_forward_plan,
@@ -20,16 +19,6 @@ import trtllm_ext.embedded as trt
 BUDGET_S = 6
 
 X = np.random.default_rng(1).standard_normal((3, 16)).astype(np.float32)
-
-
-@pytest.fixture
-def log():
-    return Log()
-
-
-@pytest.fixture
-def builder(log):
-    return trt.Builder(log)
 
 
 def test_the_module_stands_for_tensorrt():
