@@ -13,7 +13,7 @@ from trtllm_ext.checkpoint.fields import parse
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.suggest import nearest
 
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 2
 
 # name -> formula. Plain 'gelu' is missing on purpose: it means the erf form to Hugging Face and the tanh form to
 # TensorRT-LLM, so a converter has to say which one its source means.
@@ -43,11 +43,20 @@ _OTHER_NAMES = {
 
 Placement = Literal["none", "pre", "post", "branch", "sandwich"]
 PLACEMENTS: dict[str, str] = {
-    "none": "x + scale F(x)",
-    "pre": "x + scale F(norm(x))",
-    "post": "norm(x + scale F(x))",
-    "branch": "x + scale norm(F(x))",
-    "sandwich": "x + scale post_norm(F(norm(x)))",
+    "none": "x + F(x)",
+    "pre": "x + F(norm(x))",
+    "post": "norm(x + F(x))",
+    "branch": "x + norm(F(x))",
+    "sandwich": "x + post_norm(F(norm(x)))",
+}
+
+# What stands before the plus sign's right side: a learned factor g of what joins the stream.
+Gate = Literal["none", "scalar", "tanh", "channel"]
+GATES: dict[str, str] = {
+    "none": "F(x)",
+    "scalar": "g F(x), g one number (ReZero)",
+    "tanh": "tanh(g) F(x), g one number",
+    "channel": "g F(x), g one number a channel (LayerScale)",
 }
 
 
@@ -75,31 +84,83 @@ def _activation_hint(name: object) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class NormContract:
-    """A normalisation over the last axis.
+    """A normalisation over the last axis, in float32 whatever the model's type.
 
-    layer_norm: (x - mean) / sqrt(variance + eps) * weight (+ bias), the biased variance.
-    rms_norm: x / sqrt(mean(x^2) + eps) in float32, rounded to the model's type, then * weight.
+    layer_norm: (x - mean) / sqrt(variance + eps) * (weight + weight_offset) (+ bias), the biased variance.
+    rms_norm: x / sqrt(mean(x^2) + eps) * (weight + weight_offset).
+    rounding: whether the float32 value is rounded to the model's type before the product with the weight (Llama),
+        or once, after it (LayerNorm, Gemma, OLMo 2). The two agree in float32.
     """
 
     kind: Literal["layer_norm", "rms_norm"]
     eps: float
     bias: bool
+    weight_offset: float = 0.0
+    rounding: Literal["before_weight", "after_weight"] = "after_weight"
+    statistics_dtype: Literal["float32"] = "float32"
 
     def __post_init__(self) -> None:
         if not self.eps > 0:
             raise ConfigError(f"eps={self.eps} must be above 0.")
         if self.kind == "rms_norm" and self.bias:
             raise ConfigError("an rms_norm has no bias; set bias to false.")
+        if self.rounding == "before_weight" and (self.kind != "rms_norm" or self.weight_offset):
+            raise ConfigError(
+                "rounding='before_weight' is a form of the plain rms_norm; set it to 'after_weight'."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class HyperConnectionContract:
+    """Several residual streams, mixed before and after a sublayer, in place of the single sum.
+
+    static, dynamic: hyper-connections (Zhu et al. 2024, arXiv 2409.19606), with matrices that are weights, or weights
+        plus a part computed from the input.
+    manifold: their manifold-constrained form (Xie et al. 2025, arXiv 2512.24880), whose mixing matrix is made doubly
+        stochastic by `sinkhorn_iterations` of alternate normalisation; 0 for the other kinds.
+    eps: of the norm that the input passes before the matrices are computed.
+    The network's input enters every stream; its output is the sum of all.
+    """
+
+    kind: Literal["static", "dynamic", "manifold"]
+    num_streams: int
+    eps: float
+    sinkhorn_iterations: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_streams < 1:
+            raise ConfigError(f"num_streams={self.num_streams} must be at least 1.")
+        if not self.eps > 0:
+            raise ConfigError(f"eps={self.eps} must be above 0.")
+        if (self.sinkhorn_iterations > 0) != (self.kind == "manifold") or self.sinkhorn_iterations < 0:
+            raise ConfigError(
+                f"sinkhorn_iterations={self.sinkhorn_iterations} with kind={self.kind!r}: the manifold form needs at "
+                "least 1, the others have none (0)."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResidualContract:
-    """How a sublayer F joins the residual stream: see PLACEMENTS."""
+    """How a sublayer F joins the residual stream: see PLACEMENTS, where x is the stream.
+
+    scale: factor of what F gives (Granite's residual_multiplier). skip_scale: factor of x (DeepNorm's alpha).
+    gate: a learned factor of what F gives; see GATES.
+    parallel: F runs beside attention, on the same x, and both join in one sum: off one norm for both (GPT-J), or one
+        each (GPT-NeoX). 'none': F reads the stream that attention has written to.
+    stream_dtype: the type of the stream, 'model' for the model's own; F always computes in the model's.
+    clamp: 'float16' brings a float16 sum that left the type's range back into it, as T5 does; see Residual.
+    """
 
     placement: Placement
     norm: NormContract | None
     post_norm: NormContract | None
-    scale: float
+    scale: float = 1.0
+    skip_scale: float = 1.0
+    gate: Gate = "none"
+    parallel: Literal["none", "shared_norm", "separate_norms"] = "none"
+    stream_dtype: Literal["model", "float32"] = "model"
+    clamp: Literal["none", "float16"] = "none"
+    hyper_connections: HyperConnectionContract | None = None
 
     def __post_init__(self) -> None:
         needs_norm, needs_post = self.placement != "none", self.placement == "sandwich"
@@ -112,19 +173,79 @@ class ResidualContract:
                     f"placement={self.placement!r} {'needs' if needed else 'has no'} {name}: "
                     f"{PLACEMENTS[self.placement]}."
                 )
+        if self.hyper_connections is not None:
+            self._check_hyper_connections()
+
+    def _check_hyper_connections(self) -> None:
+        if self.placement == "post":
+            raise ConfigError(
+                "hyper_connections have no single stream to normalise after the sum: use placement 'pre', 'branch', "
+                "'sandwich' or 'none'."
+            )
+        plain = {"skip_scale": 1.0, "parallel": "none", "clamp": "none"}
+        for name, value in plain.items():
+            if getattr(self, name) != value:
+                raise ConfigError(
+                    f"{name}={getattr(self, name)!r} has no meaning with hyper_connections; expected {value!r}."
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixtureContract:
+    """A mixture of experts in place of one feed-forward: sum over the chosen experts of weight * expert(x).
+
+    p = softmax(router(x)) over all experts, in float32; the top_k largest are chosen.
+    weights: 'softmax' takes p as it is; 'renormalized' divides it by the sum over the chosen ones, which is also the
+        softmax over the chosen experts' router values alone.
+    shared_expert_intermediate_size: width of an expert that every token passes, added; null where there is none.
+    shared_expert_gate: its output is multiplied by sigmoid(shared_expert_gate(x)).
+    """
+
+    num_experts: int
+    top_k: int
+    weights: Literal["softmax", "renormalized"]
+    router_bias: bool = False
+    shared_expert_intermediate_size: int | None = None
+    shared_expert_gate: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.top_k <= self.num_experts:
+            raise ConfigError(f"top_k={self.top_k} must lie between 1 and num_experts={self.num_experts}.")
+        width = self.shared_expert_intermediate_size
+        if width is not None and width < 1:
+            raise ConfigError(f"shared_expert_intermediate_size={width} must be at least 1, or null.")
+        if self.shared_expert_gate and width is None:
+            raise ConfigError("shared_expert_gate needs a shared_expert_intermediate_size.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeedForwardContract:
-    """proj(act(fc(x))), or proj(act(fc(x)) * gate(x)) when gated; `bias` holds for all of its matrices."""
+    """proj(inner_norm(act(fc(x)))), or proj(inner_norm(act(fc(x)) * gate(x))) when gated.
+
+    fc_bias: of `fc`, and of `gate`. proj_bias: of `proj`.
+    clamp, gate_offset: act(min(fc(x), clamp)) * (min(max(gate(x), -clamp), clamp) + gate_offset), as GPT-OSS has it.
+    inner_norm: over the feed-forward width, where there is one.
+    mixture: experts of this form in place of one; they have no inner_norm.
+    """
 
     gated: bool
     activation: str
-    bias: bool
+    fc_bias: bool
+    proj_bias: bool
     residual: ResidualContract
+    clamp: float | None = None
+    gate_offset: float = 0.0
+    inner_norm: NormContract | None = None
+    mixture: MixtureContract | None = None
 
     def __post_init__(self) -> None:
         check_activation(self.activation)
+        if self.clamp is not None and not self.clamp > 0:
+            raise ConfigError(f"clamp={self.clamp} must be above 0, or null.")
+        if not self.gated and (self.clamp is not None or self.gate_offset):
+            raise ConfigError("clamp and gate_offset belong to a gated feed-forward; set gated to true.")
+        if self.mixture is not None and self.inner_norm is not None:
+            raise ConfigError("experts of a mixture have no inner_norm; set it to null.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,11 +264,19 @@ class AttentionContract:
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingContract:
-    """vocab[input_ids] + position[0..seq) (+ token[token_type_ids]), then `norm`."""
+    """vocab[input_ids] + position[offset..offset + seq) (+ token[token_type_ids]), then `norm`.
+
+    position_offset: rows at the start of the position table that no token uses (RoBERTa has 2).
+    """
 
     position: Literal["learned_absolute"]
     token_type: bool
     norm: NormContract | None
+    position_offset: int = 0
+
+    def __post_init__(self) -> None:
+        if self.position_offset < 0:
+            raise ConfigError(f"position_offset={self.position_offset} must be at least 0.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +305,10 @@ class PoolingContract:
 class Contract:
     """A network: embedding, num_hidden_layers times (attention, feed_forward), final_norm, pooling.
 
-    A part that is null is absent: the input is then packed hidden states, the output the residual stream.
+    A part that is null is absent: without embedding the input is packed hidden states, without pooling the output is
+    the residual stream.
+    attention_input: in place of an attention of its own, each layer adds a given contribution to the stream: what the
+        model's attention sublayer would add, computed elsewhere.
     """
 
     version: int
@@ -185,12 +317,26 @@ class Contract:
     feed_forward: FeedForwardContract
     final_norm: NormContract | None
     pooling: PoolingContract | None
+    attention_input: bool = False
 
     def __post_init__(self) -> None:
         if self.version != CONTRACT_VERSION:
             raise ConfigError(
                 f"contract version {self.version} is not known; this version reads version {CONTRACT_VERSION}. "
                 "Convert the model again, or use the release that wrote the checkpoint."
+            )
+        self._check_attention()
+
+    def _check_attention(self) -> None:
+        residual = self.feed_forward.residual
+        if not self.attention_input:
+            return
+        if self.attention is not None:
+            raise ConfigError("attention_input stands in place of attention; leave one of them out.")
+        if residual.placement == "post" or residual.skip_scale != 1.0 or residual.hyper_connections:
+            raise ConfigError(
+                "attention_input adds to the stream, which does not say what attention does to it where placement is "
+                "'post', skip_scale is not 1 or there are hyper_connections. Leave attention_input out."
             )
 
     def to_dict(self) -> dict[str, Any]:
