@@ -17,6 +17,7 @@ from trtllm_ext.checkpoint import (
     ResidualContract,
     check_activation,
 )
+from trtllm_ext.checkpoint.contract import CONTRACT_VERSION
 from trtllm_ext.errors import ConfigError
 
 BUDGET_S = 5
@@ -24,12 +25,14 @@ BUDGET_S = 5
 NORM = NormContract(kind="layer_norm", eps=1e-12, bias=True)
 POST = ResidualContract(placement="post", norm=NORM, post_norm=None, scale=1.0)
 BERT = Contract(
-    version=1,
+    version=CONTRACT_VERSION,
     embedding=EmbeddingContract(position="learned_absolute", token_type=True, norm=NORM),
     attention=AttentionContract(
         qkv_bias=True, dense_bias=True, scale="inverse_sqrt_head_size", mask="padding", residual=POST
     ),
-    feed_forward=FeedForwardContract(gated=False, activation="gelu_erf", bias=True, residual=POST),
+    feed_forward=FeedForwardContract(
+        gated=False, activation="gelu_erf", fc_bias=True, proj_bias=True, residual=POST
+    ),
     final_norm=None,
     pooling=PoolingContract(kind="mean", normalize=True, max_seq_length=128),
 )
@@ -69,7 +72,7 @@ def _changed(path, value):
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (("version",), 2, "contract version 2 is not known; this version reads version 1"),
+        (("version",), 3, "contract version 3 is not known; this version reads version 2"),
         (("version",), True, "contract.version=True is not of type int"),
         (("final_norm",), KeyError, "contract lacks the field 'final_norm'"),
         (("poling",), None, "contract has the unknown field 'poling'. Did you mean pooling"),

@@ -265,7 +265,7 @@ def test_ids_that_no_table_has_fail_the_run(random_checkpoint, name, value):
 def test_a_token_limit_beyond_the_positions_is_refused():
     config = small_config()
     pooling = dataclasses.replace(config.contract.pooling, max_seq_length=25)
-    with pytest.raises(ConfigError, match=r"max_seq_length=25 is more than max_position_embeddings=24"):
+    with pytest.raises(ConfigError, match=r"max_seq_length=25 is more than the model's 24 positions"):
         dataclasses.replace(config, contract=dataclasses.replace(config.contract, pooling=pooling))
 
 

@@ -13,6 +13,7 @@ from trtllm_ext.builder.builder import Builder, BuilderConfig
 from trtllm_ext.builder.engine import Engine, EngineConfig, summarize, write_descriptions
 from trtllm_ext.builder.engine_writer import EngineWriter
 from trtllm_ext.builder.limits import prepare_inputs_arguments, resolve_limits
+from trtllm_ext.builder.taps import Tap, mark_taps
 from trtllm_ext.checkpoint.directory import COMPANIONS, copy_companions
 from trtllm_ext.errors import BuildError, ConfigError
 from trtllm_ext.runtime.atomic import replaced_directory, write_errors
@@ -31,6 +32,16 @@ class Traced:
     network: Any
     builder_config: BuilderConfig
     build_config: BuildConfig
+    taps: dict[str, Tap]
+
+    def engine_config(self, model: Any) -> EngineConfig:
+        """What the engine's config.json will say."""
+        return EngineConfig(
+            model.config.to_dict(),
+            self.build_config,
+            taps=self.taps,
+            fusion_level=self.builder_config.fusion_level,
+        )
 
 
 def build(model: Any, build_config: BuildConfig | None = None) -> Engine:
@@ -46,8 +57,7 @@ def build(model: Any, build_config: BuildConfig | None = None) -> Engine:
         engine = traced.builder.build_engine(traced.network, traced.builder_config)
         _save_timing_cache(traced)
     inputs, outputs = summarize(traced.network)
-    config = EngineConfig(_config_of(model), traced.build_config)
-    return Engine(config, engine, _rank_of(model), inputs, outputs)
+    return Engine(traced.engine_config(model), engine, _rank_of(model), inputs, outputs)
 
 
 def build_engine_dir(
@@ -83,7 +93,7 @@ def build_engine_dir(
             tell(f"rank {rank}: defining the network", 0)
             traced = trace(model, asked)
             if config is None:
-                config = EngineConfig(_config_of(model), traced.build_config)
+                config = traced.engine_config(model)
                 world_size = config.world_size
             step = f"rank {rank}: building"
             tell(step, 0)
@@ -122,7 +132,7 @@ def trace(model: Any, build_config: BuildConfig) -> Traced:
     limits = resolve_limits(
         build_config,
         used=_limits_of(model),
-        max_position_embeddings=getattr(model.config, "max_position_embeddings", None),
+        max_position_embeddings=_positions_of(model),
         model=f"the {type(model).__name__}",
     )
     builder = Builder()
@@ -141,17 +151,19 @@ def trace(model: Any, build_config: BuildConfig) -> Traced:
         strongly_typed=builder.strongly_typed,
         force_num_profiles=limits.force_num_profiles,
         profiling_verbosity=limits.profiling_verbosity,
+        deterministic=limits.deterministic,
     )
     network = builder.create_network()
     network.set_named_parameters(model.named_parameters())
     with graph.net_guard(network):
         inputs = model.prepare_inputs(**prepare_inputs_arguments(limits, model.prepare_inputs))
         model(**inputs)
-    if not network.get_outputs():
-        raise BuildError(
-            f"the {type(model).__name__} marked no output; its forward must call tensor.mark_output(name)."
-        )
-    return Traced(builder, network, builder_config, limits)
+        if not network.get_outputs():
+            raise BuildError(
+                f"the {type(model).__name__} marked no output; its forward must call tensor.mark_output(name)."
+            )
+        taps = mark_taps(network, model, limits.tap_patterns)
+    return Traced(builder, network, builder_config, limits, taps)
 
 
 def _limits_of(model: Any) -> frozenset[str]:
@@ -160,9 +172,10 @@ def _limits_of(model: Any) -> frozenset[str]:
     return frozenset(getattr(model, "limits", everything))
 
 
-def _config_of(model: Any) -> dict[str, Any]:
-    config: dict[str, Any] = model.config.to_dict()
-    return config
+def _positions_of(model: Any) -> int | None:
+    # A model of TensorRT-LLM has the rows of its table alone, of which ours may keep some free.
+    positions = getattr(model.config, "num_positions", None)
+    return positions or getattr(model.config, "max_position_embeddings", None)
 
 
 def _rank_of(model: Any) -> int:

@@ -1,13 +1,16 @@
 """The checkpoint format, the contract that fixes a model's maths, and converters from other formats."""
 
-from trtllm_ext.checkpoint.config import ModelConfig
+from trtllm_ext.checkpoint.config import ModelConfig, stack_config
 from trtllm_ext.checkpoint.contract import (
     ACTIVATIONS,
+    GATES,
     PLACEMENTS,
     AttentionContract,
     Contract,
     EmbeddingContract,
     FeedForwardContract,
+    HyperConnectionContract,
+    MixtureContract,
     NormContract,
     PoolingContract,
     ResidualContract,
@@ -19,6 +22,7 @@ from trtllm_ext.checkpoint.weights import expected_weights
 
 __all__ = [
     "ACTIVATIONS",
+    "GATES",
     "PLACEMENTS",
     "AttentionContract",
     "Checkpoint",
@@ -26,6 +30,8 @@ __all__ = [
     "ConversionReport",
     "EmbeddingContract",
     "FeedForwardContract",
+    "HyperConnectionContract",
+    "MixtureContract",
     "ModelConfig",
     "NormContract",
     "PoolingContract",
@@ -35,5 +41,6 @@ __all__ = [
     "expected_weights",
     "load_checkpoint",
     "load_config",
+    "stack_config",
     "write_checkpoint",
 ]

@@ -9,7 +9,7 @@ from collections.abc import Mapping as MappingType
 from dataclasses import dataclass, field
 from typing import Any
 
-from trtllm_ext.checkpoint.contract import Contract
+from trtllm_ext.checkpoint.contract import CONTRACT_VERSION, Contract, FeedForwardContract, NormContract
 from trtllm_ext.checkpoint.dtypes import weight_dtype
 from trtllm_ext.checkpoint.fields import check
 from trtllm_ext.errors import ConfigError
@@ -27,6 +27,8 @@ class ModelConfig:
 
     The names are TensorRT-LLM's; `contract` alone says what the network computes. `hidden_act` and
     `norm_epsilon` are written for readers that expect them, from the contract.
+    intermediate_size: the feed-forward width, of one expert in a mixture.
+    source: where the weights come from, for people: 'LlamaForCausalLM, layers 3:7'.
     Raises ConfigError for sizes that are not positive, do not fit each other, or do not fit the contract.
     """
 
@@ -41,6 +43,7 @@ class ModelConfig:
     vocab_size: int | None = None
     max_position_embeddings: int | None = None
     type_vocab_size: int | None = None
+    source: str | None = None
     mapping: Mapping = field(default_factory=Mapping)
 
     def __post_init__(self) -> None:
@@ -72,6 +75,8 @@ class ModelConfig:
             "attention": self.contract.attention,
             "pooling": self.contract.pooling,
         }
+        if self.contract.attention_input and self.architecture != "SublayerStack":
+            raise ConfigError("attention_input belongs to a SublayerStack; leave it out of this contract.")
         for name, part in parts.items():
             if (part is not None) != (self.architecture == "Encoder"):
                 raise ConfigError(
@@ -87,21 +92,49 @@ class ModelConfig:
                 raise ConfigError(
                     f"{name}={getattr(self, name)}, but the contract's embedding {_uses(need)} it."
                 )
-        pooling, positions = self.contract.pooling, self.max_position_embeddings
+        if embedding is not None and self.num_positions < 1:
+            raise ConfigError(
+                f"max_position_embeddings={self.max_position_embeddings} leaves no position after position_offset="
+                f"{embedding.position_offset}."
+            )
+        pooling, positions = self.contract.pooling, self.num_positions
         if pooling and pooling.max_seq_length and positions and pooling.max_seq_length > positions:
             raise ConfigError(
-                f"max_seq_length={pooling.max_seq_length} is more than max_position_embeddings={positions}."
+                f"max_seq_length={pooling.max_seq_length} is more than the model's {positions} positions."
             )
 
-        attention = self.contract.attention
+        self._check_residuals()
+
+    def _check_residuals(self) -> None:
+        attention, residual = self.contract.attention, self.contract.feed_forward.residual
+        if attention is not None:
+            for name in ("stream_dtype", "parallel", "hyper_connections"):
+                ours, theirs = getattr(residual, name), getattr(attention.residual, name)
+                if ours != theirs or (name != "stream_dtype" and ours not in ("none", None)):
+                    raise ConfigError(
+                        f"{name}={theirs!r} of attention with {name}={ours!r} of feed_forward is not known in an "
+                        "Encoder: its sublayers follow each other on one stream of the same type."
+                    )
         both = {
             attention.residual.placement if attention else "",
-            self.contract.feed_forward.residual.placement,
+            residual.placement,
         }
         if attention is not None and "sandwich" in both and len(both) > 1:
             raise ConfigError(
                 "placement 'sandwich' must hold for both attention and feed_forward, or for neither."
             )
+
+    @property
+    def num_positions(self) -> int:
+        """Tokens that a sequence may have: the rows of the position table but those that no token uses."""
+        embedding = self.contract.embedding
+        return (self.max_position_embeddings or 0) - (0 if embedding is None else embedding.position_offset)
+
+    @property
+    def stream_dtype(self) -> str:
+        """The type of the residual stream."""
+        stream = self.contract.feed_forward.residual.stream_dtype
+        return self.dtype if stream == "model" else stream
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form; `from_dict` reads it back."""
@@ -121,6 +154,7 @@ class ModelConfig:
             "vocab_size": self.vocab_size,
             "max_position_embeddings": self.max_position_embeddings,
             "type_vocab_size": self.type_vocab_size,
+            "source": self.source,
             "position_embedding_type": "learned_absolute",
             "hidden_act": self.contract.feed_forward.activation,
             "norm_epsilon": norm.eps if norm is not None else None,
@@ -172,6 +206,41 @@ class ModelConfig:
         return json.dumps(data, indent=2) + "\n"
 
 
+def stack_config(
+    feed_forward: FeedForwardContract,
+    *,
+    hidden_size: int,
+    ffn_hidden_size: int,
+    num_hidden_layers: int,
+    attention_input: bool = False,
+    final_norm: NormContract | None = None,
+    dtype: str = "float32",
+    source: str | None = None,
+) -> ModelConfig:
+    """A SublayerStack's config: sublayers of one form, on packed tokens.
+
+    attention_input, final_norm: see `Contract`. source: see `ModelConfig`.
+    Raises ConfigError for sizes below 1, and for a dtype that is no weight type.
+    """
+    return ModelConfig(
+        architecture="SublayerStack",
+        dtype=dtype,
+        hidden_size=hidden_size,
+        num_hidden_layers=num_hidden_layers,
+        intermediate_size=ffn_hidden_size,
+        source=source,
+        contract=Contract(
+            version=CONTRACT_VERSION,
+            embedding=None,
+            attention=None,
+            feed_forward=feed_forward,
+            final_norm=final_norm,
+            pooling=None,
+            attention_input=attention_input,
+        ),
+    )
+
+
 def config_digest(data: MappingType[str, Any]) -> str:
     """sha256 of a config's values in canonical JSON, without the digest itself."""
     rest = {name: value for name, value in data.items() if name != "sha256"}
@@ -186,7 +255,12 @@ _EMBEDDING_SIZES = ("vocab_size", "max_position_embeddings", "type_vocab_size")
 _PLAIN: dict[str, Any] = {
     item.name: hint
     for item in dataclasses.fields(ModelConfig)
-    if (hint := {"str": str, "int": int, "int | None": int | None}.get(str(item.type))) is not None
+    if (
+        hint := {"str": str, "int": int, "int | None": int | None, "str | None": str | None}.get(
+            str(item.type)
+        )
+    )
+    is not None
 }
 _FIELDS = (
     *_PLAIN,

@@ -173,6 +173,11 @@ class ResidualContract:
                     f"placement={self.placement!r} {'needs' if needed else 'has no'} {name}: "
                     f"{PLACEMENTS[self.placement]}."
                 )
+        if self.parallel != "none" and (self.placement != "pre" or self.scale != 1.0 or self.gate != "none"):
+            raise ConfigError(
+                f"parallel={self.parallel!r} is known with placement 'pre', scale 1 and gate 'none' alone: otherwise it "
+                "does not say what becomes of attention's part."
+            )
         if self.hyper_connections is not None:
             self._check_hyper_connections()
 
@@ -347,7 +352,7 @@ class Contract:
         """Read a contract from its JSON form; raises ConfigError naming whatever is unknown or missing."""
         if (
             isinstance(data, dict)
-            and isinstance(data.get("version"), int)
+            and type(data.get("version")) is int
             and data["version"] != CONTRACT_VERSION
         ):
             # A contract of another version has other fields: say that first.

@@ -7,9 +7,11 @@ Names are TensorRT-LLM's; matrices are (out_features, in_features); shapes are t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from trtllm_ext.checkpoint.config import ModelConfig
-from trtllm_ext.checkpoint.contract import NormContract, ResidualContract
+from trtllm_ext.checkpoint.contract import FeedForwardContract, NormContract, ResidualContract
+from trtllm_ext.checkpoint.hyper_connections import weight_shapes as hyper_connection_shapes
 from trtllm_ext.errors import ConfigError
 
 Shape = tuple[int, ...]
@@ -62,20 +64,57 @@ def _layer(prefix: str, config: ModelConfig) -> Iterator[tuple[str, Shape]]:
         yield from _linear(f"{prefix}.attention.dense", hidden, inner, attention.dense_bias)
         yield from _norm(f"{prefix}.{ATTENTION_NORMS[0]}", attention.residual.norm, hidden)
         yield from _norm(f"{prefix}.{ATTENTION_NORMS[1]}", attention.residual.post_norm, hidden)
+        yield from _residual(f"{prefix}.attention", attention.residual, hidden)
+    yield from _feed_forward(f"{prefix}.mlp", config)
+    residual = feed_forward.residual
+    names = feed_forward_norm_names(residual)
+    yield from _norm(f"{prefix}.{names[0]}", residual.norm, hidden)
+    yield from _norm(f"{prefix}.{names[1]}", residual.post_norm, hidden)
+    yield from _residual(f"{prefix}.mlp", residual, hidden)
+
+
+def _feed_forward(prefix: str, config: ModelConfig) -> Iterator[tuple[str, Shape]]:
+    form, hidden, tp = config.contract.feed_forward, config.hidden_size, config.mapping.tp_size
     ffn = _share("intermediate_size", config.intermediate_size, tp)
-    yield from _linear(f"{prefix}.mlp.fc", ffn, hidden, feed_forward.bias)
-    if feed_forward.gated:
-        yield from _linear(f"{prefix}.mlp.gate", ffn, hidden, feed_forward.bias)
-    yield from _linear(f"{prefix}.mlp.proj", hidden, ffn, feed_forward.bias)
-    names = feed_forward_norm_names(feed_forward.residual)
-    yield from _norm(f"{prefix}.{names[0]}", feed_forward.residual.norm, hidden)
-    yield from _norm(f"{prefix}.{names[1]}", feed_forward.residual.post_norm, hidden)
+    mixture = form.mixture
+    experts: Shape = () if mixture is None else (mixture.num_experts,)
+    if mixture is not None:
+        yield from _linear(f"{prefix}.router", mixture.num_experts, hidden, mixture.router_bias)
+    yield from _matrices(prefix, form, ffn, hidden, experts)
+    yield from _norm(f"{prefix}.inner_layernorm", form.inner_norm, config.intermediate_size)
+    if mixture is not None and mixture.shared_expert_intermediate_size is not None:
+        shared = _share("shared_expert_intermediate_size", mixture.shared_expert_intermediate_size, tp)
+        plain = replace(form, fc_bias=False, proj_bias=False)
+        yield from _matrices(f"{prefix}.shared_expert", plain, shared, hidden)
+        if mixture.shared_expert_gate:
+            yield from _linear(f"{prefix}.shared_expert_gate", 1, hidden, False)
 
 
-def _linear(prefix: str, out_features: int, in_features: int, bias: bool) -> Iterator[tuple[str, Shape]]:
-    yield f"{prefix}.weight", (out_features, in_features)
+def _matrices(
+    prefix: str, form: FeedForwardContract, ffn: int, hidden: int, experts: Shape = ()
+) -> Iterator[tuple[str, Shape]]:
+    yield from _linear(f"{prefix}.fc", ffn, hidden, form.fc_bias, experts)
+    if form.gated:
+        yield from _linear(f"{prefix}.gate", ffn, hidden, form.fc_bias, experts)
+    yield from _linear(f"{prefix}.proj", hidden, ffn, form.proj_bias, experts)
+
+
+def _residual(prefix: str, residual: ResidualContract, hidden: int) -> Iterator[tuple[str, Shape]]:
+    """The weights of the residual block itself, named after its sublayer."""
+    if residual.gate != "none":
+        yield f"{prefix}_scale.weight", (hidden if residual.gate == "channel" else 1,)
+    connections = residual.hyper_connections
+    if connections is not None:
+        for name, shape in hyper_connection_shapes(connections.kind, connections.num_streams, hidden).items():
+            yield f"{prefix}_connections.{name}", shape
+
+
+def _linear(
+    prefix: str, out_features: int, in_features: int, bias: bool, experts: Shape = ()
+) -> Iterator[tuple[str, Shape]]:
+    yield f"{prefix}.weight", (*experts, out_features, in_features)
     if bias:
-        yield f"{prefix}.bias", (out_features,)
+        yield f"{prefix}.bias", (*experts, out_features)
 
 
 def _norm(prefix: str, norm: NormContract | None, hidden: int) -> Iterator[tuple[str, Shape]]:

@@ -89,7 +89,7 @@ class SentenceEncoder:
         self._tokenizer_file = _tokenizer_file(tokenizer, session.engine_dir)
         self._tokenizer = _load_tokenizer(self._tokenizer_file)
         pooling, engine_most = config.contract.pooling, self._most[1]
-        model_most = (pooling and pooling.max_seq_length) or config.max_position_embeddings or engine_most
+        model_most = (pooling and pooling.max_seq_length) or config.num_positions or engine_most
         self.max_length = min(model_most, engine_most)
         self.bound = "the model's own limit (max_seq_length)"
         if engine_most < model_most:

@@ -6,18 +6,24 @@ from trtllm_ext.layers.embedding import Embedding
 from trtllm_ext.layers.feed_forward import FeedForward, GatedFeedForward
 from trtllm_ext.layers.linear import ColumnLinear, Linear, RowLinear
 from trtllm_ext.layers.normalization import LayerNorm, RmsNorm
-from trtllm_ext.layers.residual import Residual
+from trtllm_ext.layers.residual import TAP_POINTS, GivenContribution, ParallelSublayers, Residual
+from trtllm_ext.layers.scale import LayerScale, ScalarGate
 
 __all__ = [
+    "TAP_POINTS",
     "ColumnLinear",
     "Embedding",
     "FeedForward",
     "GatedFeedForward",
+    "GivenContribution",
     "LayerNorm",
+    "LayerScale",
     "Linear",
+    "ParallelSublayers",
     "Residual",
     "RmsNorm",
     "RowLinear",
+    "ScalarGate",
     "SelfAttention",
     "activate",
     "additive_padding_mask",

@@ -1,6 +1,8 @@
-"""Normalisations over trailing axes."""
+"""Normalisations over trailing axes, with statistics in float32 whatever the type."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.graph import Module, Parameter, Tensor, functional
@@ -11,8 +13,9 @@ def _shape(normalized_shape: int | tuple[int, ...] | list[int]) -> tuple[int, ..
 
 
 class LayerNorm(Module):
-    """(x - mean) / sqrt(variance + eps) * weight + bias over the trailing axes (Ba, Kiros, Hinton 2016).
+    """(x - mean) / sqrt(variance + eps) * (weight + weight_offset) + bias over the trailing axes.
 
+    Ba, Kiros, Hinton 2016; with a weight_offset of 1, Nemotron's form. Rounded once, after the bias.
     normalized_shape: the sizes of those axes. weight, bias: of that shape.
     """
 
@@ -23,33 +26,50 @@ class LayerNorm(Module):
         elementwise_affine: bool = True,
         bias: bool = True,
         dtype: str | None = None,
+        *,
+        weight_offset: float = 0.0,
     ) -> None:
         super().__init__()
         self.normalized_shape = _shape(normalized_shape)
         self.eps = _positive(eps)
-        dtype = dtype or "float32"
+        self.dtype = dtype or "float32"
+        self.weight_offset = weight_offset
         self.register_parameter("weight", None)
         self.register_parameter("bias", None)
         if elementwise_affine:
-            self.weight = Parameter(shape=self.normalized_shape, dtype=dtype)
+            self.weight = Parameter(shape=self.normalized_shape, dtype=self.dtype)
             if bias:
-                self.bias = Parameter(shape=self.normalized_shape, dtype=dtype)
+                self.bias = Parameter(shape=self.normalized_shape, dtype=self.dtype)
 
     def forward(self, x: Tensor, normalized_shape: int | tuple[int, ...] | None = None) -> Tensor:
-        """x: (..., *normalized_shape); the result has its shape and type."""
-        weight = 1.0 if self.weight is None else self.weight.value
-        bias = 0.0 if self.bias is None else self.bias.value
+        """x: (..., *normalized_shape); the result has its shape and type.
+
+        A float32 x beside narrower weights (a wide residual stream) gives the weights' type.
+        """
         shape = self.normalized_shape if normalized_shape is None else _shape(normalized_shape)
-        return functional.layer_norm(x, shape, weight, bias, self.eps)
+        weight = None if self.weight is None else self.weight.value
+        bias = None if self.bias is None else self.bias.value
+        if weight is None or (x.dtype == weight.dtype and not self.weight_offset):
+            return functional.layer_norm(x, shape, weight, bias, self.eps)
+        wide = functional.layer_norm(
+            _float32(x),
+            shape,
+            _offset(weight, self.weight_offset),
+            None if bias is None else _float32(bias),
+            self.eps,
+        )
+        return functional.cast(wide, weight.dtype)
 
 
 class RmsNorm(Module):
-    """x / sqrt(mean(x^2) + eps) * weight over the trailing axes (Zhang, Sennrich 2019).
+    """x / sqrt(mean(x^2) + eps) * (weight + weight_offset) over the trailing axes (Zhang, Sennrich 2019).
 
-    normalized_shape: the sizes of those axes. weight: of that shape.
-    Computed in float32 and rounded to x's type before the product with weight, as TensorRT-LLM does.
+    normalized_shape: the sizes of those axes. weight: of that shape. With a weight_offset of 1, Gemma's form.
+    rounding: 'before_weight' rounds to the weight's type before the product with it, as TensorRT-LLM and Llama do;
+        'after_weight' rounds the product, once.
     num_groups: that many equal parts of a single axis are normalised separately.
-    Raises ConfigError when num_groups does not divide the axis, or there are several axes to divide.
+    Raises ConfigError when num_groups does not divide the axis, or there are several axes to divide, and for a
+    weight_offset with rounding 'before_weight'.
     """
 
     def __init__(
@@ -59,6 +79,9 @@ class RmsNorm(Module):
         eps: float = 1e-06,
         elementwise_affine: bool = True,
         dtype: str | None = None,
+        *,
+        weight_offset: float = 0.0,
+        rounding: Literal["before_weight", "after_weight"] | None = None,
     ) -> None:
         super().__init__()
         self.normalized_shape = _shape(normalized_shape)
@@ -71,17 +94,48 @@ class RmsNorm(Module):
                 f"num_groups={num_groups} splits one axis; normalized_shape={self.normalized_shape} has "
                 f"{len(self.normalized_shape)}."
             )
+        if rounding not in ("before_weight", "after_weight", None):
+            raise ConfigError(f"rounding={rounding!r} is not known; it is 'before_weight' or 'after_weight'.")
+        if weight_offset and rounding == "before_weight":
+            raise ConfigError(
+                f"weight_offset={weight_offset} is added in float32; use rounding='after_weight'."
+            )
         self.num_groups = num_groups
         self.eps = _positive(eps)
+        self.dtype = dtype or "float32"
+        self.weight_offset = weight_offset
+        self.rounding = rounding or ("after_weight" if weight_offset else "before_weight")
         self.register_parameter("weight", None)
         if elementwise_affine:
-            self.weight = Parameter(shape=self.normalized_shape, dtype=dtype or "float32")
+            self.weight = Parameter(shape=self.normalized_shape, dtype=self.dtype)
 
     def forward(self, x: Tensor, normalized_shape: int | tuple[int, ...] | None = None) -> Tensor:
-        """x: (..., *normalized_shape); the result has its shape and type."""
-        weight = None if self.weight is None else self.weight.value
+        """x: (..., *normalized_shape); the result has its shape and type.
+
+        A float32 x beside narrower weights (a wide residual stream) gives the weights' type.
+        """
         shape = self.normalized_shape if normalized_shape is None else _shape(normalized_shape)
-        return functional.rms_norm(x, shape, self.num_groups, weight, self.eps)
+        if self.weight is None:
+            return functional.rms_norm(x, shape, self.num_groups, None, self.eps)
+        weight = self.weight.value
+        if self.rounding == "after_weight":
+            weight32 = _offset(weight, self.weight_offset)
+            wide = functional.rms_norm(_float32(x), shape, self.num_groups, weight32, self.eps)
+            return functional.cast(wide, weight.dtype)
+        if x.dtype == weight.dtype:
+            return functional.rms_norm(x, shape, self.num_groups, weight, self.eps)
+        normed = functional.rms_norm(x, shape, self.num_groups, None, self.eps)
+        return functional.cast(normed, weight.dtype) * weight
+
+
+def _float32(x: Tensor) -> Tensor:
+    return functional.cast(x, "float32")
+
+
+def _offset(weight: Tensor, offset: float) -> Tensor:
+    """weight + offset in float32: in a narrow type 1 + gamma would lose most of a small gamma."""
+    weight = _float32(weight)
+    return weight + offset if offset else weight
 
 
 def _positive(eps: float) -> float:

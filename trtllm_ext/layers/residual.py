@@ -6,23 +6,43 @@ from typing import Any
 
 from trtllm_ext.checkpoint.contract import PLACEMENTS
 from trtllm_ext.errors import ConfigError
-from trtllm_ext.graph import Module, Tensor
+from trtllm_ext.graph import Module, Tensor, functional, str_dtype_to_trt
 from trtllm_ext.suggest import nearest
+
+# What a residual block notes on its sublayer with `register_network_output`, to be looked at as an extra output.
+TAP_POINTS: dict[str, str] = {
+    "before": "the residual stream before the sublayer's contribution is added",
+    "contribution": "what is added to the residual stream: the sublayer's output after its norm, gate and scale",
+    "after": "the residual stream after the contribution is added, before a norm of the sum",
+}
+
+_LARGEST_FLOAT16 = 65504.0
+# What T5 takes off the largest number when a sum has overflowed.
+_CLAMP_MARGIN = 1000.0
 
 
 class Residual(Module):
     """output = F(input) + input, with the normalisation where the architecture puts it.
 
-    | placement    | output                            | seen in                      |
-    | ------------ | --------------------------------- | ---------------------------- |
-    | (no norm)    | x + scale F(x)                    |                              |
-    | `'pre'`      | x + scale F(norm(x))              | GPT-2, Llama                 |
-    | `'post'`     | norm(x + scale F(x))              | the first Transformer, BERT  |
-    | `'branch'`   | x + scale norm(F(x))              | OLMo 2                       |
-    | `'sandwich'` | x + scale post_norm(F(norm(x)))   | Gemma 2                      |
+    | placement    | output                    | seen in                      |
+    | ------------ | ------------------------- | ---------------------------- |
+    | (no norm)    | x + F(x)                  |                              |
+    | `'pre'`      | x + F(norm(x))            | GPT-2, Llama                 |
+    | `'post'`     | norm(x + F(x))            | the first Transformer, BERT  |
+    | `'branch'`   | x + norm(F(x))            | OLMo 2                       |
+    | `'sandwich'` | x + post_norm(F(norm(x))) | Gemma 2                      |
 
-    sublayer, norm, post_norm: any modules that keep shape and type. scale: a factor, None for 1.
-    Raises ConfigError for what is no Module, for an unknown placement, and for norms that do not fit it.
+    sublayer, norm, post_norm: any modules that keep shape and type. For attention and feed-forward side by side the
+        sublayer is a `ParallelSublayers`.
+    scale: a factor of what is added (Granite). gate: a module that multiplies it by learned factors, such as
+        LayerScale or ScalarGate. skip_scale: a factor of x (DeepNorm's alpha). None stands for 1.
+    stream_dtype: the type of x and of the output where it is not the sublayer's own, which is then `dtype`: such as
+        a float32 stream through bfloat16 sublayers. A norm reads the stream as it is; the sublayer's input is
+        rounded to `dtype`; what it gives is widened before gate and scale.
+    clamp: bring a float16 sum that has left the type's range back into it, as T5 does: to +-65504, or to +-64504
+        where any element of the sum is infinite. Other types stay as they are.
+    connections: a HyperConnections module, for a stream of several parts, (..., num_streams, hidden_size).
+    Raises ConfigError for what is no Module, for an unknown placement, and for parts that do not fit each other.
     """
 
     def __init__(
@@ -32,39 +52,141 @@ class Residual(Module):
         placement: str = "pre",
         post_norm: Module | None = None,
         scale: float | None = None,
+        *,
+        skip_scale: float | None = None,
+        gate: Module | None = None,
+        stream_dtype: str | None = None,
+        dtype: str | None = None,
+        clamp: bool = False,
+        connections: Module | None = None,
     ) -> None:
         super().__init__()
-        for name, module in (("sublayer", sublayer), ("norm", norm), ("post_norm", post_norm)):
+        parts = {"norm": norm, "post_norm": post_norm, "gate": gate, "connections": connections}
+        for name, module in {"sublayer": sublayer, **parts}.items():
             if not isinstance(module, Module) and (module is not None or name == "sublayer"):
                 raise ConfigError(f"{name} must be a Module, not a {type(module).__name__}.")
-        placements = [name for name in PLACEMENTS if name != "none"]
-        if placement not in placements:
-            raise ConfigError(f"placement={placement!r} is not known. {nearest(placement, placements)}")
-        # 'pre' is also the default, so it may stand without a norm: a plain skip.
-        if norm is None and placement != "pre":
-            raise ConfigError(f"placement={placement!r} needs a norm: {PLACEMENTS[placement]}.")
-        if (post_norm is not None) != (placement == "sandwich"):
-            verb = "needs" if placement == "sandwich" else "has no use for"
-            raise ConfigError(f"placement={placement!r} {verb} a post_norm: {PLACEMENTS[placement]}.")
+        _check_placement(placement, norm, post_norm)
+        if (stream_dtype is None) != (dtype is None):
+            raise ConfigError(
+                f"stream_dtype={stream_dtype!r} with dtype={dtype!r}: give both, the type of the residual stream and "
+                "the type that the sublayer computes in, or neither."
+            )
+        if connections is not None and (placement == "post" or clamp or skip_scale not in (None, 1.0)):
+            raise ConfigError(
+                "connections mix several streams, so placement 'post', skip_scale and clamp, which act on a single "
+                "one, cannot be given with them."
+            )
         self.sublayer = sublayer
         self.norm = norm
         self.post_norm = post_norm
+        self.gate = gate
+        self.connections = connections
         self.placement = placement
         self.scale = scale
+        self.skip_scale = skip_scale
+        self.stream_dtype = stream_dtype
+        self.dtype = dtype
+        self.clamp = clamp
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """hidden_states: any shape that the sublayer keeps. Further arguments go to the sublayer."""
-        branch = hidden_states
+        self.sublayer.register_network_output("before", hidden_states)
+        if self.connections is None:
+            contribution = self._contribution(hidden_states, *args, **kwargs)
+            output = _scaled(hidden_states, self.skip_scale) + contribution
+        else:
+            x, mixed, weights = self.connections(hidden_states)
+            contribution = self._contribution(x, *args, **kwargs)
+            output = mixed + weights * functional.unsqueeze(contribution, -2)
+        if self.clamp and output.dtype == str_dtype_to_trt("float16"):
+            output = _clamped(output)
+        self.sublayer.register_network_output("contribution", contribution)
+        self.sublayer.register_network_output("after", output)
+        return self.norm(output) if self.placement == "post" and self.norm is not None else output
+
+    def _contribution(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """What joins the stream, in the stream's type."""
         if self.norm is not None and self.placement in ("pre", "sandwich"):
-            branch = self.norm(branch)
-        branch = self.sublayer(branch, *args, **kwargs)
+            x = self.norm(x)
+        x = x if self.dtype is None else functional.cast(x, self.dtype)
+        x = self.sublayer(x, *args, **kwargs)
         if self.norm is not None and self.placement == "branch":
-            branch = self.norm(branch)
+            x = self.norm(x)
         if self.post_norm is not None:
-            branch = self.post_norm(branch)
-        if self.scale is not None and self.scale != 1.0:
-            branch = branch * self.scale
-        output = hidden_states + branch
-        if self.norm is not None and self.placement == "post":
-            output = self.norm(output)
-        return output
+            x = self.post_norm(x)
+        x = x if self.stream_dtype is None else functional.cast(x, self.stream_dtype)
+        if self.gate is not None:
+            x = self.gate(x)
+        return _scaled(x, self.scale)
+
+
+class ParallelSublayers(Module):
+    """attention(attention_norm(x)) + feed_forward(feed_forward_norm(x)): both read the same x (GPT-J, GPT-NeoX).
+
+    As the sublayer of a Residual, with one norm for both as the Residual's (GPT-J, Falcon, Cohere), or one each here
+    (GPT-NeoX). Every module keeps shape and type.
+    """
+
+    def __init__(
+        self,
+        attention: Module,
+        feed_forward: Module,
+        attention_norm: Module | None = None,
+        feed_forward_norm: Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.attention = attention
+        self.feed_forward = feed_forward
+        self.attention_norm = attention_norm
+        self.feed_forward_norm = feed_forward_norm
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """hidden_states: any shape that the sublayers keep. Further arguments go to `attention`."""
+        x = hidden_states if self.attention_norm is None else self.attention_norm(hidden_states)
+        y = hidden_states if self.feed_forward_norm is None else self.feed_forward_norm(hidden_states)
+        attended, fed = self.attention(x, *args, **kwargs), self.feed_forward(y)
+        self.attention.register_network_output("contribution", attended)
+        self.feed_forward.register_network_output("contribution", fed)
+        return attended + fed
+
+    def register_network_output(self, name: str, value: Tensor) -> None:
+        """What a Residual notes here: the stream around both, under the feed-forward's name.
+
+        The contributions have been noted one by one, so their sum is not.
+        """
+        if name != "contribution":
+            self.feed_forward.register_network_output(name, value)
+
+
+class GivenContribution(Module):
+    """In an attention's place: gives what it is given, computed elsewhere."""
+
+    def forward(self, hidden_states: Tensor, contribution: Tensor) -> Tensor:
+        """hidden_states: not read. contribution: of its shape."""
+        return contribution
+
+
+def _check_placement(placement: str, norm: Module | None, post_norm: Module | None) -> None:
+    placements = [name for name in PLACEMENTS if name != "none"]
+    if placement not in placements:
+        raise ConfigError(f"placement={placement!r} is not known. {nearest(placement, placements)}")
+    # 'pre' is also the default, so it may stand without a norm: a plain skip.
+    if norm is None and placement != "pre":
+        raise ConfigError(f"placement={placement!r} needs a norm: {PLACEMENTS[placement]}.")
+    if (post_norm is not None) != (placement == "sandwich"):
+        verb = "needs" if placement == "sandwich" else "has no use for"
+        raise ConfigError(f"placement={placement!r} {verb} a post_norm: {PLACEMENTS[placement]}.")
+
+
+def _scaled(x: Tensor, factor: float | None) -> Tensor:
+    return x if factor is None or factor == 1.0 else x * factor
+
+
+def _clamped(x: Tensor) -> Tensor:
+    """x within +-65504, or +-64504 where any element is infinite."""
+    dims = list(range(x.rank()))
+    magnitude = functional.cast(functional.abs(x), "float32")
+    largest = functional.max(magnitude, dims, keepdim=True)
+    limit = functional.where(largest > _LARGEST_FLOAT16, _LARGEST_FLOAT16 - _CLAMP_MARGIN, _LARGEST_FLOAT16)
+    bound = functional.cast(limit, x.dtype)
+    return functional.minimum(functional.maximum(x, -1.0 * bound), bound)

@@ -62,7 +62,7 @@ def encoder_config(
                 residual=residual,
             ),
             feed_forward=FeedForwardContract(
-                gated=False, activation=hidden_act, bias=True, residual=residual
+                gated=False, activation=hidden_act, fc_bias=True, proj_bias=True, residual=residual
             ),
             final_norm=None,
             pooling=PoolingContract(kind="mean", normalize=True, max_seq_length=None),
@@ -71,13 +71,14 @@ def encoder_config(
 
 
 class EncoderEmbedding(Module):
-    """vocab[input_ids] + token[token_type_ids] + position[0..seq), then the norm."""
+    """vocab[input_ids] + token[token_type_ids] + position[offset..offset + seq), then the norm."""
 
     def __init__(self, config: ModelConfig, contract: EmbeddingContract) -> None:
         super().__init__()
         hidden, dtype = config.hidden_size, config.dtype
         self.hidden_size = hidden
         self.max_positions = config.max_position_embeddings or 0
+        self.first_position = contract.position_offset
         self.vocab_embedding = Embedding(config.vocab_size or 0, hidden, dtype)
         self.position_embedding = Embedding(self.max_positions, hidden, dtype)
         self._has_token_type = contract.token_type
@@ -97,12 +98,12 @@ class EncoderEmbedding(Module):
         return self.embedding_ln(hidden_states) if self._has_norm else hidden_states
 
     def _positions(self, input_ids: Tensor) -> Tensor:
-        """The table's first rows as (1, seq, hidden_size): positions always count from 0."""
+        """Rows of the table as (1, seq, hidden_size): positions always count from the first that tokens use."""
         table = functional.view(
             self.position_embedding.weight.value, [1, self.max_positions, self.hidden_size]
         )
         sizes = functional.concat([1, functional.shape(input_ids, 1), self.hidden_size])
-        return functional.slice(table, [0, 0, 0], sizes)
+        return functional.slice(table, [0, self.first_position, 0], sizes)
 
 
 class Pooler(Module):
@@ -206,11 +207,11 @@ class Encoder(Model):
         """
         batch = positive_limit(limits, "max_batch_size", self)
         length = positive_limit(limits, "max_input_len", self)
-        positions = self.config.max_position_embeddings or 0
+        positions = self.config.num_positions
         if length > positions:
             raise ConfigError(
-                f"max_input_len={length} is more than the model has positions for; set it to at most "
-                f"max_position_embeddings={positions}."
+                f"max_input_len={length} is more than the model has positions for; set it to at most {positions}, "
+                "its max_position_embeddings without those that no token uses."
             )
         best_batch = optimum(limits, "opt_batch_size", batch)
         ranges = OrderedDict(

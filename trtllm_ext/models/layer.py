@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
-from trtllm_ext.checkpoint import ModelConfig, NormContract, ResidualContract
+from trtllm_ext.checkpoint import (
+    FeedForwardContract,
+    HyperConnectionContract,
+    ModelConfig,
+    NormContract,
+    ResidualContract,
+)
 from trtllm_ext.checkpoint.weights import ATTENTION_NORMS, feed_forward_norm_names
 from trtllm_ext.graph import Module, Tensor
-from trtllm_ext.layers import FeedForward, GatedFeedForward, LayerNorm, Residual, RmsNorm, SelfAttention
+from trtllm_ext.layers import (
+    FeedForward,
+    GatedFeedForward,
+    GivenContribution,
+    LayerNorm,
+    LayerScale,
+    ParallelSublayers,
+    Residual,
+    RmsNorm,
+    ScalarGate,
+    SelfAttention,
+)
 
 
 def norm_from_contract(norm: NormContract | None, hidden_size: int, dtype: str) -> Module | None:
@@ -13,22 +30,63 @@ def norm_from_contract(norm: NormContract | None, hidden_size: int, dtype: str) 
     if norm is None:
         return None
     if norm.kind == "layer_norm":
-        return LayerNorm(hidden_size, eps=norm.eps, bias=norm.bias, dtype=dtype)
-    return RmsNorm(hidden_size, eps=norm.eps, dtype=dtype)
+        return LayerNorm(
+            hidden_size, eps=norm.eps, bias=norm.bias, dtype=dtype, weight_offset=norm.weight_offset
+        )
+    return RmsNorm(
+        hidden_size, eps=norm.eps, dtype=dtype, weight_offset=norm.weight_offset, rounding=norm.rounding
+    )
+
+
+def feed_forward_from_contract(form: FeedForwardContract, config: ModelConfig) -> Module:
+    """The feed-forward sublayer that the contract describes, one or a mixture of experts."""
+    hidden, ffn, dtype = config.hidden_size, config.intermediate_size, config.dtype
+    gate = {"clamp": form.clamp, "gate_offset": form.gate_offset} if form.gated else {}
+    biases = {"bias": form.fc_bias, "proj_bias": form.proj_bias}
+    if form.mixture is not None:
+        from trtllm_ext.layers.mixture_of_experts import MixtureOfExperts
+
+        return MixtureOfExperts(
+            hidden,
+            ffn,
+            form.activation,
+            num_experts=form.mixture.num_experts,
+            top_k=form.mixture.top_k,
+            weights=form.mixture.weights,
+            gated=form.gated,
+            router_bias=form.mixture.router_bias,
+            shared_expert_intermediate_size=form.mixture.shared_expert_intermediate_size,
+            shared_expert_gate=form.mixture.shared_expert_gate,
+            dtype=dtype,
+            **biases,
+            **gate,
+        )
+    kind = GatedFeedForward if form.gated else FeedForward
+    inner_norm = norm_from_contract(form.inner_norm, ffn, dtype)
+    import inspect
+
+    extra = (
+        dict(inner_norm=inner_norm, **gate, **biases)
+        if "inner_norm" in inspect.signature(kind).parameters
+        else {"bias": form.fc_bias}
+    )
+    return kind(hidden, ffn, form.activation, dtype=dtype, **extra)
 
 
 class TransformerLayer(Module):
     """Attention, where the contract has it, and feed-forward, each in its residual block.
 
-    Sublayers and norms are children under the checkpoint's names; the blocks only hold on to them.
+    Sublayers, norms and what else has weights are children under the checkpoint's names; the blocks only hold on to
+    them.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        attention, feed_forward = config.contract.attention, config.contract.feed_forward
+        contract = config.contract
+        attention, form = contract.attention, contract.feed_forward
         self._attention: tuple[Residual, ...] = ()
         if attention is not None:
-            self.attention = SelfAttention(
+            self.attention: Module = SelfAttention(
                 config.hidden_size,
                 config.num_attention_heads,
                 config.head_size,
@@ -36,33 +94,84 @@ class TransformerLayer(Module):
                 dense_bias=attention.dense_bias,
                 dtype=config.dtype,
             )
-            self._attention = (self._block(self.attention, attention.residual, ATTENTION_NORMS, config),)
-        kind = GatedFeedForward if feed_forward.gated else FeedForward
-        self.mlp = kind(
-            config.hidden_size,
-            config.intermediate_size,
-            feed_forward.activation,
-            bias=feed_forward.bias,
-            dtype=config.dtype,
-        )
-        names = feed_forward_norm_names(feed_forward.residual)
-        self._feed_forward = (self._block(self.mlp, feed_forward.residual, names, config),)
+            block = self._block("attention", self.attention, attention.residual, ATTENTION_NORMS, config)
+            self._attention = (block,)
+        self._is_parallel = form.residual.parallel != "none" and contract.attention_input
+        if contract.attention_input:
+            self.attention = GivenContribution()
+            if not self._is_parallel:
+                self._attention = (Residual(self.attention),)
+        self.mlp = feed_forward_from_contract(form, config)
+        # Beside a given contribution it makes no difference which norm that was computed from.
+        sublayer = ParallelSublayers(self.attention, self.mlp) if self._is_parallel else self.mlp
+        names = feed_forward_norm_names(form.residual)
+        self._feed_forward = (self._block("mlp", sublayer, form.residual, names, config),)
 
     def _block(
-        self, sublayer: Module, residual: ResidualContract, names: tuple[str, str], config: ModelConfig
+        self,
+        name: str,
+        sublayer: Module,
+        residual: ResidualContract,
+        norm_names: tuple[str, str],
+        config: ModelConfig,
     ) -> Residual:
         norm = norm_from_contract(residual.norm, config.hidden_size, config.dtype)
         post_norm = norm_from_contract(residual.post_norm, config.hidden_size, config.dtype)
-        for name, module in zip(names, (norm, post_norm), strict=True):
+        gate = _gate(residual, config)
+        connections = _connections(residual.hyper_connections, config)
+        children = zip(
+            (*norm_names, f"{name}_scale", f"{name}_connections"),
+            (norm, post_norm, gate, connections),
+            strict=True,
+        )
+        for child, module in children:
             if module is not None:
-                setattr(self, name, module)
-        placement = "pre" if residual.placement == "none" else residual.placement
-        return Residual(sublayer, norm, placement, post_norm, residual.scale)
+                setattr(self, child, module)
+        wide = residual.stream_dtype != "model" and residual.stream_dtype != config.dtype
+        return Residual(
+            sublayer,
+            norm,
+            "pre" if residual.placement == "none" else residual.placement,
+            post_norm,
+            residual.scale,
+            skip_scale=residual.skip_scale,
+            gate=gate,
+            stream_dtype=residual.stream_dtype if wide else None,
+            dtype=config.dtype if wide else None,
+            clamp=residual.clamp == "float16",
+            connections=connections,
+        )
 
-    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """hidden_states: (..., hidden_size); attention_mask as SelfAttention takes it."""
+    def forward(self, hidden_states: Tensor, *attention_arguments: Tensor) -> Tensor:
+        """hidden_states: (..., hidden_size), or (..., num_streams, hidden_size) with hyper-connections.
+
+        attention_arguments: what attention takes beside them, its mask; or the contribution given in its place.
+        """
         for block in self._attention:
-            hidden_states = block(hidden_states, attention_mask)
+            hidden_states = block(hidden_states, *attention_arguments)
         for block in self._feed_forward:
-            hidden_states = block(hidden_states)
+            hidden_states = block(hidden_states, *(attention_arguments if self._is_parallel else ()))
         return hidden_states
+
+
+def _gate(residual: ResidualContract, config: ModelConfig) -> Module | None:
+    if residual.gate == "none":
+        return None
+    if residual.gate == "channel":
+        return LayerScale(config.hidden_size, config.dtype)
+    return ScalarGate(tanh=residual.gate == "tanh", dtype=config.dtype)
+
+
+def _connections(contract: HyperConnectionContract | None, config: ModelConfig) -> Module | None:
+    if contract is None:
+        return None
+    from trtllm_ext.layers.hyper_connections import HyperConnections
+
+    return HyperConnections(
+        config.hidden_size,
+        contract.num_streams,
+        contract.kind,
+        contract.eps,
+        contract.sinkhorn_iterations,
+        config.dtype,
+    )

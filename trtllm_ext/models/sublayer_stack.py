@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any, ClassVar, Literal
 
-from trtllm_ext.checkpoint import Contract, FeedForwardContract, ModelConfig, NormContract, ResidualContract
-from trtllm_ext.checkpoint.contract import CONTRACT_VERSION, Placement
-from trtllm_ext.graph import Module, ModuleList, Tensor
+from trtllm_ext.checkpoint import (
+    FeedForwardContract,
+    ModelConfig,
+    NormContract,
+    ResidualContract,
+    stack_config,
+)
+from trtllm_ext.checkpoint.contract import Placement
+from trtllm_ext.graph import Module, ModuleList, Tensor, functional
 from trtllm_ext.models.base import Model, optimum, positive_limit
 from trtllm_ext.models.layer import TransformerLayer, norm_from_contract
 
@@ -29,32 +35,31 @@ def sublayer_stack_config(
 ) -> ModelConfig:
     """A SublayerStack's config from its sizes and the form of its sublayers.
 
-    placement: see `checkpoint.PLACEMENTS`; 'none' is a plain skip without any norm.
+    placement: see `checkpoint.PLACEMENTS`; 'none' is a plain skip without any norm. For the other forms see
+        `checkpoint.stack_config`, which takes a contract.
     Raises ConfigError for sizes below 1, and for unknown names.
     """
-    contract = NormContract(kind=norm, eps=eps, bias=norm == "layer_norm")
+    contract = NormContract(
+        kind=norm,
+        eps=eps,
+        bias=norm == "layer_norm",
+        rounding="before_weight" if norm == "rms_norm" else "after_weight",
+    )
     residual = ResidualContract(
         placement=placement,
         norm=None if placement == "none" else contract,
         post_norm=contract if placement == "sandwich" else None,
         scale=scale,
     )
-    return ModelConfig(
-        architecture="SublayerStack",
-        dtype=dtype,
-        hidden_size=hidden_size,
-        num_hidden_layers=num_hidden_layers,
-        intermediate_size=ffn_hidden_size,
-        contract=Contract(
-            version=CONTRACT_VERSION,
-            embedding=None,
-            attention=None,
-            feed_forward=FeedForwardContract(
-                gated=gated, activation=hidden_act, bias=bias, residual=residual
-            ),
-            final_norm=contract if final_norm else None,
-            pooling=None,
+    return stack_config(
+        FeedForwardContract(
+            gated=gated, activation=hidden_act, fc_bias=bias, proj_bias=bias, residual=residual
         ),
+        hidden_size=hidden_size,
+        ffn_hidden_size=ffn_hidden_size,
+        num_hidden_layers=num_hidden_layers,
+        final_norm=contract if final_norm else None,
+        dtype=dtype,
     )
 
 
@@ -62,19 +67,33 @@ class _Transformer(Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.layers = ModuleList([TransformerLayer(config) for _ in range(config.num_hidden_layers)])
+        connections = config.contract.feed_forward.residual.hyper_connections
+        self._num_streams = 0 if connections is None else connections.num_streams
         final_norm = norm_from_contract(config.contract.final_norm, config.hidden_size, config.dtype)
         if final_norm is not None:
             self.ln_f = final_norm
         self._has_final_norm = final_norm is not None
 
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        for layer in self.layers:
-            hidden_states = layer(hidden_states)
+    def forward(self, hidden_states: Tensor, attention_output: Tensor | None) -> Tensor:
+        if self._num_streams:
+            from trtllm_ext.layers.hyper_connections import expand_streams, sum_streams
+
+            hidden_states = expand_streams(hidden_states, self._num_streams)
+        for i, layer in enumerate(self.layers):
+            given = () if attention_output is None else (functional.select(attention_output, 0, i),)
+            hidden_states = layer(hidden_states, *given)
+        if self._num_streams:
+            hidden_states = sum_streams(hidden_states)
         return self.ln_f(hidden_states) if self._has_final_norm else hidden_states
 
 
 class SublayerStack(Model):
-    """hidden_states (num_tokens, hidden_size) to hidden_states_out of the same shape and type."""
+    """hidden_states (num_tokens, hidden_size) to hidden_states_out of the same shape.
+
+    Both have the residual stream's type; after a final norm the output has the model's.
+    With the contract's attention_input there is a second input, attention_output, (num_hidden_layers, num_tokens,
+    hidden_size) of the stream's type: what each layer's attention adds to the stream.
+    """
 
     limits: ClassVar[frozenset[str]] = frozenset({"max_num_tokens", "opt_num_tokens"})
     architecture: ClassVar[str] = "SublayerStack"
@@ -90,17 +109,30 @@ class SublayerStack(Model):
         """
         most = positive_limit(limits, "max_num_tokens", self)
         best = optimum(limits, "opt_num_tokens", most)
-        hidden = self.config.hidden_size
-        hidden_states = Tensor(
-            name="hidden_states",
-            dtype=self.config.dtype,
-            shape=[-1, hidden],
-            dim_range=OrderedDict([("num_tokens", [[1, best, most]]), ("hidden_size", [hidden])]),
-        )
-        return {"hidden_states": hidden_states}
+        hidden, layers = self.config.hidden_size, self.config.num_hidden_layers
+        ranges = [("num_tokens", [[1, best, most]]), ("hidden_size", [hidden])]
+        inputs = {
+            "hidden_states": Tensor(
+                name="hidden_states",
+                dtype=self.config.stream_dtype,
+                shape=[-1, hidden],
+                dim_range=OrderedDict(ranges),
+            )
+        }
+        if self.config.contract.attention_input:
+            inputs["attention_output"] = Tensor(
+                name="attention_output",
+                dtype=self.config.stream_dtype,
+                shape=[layers, -1, hidden],
+                dim_range=OrderedDict([("num_hidden_layers", [layers]), *ranges]),
+            )
+        return inputs
 
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """hidden_states: (num_tokens, hidden_size). Marks `hidden_states_out`."""
-        output = self.transformer(hidden_states)
-        output.mark_output("hidden_states_out", self.config.dtype)
+    def forward(self, hidden_states: Tensor, attention_output: Tensor | None = None) -> Tensor:
+        """Shapes as in `prepare_inputs`. Marks `hidden_states_out`."""
+        output = self.transformer(hidden_states, attention_output)
+        has_final_norm = self.config.contract.final_norm is not None
+        output.mark_output(
+            "hidden_states_out", self.config.dtype if has_final_norm else self.config.stream_dtype
+        )
         return output

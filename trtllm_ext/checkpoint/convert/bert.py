@@ -190,7 +190,11 @@ def _model_config(
             qkv_bias=True, dense_bias=True, scale="inverse_sqrt_head_size", mask="padding", residual=residual
         ),
         feed_forward=FeedForwardContract(
-            gated=False, activation=ACTIVATION_NAMES[data["hidden_act"]], bias=True, residual=residual
+            gated=False,
+            activation=ACTIVATION_NAMES[data["hidden_act"]],
+            fc_bias=True,
+            proj_bias=True,
+            residual=residual,
         ),
         final_norm=None,
         pooling=pooling,
