@@ -28,7 +28,6 @@ _DECODER_ONLY = (
 )
 # The others, each with what to do instead of asking for it.
 _NOT_OFFERED = {
-    "enable_debug_output": "Mark the tensors you want to see as outputs (tensor.mark_output)",
     "visualize_network": "Leave it out; `trtllm-ext inspect` lists the layers of an engine",
     "monitor_memory": "Leave it out, and measure the process from outside (such as /usr/bin/time -v)",
     "weight_sparsity": "Leave it out",
@@ -46,6 +45,10 @@ class BuildConfig:
     max_num_tokens, opt_num_tokens: packed tokens in one run; opt_num_tokens None means
     min(max_batch_size * max_beam_width, max_num_tokens), as trtllm-build has it.
     max_seq_len: upper bound for max_input_len; None means the model's own.
+    taps: dotted names, or patterns of `fnmatch`, of tensors inside the model that become outputs, such as
+    `*.contribution`. enable_debug_output: tap everything there is, as `taps=["*"]` does.
+    deterministic: the embedded engine keeps to rewritings that leave every number as it is, so that a build with taps
+    and one without agree bit for bit. NVIDIA's engine has nothing like it, and refuses.
     plugin_config: accepted for files written for trtllm-build; only values that ask for no plugin.
 
     Raises ConfigError (a ValueError) for unknown keys, wrong types, and limits that contradict each other.
@@ -81,10 +84,14 @@ class BuildConfig:
     visualize_network: str | bool | None = None
     monitor_memory: bool = False
     use_mrope: bool = False
+    taps: tuple[str, ...] = ()
+    deterministic: bool = False
     # Names given on purpose although their value is the default, such as a flag on the command line.
     explicit: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if isinstance(self.taps, list):
+            object.__setattr__(self, "taps", tuple(self.taps))
         for name in SETTINGS:
             _check_type(name, getattr(self, name))
         self._check_limits()
@@ -109,11 +116,16 @@ class BuildConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """All settings as plain data; `from_dict` reads it back."""
-        return {name: getattr(self, name) for name in SETTINGS}
+        return {name: getattr(self, name) for name in SETTINGS} | {"taps": list(self.taps)}
 
     def updated(self, **changes: Any) -> "BuildConfig":
         """A copy with some settings changed; they count as given on purpose."""
         return self.from_dict({**self.to_dict(), **changes}, explicit=self.explicit | set(changes))
+
+    @property
+    def tap_patterns(self) -> tuple[str, ...]:
+        """What `taps` and `enable_debug_output` ask for together."""
+        return ("*",) if self.enable_debug_output else self.taps
 
     @property
     def given(self) -> frozenset[str]:
@@ -159,6 +171,7 @@ class BuildConfig:
                 raise ConfigError(
                     f"{name}={getattr(self, name)!r} is not offered by this package. {instead}."
                 )
+        _check_taps(self.taps)
         check_plugin_config(self.plugin_config)
 
 
@@ -176,9 +189,17 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "output_timing_cache": (str,),
     "lora_config": (dict,),
     "plugin_config": (dict,),
+    "taps": (tuple,),
     "visualize_network": (str, bool, type(None)),
 }
-_WORDS = {int: "a whole number", bool: "true or false", str: "a text", dict: "an object", type(None): "null"}
+_WORDS = {
+    int: "a whole number",
+    bool: "true or false",
+    str: "a text",
+    dict: "an object",
+    type(None): "null",
+    tuple: "a list",
+}
 
 # PluginConfig of TensorRT-LLM: names of switches that only say how it lays out or fuses its own decoders.
 _LAYOUT_SWITCHES = frozenset(
@@ -226,6 +247,15 @@ def _check_type(name: str, value: Any) -> None:
             f"{name}={value!r} is {_WORDS.get(type(value), 'a ' + type(value).__name__)}, expected "
             f"{' or '.join(_WORDS[kind] for kind in allowed)}."
         )
+
+
+def _check_taps(taps: tuple[Any, ...]) -> None:
+    for name in taps:
+        if not isinstance(name, str) or not name:
+            raise ConfigError(
+                f"taps: {name!r} is no name; give names of tensors such as 'transformer.layers.0.mlp.contribution', or "
+                "patterns such as '*.contribution'."
+            )
 
 
 def _at_least(name: str, value: int, least: int) -> None:

@@ -29,6 +29,15 @@ class BuilderConfig:
         for name, value in settings.items():
             setattr(self, name, value)
 
+    @property
+    def fusion_level(self) -> str | None:
+        """'basic' or 'all': how far the embedded engine fuses. None for NVIDIA's, which chooses by timing."""
+        if backend.choice().engine != "embedded":
+            return None
+        from trtllm_ext.embedded.fusion import fusion_level_of
+
+        return fusion_level_of(self.trt_builder_config.builder_optimization_level)
+
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain data."""
         return dict(self.settings)
@@ -81,6 +90,7 @@ class Builder:
         use_strip_plan: bool = False,
         weight_streaming: bool = False,
         precision_constraints: str | None = "obey",
+        deterministic: bool = False,
         **kwargs: Any,
     ) -> BuilderConfig:
         """Settings for `build_engine`.
@@ -90,7 +100,8 @@ class Builder:
         timing_cache: path, `trt.ITimingCache`, or None for a fresh one. A path that does not exist is created
         by `save_timing_cache`.
         strongly_typed: False also turns `Builder.strongly_typed` off, so call this before `create_network`.
-        Raises ConfigError for a value that is not known.
+        deterministic: keep to optimisations after which marking more outputs changes no number; embedded engine only.
+        Raises ConfigError for a value that is not known, or that the engine in use has nothing for.
         """
         if precision not in _PRECISIONS:
             raise ConfigError(f"precision={precision!r} is not known; it is one of {', '.join(_PRECISIONS)}.")
@@ -125,6 +136,8 @@ class Builder:
                 f"{', '.join(name.lower() for name in trt.ProfilingVerbosity.__members__)}."
             )
         config.profiling_verbosity = trt.ProfilingVerbosity.__members__[profiling_verbosity.upper()]
+        if deterministic:
+            _keep_to_basic_fusion(config)
         self._set_timing_cache(config, timing_cache)
         settings = {
             "precision": precision,
@@ -137,6 +150,7 @@ class Builder:
             "use_strip_plan": use_strip_plan,
             "weight_streaming": weight_streaming,
             "precision_constraints": precision_constraints,
+            "deterministic": deterministic,
             **kwargs,
         }
         return BuilderConfig(config, settings)
@@ -217,6 +231,17 @@ class Builder:
             return False
         Path(out_path).write_bytes(memoryview(cache.serialize()))
         return True
+
+
+def _keep_to_basic_fusion(config: Any) -> None:
+    if backend.choice().engine != "embedded":
+        raise ConfigError(
+            "deterministic=True is refused: TensorRT chooses kernels by timing them, and has no setting by which two "
+            f"builds compute alike. Leave it out, or build with {backend.ENVIRONMENT_VARIABLE}=embedded."
+        )
+    from trtllm_ext.embedded.fusion import BASIC_OPTIMIZATION_LEVEL
+
+    config.builder_optimization_level = BASIC_OPTIMIZATION_LEVEL
 
 
 def _set_flag(config: Any, flags: Any, name: str) -> None:

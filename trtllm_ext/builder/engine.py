@@ -10,6 +10,7 @@ from typing import Any
 from trtllm_ext import backend
 from trtllm_ext.builder.build_config import BuildConfig
 from trtllm_ext.builder.engine_writer import EngineWriter
+from trtllm_ext.builder.taps import Tap, taps_from_json, taps_to_json
 from trtllm_ext.errors import BuildError, EngineError
 from trtllm_ext.runtime.atomic import replaced_directory, write_errors
 from trtllm_ext.runtime.device import compute_capability
@@ -28,12 +29,16 @@ class EngineConfig:
 
     pretrained_config: the model's config as in its checkpoint, contract included.
     build_id: the same in all files of one build.
+    taps: outputs that were asked for beside the model's own, and what they mean.
+    fusion_level: 'basic' or 'all' of the embedded engine (see BuildConfig.deterministic); None for NVIDIA's.
     """
 
     pretrained_config: dict[str, Any]
     build_config: BuildConfig
     version: str = __version__
     build_id: str = field(default_factory=lambda: secrets.token_hex(16))
+    taps: dict[str, Tap] = field(default_factory=dict)
+    fusion_level: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form. What tells of the act of building and not of the engine is left out."""
@@ -43,6 +48,8 @@ class EngineConfig:
             "build_id": self.build_id,
             "pretrained_config": self.pretrained_config,
             "build_config": {name: build_config[name] for name in build_config if name not in _NOT_STORED},
+            "taps": taps_to_json(self.taps),
+            "fusion_level": self.fusion_level,
         }
 
     @classmethod
@@ -54,6 +61,8 @@ class EngineConfig:
                 BuildConfig.from_dict(values["build_config"]),
                 values["version"],
                 values["build_id"],
+                taps_from_json(values.get("taps", {})),
+                values.get("fusion_level"),
             )
         except (KeyError, TypeError) as problem:
             raise EngineError(f"the engine's config lacks {problem}.") from problem

@@ -20,6 +20,10 @@ _SIZES = {
     "max_num_tokens": "most packed tokens in one run (default: 8192)",
     "opt_num_tokens": "number of packed tokens to tune for (default: min(max_batch_size, max_num_tokens))",
 }
+_SWITCHES = {
+    "enable_debug_output": "the same as --taps '*'",
+    "deterministic": "keep to optimisations after which a build with taps and one without agree bit for bit",
+}
 _TEXTS = {
     "profiling_verbosity": "what the engine keeps for `inspect`: layer_names_only (default), detailed, none",
     "input_timing_cache": "timing cache to start from",
@@ -45,6 +49,15 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         parser.add_argument(f"--{name}", type=int, metavar="N", help=text)
     for name, text in _TEXTS.items():
         parser.add_argument(f"--{name}", metavar="TEXT", help=text)
+    parser.add_argument(
+        "--taps",
+        nargs="+",
+        action="extend",
+        metavar="NAME",
+        help="tensors inside the model that become outputs: dotted names, or patterns such as '*.contribution'",
+    )
+    for name, text in _SWITCHES.items():
+        parser.add_argument(f"--{name}", action="store_true", default=None, help=text)
     parser.add_argument("--allow_nan", action="store_true", help="accept NaN and infinity in weights")
     parser.add_argument(
         "--dry_run", action="store_true", help="check everything up to the network; write nothing"
@@ -54,12 +67,14 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from trtllm_ext.builder import BuildConfig, build_engine_dir, check_build
+    from trtllm_ext.builder import BuildConfig, EngineConfig, build_engine_dir, check_build
     from trtllm_ext.runtime import EngineDir
 
     config = BuildConfig.from_json_file(arguments.build_config) if arguments.build_config else BuildConfig()
     flags: dict[str, Any] = {
-        name: value for name in (*_SIZES, *_TEXTS) if (value := getattr(arguments, name)) is not None
+        name: value
+        for name in (*_SIZES, *_TEXTS, *_SWITCHES, "taps")
+        if (value := getattr(arguments, name)) is not None
     }
     flags.update(settings_of(arguments))
     if "plugin_config" in flags:
@@ -71,6 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
         engine = check_build(arguments.checkpoint_dir, config, allow_nan=arguments.allow_nan)
         print("dry run: the network is complete; nothing was built")
         _print_tensors(engine.inputs, engine.outputs)
+        _print_fusion(engine.config)
         return 0
     with progress("build") as tell:
         build_engine_dir(
@@ -80,13 +96,15 @@ def run(arguments: argparse.Namespace) -> int:
             allow_nan=arguments.allow_nan,
             progress=tell,
         )
-    envelope = EngineDir.read(arguments.output_dir).envelope
+    directory = EngineDir.read(arguments.output_dir)
+    envelope = directory.envelope
     ranks = f", {envelope.world_size} ranks" if envelope.world_size > 1 else ""
     print(
         f"{arguments.output_dir}: {envelope.engine_kind} engine for {envelope.compute_capability}{ranks}, "
         f"{human_bytes(envelope.engine_bytes)}, built in {time.monotonic() - start:.1f} s"
     )
     _print_tensors(envelope.inputs, envelope.outputs)
+    _print_fusion(EngineConfig.from_dict(directory.config))
     return 0
 
 
@@ -98,3 +116,10 @@ def _print_tensors(inputs: Any, outputs: Any) -> None:
         print(f"  in   {tensor.name} {tensor.dtype} {describe_ranges(ranges) if ranges else tensor.shape}")
     for tensor in outputs:
         print(f"  out  {tensor.name} {tensor.dtype} {tensor.shape}")
+
+
+def _print_fusion(config: Any) -> None:
+    from trtllm_ext.builder.taps import AGREEMENT
+
+    if config.taps and config.fusion_level:
+        print(f"  fusion level {config.fusion_level}: {AGREEMENT[config.fusion_level]}")

@@ -74,6 +74,8 @@ def _of_directory(directory: "EngineDir") -> dict[str, Any]:
         "model": {key: value for key, value in pretrained.items() if key != "contract"},
         "contract": pretrained.get("contract"),
         "build_config": directory.config["build_config"],
+        "taps": directory.config.get("taps", {}),
+        "fusion_level": directory.config.get("fusion_level"),
         "inputs": envelope["inputs"],
         "outputs": envelope["outputs"],
     }
@@ -98,6 +100,8 @@ def _of_session(session: "Session") -> dict[str, Any]:
 
 
 def _print(report: dict[str, Any], *, every_layer: bool) -> None:
+    from trtllm_ext.builder.taps import AGREEMENT
+
     print(report["engine"])
     if envelope := report.get("envelope"):
         print(
@@ -112,6 +116,8 @@ def _print(report: dict[str, Any], *, every_layer: bool) -> None:
             if key in model
         )
         print(f"{model.get('architecture')} {model.get('dtype')}: {sizes}")
+    if level := report.get("fusion_level"):
+        print(f"fusion level {level}: {AGREEMENT[level]}")
     print()
     rows = [
         ["in", each["name"], each["dtype"], _dims(each["shape"]), _profiles(each)]
@@ -119,6 +125,11 @@ def _print(report: dict[str, Any], *, every_layer: bool) -> None:
     ]
     rows += [["out", each["name"], each["dtype"], _dims(each["shape"]), ""] for each in report["outputs"]]
     table(["", "tensor", "type", "shape", "profiles: min .. opt .. max"], rows)
+    if taps := report.get("taps"):
+        print("\ntaps, by the last part of their names")
+        counts = Counter((tap["point"], tap["meaning"]) for tap in taps.values())
+        for (point, meaning), count in counts.items():
+            print(f"  {point} ({count}): {meaning}")
     if report.get("contract"):
         print("\ncontract")
         for line in _tree(report["contract"], 1):

@@ -26,7 +26,6 @@ SWITCHES = {
     "weight_sparsity": "weight_sparsity",
     "weight_streaming": "weight_streaming",
     "strip_plan": "use_strip_plan",
-    "enable_debug_output": "enable_debug_output",
     "monitor_memory": "monitor_memory",
 }
 # Of its plugin_config: a type, auto or disable; enable or disable; a number.

@@ -6,6 +6,7 @@ from typing import Any
 
 from trtllm_ext.embedded.config import IBuilderConfig
 from trtllm_ext.embedded.enums import BuilderFlag, LayerType, PreviewFeature, ProfilingVerbosity, TensorFormat
+from trtllm_ext.embedded.fusion import fusion_level_of
 from trtllm_ext.embedded.layers import ILayer
 from trtllm_ext.embedded.network import INetworkDefinition
 from trtllm_ext.embedded.plan import (
@@ -94,7 +95,8 @@ def assemble(network: INetworkDefinition, config: IBuilderConfig, progress: Prog
         config.get_preview_feature(PreviewFeature.ALIASED_PLUGIN_IO_10_03),
     )
 
-    table = SegmentTable(refittable, strip=config.get_flag(BuilderFlag.STRIP_PLAN))
+    fusion_level = fusion_level_of(config.builder_optimization_level)
+    table = SegmentTable(refittable, config.get_flag(BuilderFlag.STRIP_PLAN), fusion_level)
     steps: list[Step] = []
     with progress.phase("Preparing segments", len(lowered.steps)):
         for step in lowered.steps:
@@ -110,6 +112,7 @@ def assemble(network: INetworkDefinition, config: IBuilderConfig, progress: Prog
         name=network.name,
         is_strongly_typed=network._graph.strongly_typed,
         verbosity=config.profiling_verbosity.name,
+        fusion_level=fusion_level,
         tensors=records_of_tensors,
         profiles=profiles,
         shape_program=program.to_json(),

@@ -40,7 +40,8 @@ class IBuilderConfig(DeviceTypes, Lifetime):
     """Settings of a build. Made by `Builder.create_builder_config()`.
 
     All of TensorRT's settings are kept and read back. Those that choose among GPU kernels change nothing here; the
-    build warns about flags that promise a different engine than the one that is made.
+    build warns about flags that promise a different engine than the one that is made. `builder_optimization_level`
+    says how far ONNX Runtime may fuse: 0 and 1 keep to what leaves every number as it is, see `fusion`.
     """
 
     __slots__ = (

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from trtllm_ext.embedded.fusion import FusionLevel
 from trtllm_ext.embedded.plan import STRIPPED, RefitRecord, SegmentRecord, SegmentWeight
 from trtllm_ext.embedded.plan.blocks import WeightBlocks
 from trtllm_ext.embedded.refittable import RefittableWeights
@@ -21,9 +22,12 @@ class SegmentTable:
     """Takes segments one by one; what they come to is in the attributes.
 
     refittable: the weights that can be exchanged in the engine, by source. strip: leave their bytes out.
+    fusion_level: as the engine will be loaded.
     """
 
-    def __init__(self, refittable: Mapping[Source, RefittableWeights], strip: bool) -> None:
+    def __init__(
+        self, refittable: Mapping[Source, RefittableWeights], strip: bool, fusion_level: FusionLevel
+    ) -> None:
         self.models: list[bytes] = []
         self.records: list[SegmentRecord] = []
         self.blocks = WeightBlocks()
@@ -32,6 +36,7 @@ class SegmentTable:
         self.timings: dict[bytes, float] = {}
         self._refittable = refittable
         self._strip = strip
+        self._fusion_level = fusion_level
 
     def add(self, segment: OnnxSegment) -> int:
         """Take a segment and return its number. Raises BuildError if ONNX Runtime cannot run it."""
@@ -92,7 +97,7 @@ class SegmentTable:
         ]
         begin = time.perf_counter()
         try:
-            open_session(model, shared, "mapped", threads=1)
+            open_session(model, shared, "mapped", fusion_level=self._fusion_level, threads=1)
         except EngineError as error:
             raise BuildError(f"the network cannot be run on this machine: {error}") from error
         self.timings[hashlib.sha256(model).digest()[:16]] = (time.perf_counter() - begin) * 1e3

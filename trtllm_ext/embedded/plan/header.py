@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from trtllm_ext.embedded.enums import ProfilingVerbosity
+from trtllm_ext.embedded.fusion import FUSION_LEVELS, FusionLevel
 from trtllm_ext.embedded.plan import strict_json
 from trtllm_ext.embedded.plan.layout import WEIGHT_ALIGNMENT, Layout, align
 from trtllm_ext.embedded.plan.plugins import PluginRecord, read_plugin
@@ -33,6 +34,7 @@ class Header:
 
     layers: for the inspector, one JSON object a layer with at least `Name`; none at verbosity NONE.
     shape_program: how shapes of outputs follow from those of inputs, as JSON.
+    fusion_level: how far ONNX Runtime may rewrite the models.
     """
 
     generator: str
@@ -53,6 +55,7 @@ class Header:
     is_streamable: bool = False
     # Tensors in the middle of the network that a run can show; outputs may be among them.
     debug: tuple[TensorRecord, ...] = ()
+    fusion_level: FusionLevel = "all"
 
     def to_json(self) -> bytes:
         """The header as it stands in a plan."""
@@ -62,6 +65,7 @@ class Header:
                 "name": self.name,
                 "strongly_typed": self.is_strongly_typed,
                 "verbosity": self.verbosity,
+                "fusion_level": self.fusion_level,
                 "tensors": [tensor.to_json() for tensor in self.tensors],
                 "profiles": [
                     {"shapes": _ranges_to_json(profile.shapes), "values": _ranges_to_json(profile.values)}
@@ -109,6 +113,7 @@ class Header:
                 name=fields.text("name"),
                 is_strongly_typed=fields.flag("strongly_typed"),
                 verbosity=fields.text("verbosity"),
+                fusion_level=_fusion_level(fields.text("fusion_level")),
                 tensors=fields.records("tensors", read_tensor),
                 profiles=fields.records("profiles", read_profile),
                 shape_program=fields.take("shape_program"),
@@ -197,6 +202,15 @@ class Header:
             end = block.offset + block.nbytes
         if end != layout.weights_bytes:
             raise EngineError("the weights of the engine do not fill the space that they have.")
+
+
+def _fusion_level(text: str) -> FusionLevel:
+    for level in FUSION_LEVELS:
+        if level == text:
+            return level
+    raise EngineError(
+        f"the engine's header has {text!r} as fusion level; there are {', '.join(FUSION_LEVELS)}."
+    )
 
 
 def _ranges_to_json(ranges: Mapping[str, Range]) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from trtllm_ext.errors import EngineError
 
 MAGIC = b"TRTXPLAN"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 PREFIX_BYTES = 64
 WEIGHT_ALIGNMENT = 64
 PAGE_BYTES = 4096

@@ -102,6 +102,7 @@ class Segments:
             bytes(model),
             weights,
             self._mode,
+            fusion_level=plan.header.fusion_level,
             process_pool=shares_process_pool(),
             threads=threads_of_session(count),
             spins=count == 1,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from trtllm_ext.embedded.brief import brief
+from trtllm_ext.embedded.fusion import FusionLevel
 from trtllm_ext.embedded.running.threads import num_threads
 from trtllm_ext.errors import EngineError
 
@@ -61,6 +62,7 @@ def open_session(
     weights: Sequence[SharedWeight],
     mode: LoadMode,
     *,
+    fusion_level: FusionLevel = "all",
     process_pool: bool = False,
     threads: int | None = None,
     spins: bool = True,
@@ -68,9 +70,9 @@ def open_session(
     """Make a session of a model whose large initializers are given by pointer.
 
     mode: `prepack` lets ONNX Runtime fold and pack weights into memory of its own, fastest to run; `mapped` leaves
-    them where they are. process_pool: run on the process's thread pool instead of one of its own. threads: size of
-    its own pool, by default `num_threads()`. spins: whether those threads wait for work awake, which is fast, and in
-    the way of others.
+    them where they are. fusion_level: how far ONNX Runtime may rewrite the model. process_pool: run on the process's
+    thread pool instead of one of its own. threads: size of its own pool, by default `num_threads()`. spins: whether
+    those threads wait for work awake, which is fast, and in the way of others.
     Raises EngineError if ONNX Runtime refuses the model.
     """
     import onnxruntime
@@ -78,7 +80,7 @@ def open_session(
     values = {weight.name: _value(weight) for weight in weights}
     inject = {weight.name for weight in weights if weight.is_folded and mode == "prepack"}
     while True:
-        options = _options(mode, None if process_pool else threads or num_threads())
+        options = _options(mode, fusion_level, None if process_pool else threads or num_threads())
         if not spins:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         for name, value in values.items():
@@ -117,12 +119,14 @@ def _value(weight: SharedWeight) -> "onnxruntime.OrtValue":
     return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(array, weight.onnx_type)
 
 
-def _options(mode: LoadMode, threads: int | None) -> "onnxruntime.SessionOptions":
+def _options(mode: LoadMode, fusion_level: FusionLevel, threads: int | None) -> "onnxruntime.SessionOptions":
     """threads: size of the session's own pool, None for the process's."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL_ONLY
+    if fusion_level == "basic":
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.use_per_session_threads = threads is not None
     if threads is None:
         _make_process_pool()

@@ -1,0 +1,18 @@
+"""How far ONNX Runtime may rewrite the graph of an engine; a plan carries it, and loading keeps to it.
+
+Which kernels `all` fuses depends on what else is an output: a tensor that somebody wants to see stays, and what it was
+part of is computed in another order. `basic` has only rewritings that leave every number as it is.
+"""
+
+from typing import Literal, get_args
+
+FusionLevel = Literal["basic", "all"]
+FUSION_LEVELS: tuple[FusionLevel, ...] = get_args(FusionLevel)
+
+# `builder_optimization_level` of an IBuilderConfig, up to which an engine keeps to basic.
+BASIC_OPTIMIZATION_LEVEL = 1
+
+
+def fusion_level_of(builder_optimization_level: int) -> FusionLevel:
+    """The level for TensorRT's number: basic for 0 and 1, all from 2 on (TensorRT's default is 3)."""
+    return "basic" if builder_optimization_level <= BASIC_OPTIMIZATION_LEVEL else "all"
