@@ -4,6 +4,7 @@ from trtllm_ext.layers.activation import activate
 from trtllm_ext.layers.attention import SelfAttention, additive_padding_mask
 from trtllm_ext.layers.embedding import Embedding
 from trtllm_ext.layers.feed_forward import FeedForward, GatedFeedForward
+from trtllm_ext.layers.hyper_connections import HyperConnections, expand_streams, sum_streams
 from trtllm_ext.layers.linear import ColumnLinear, Linear, RowLinear
 from trtllm_ext.layers.normalization import LayerNorm, RmsNorm
 from trtllm_ext.layers.residual import TAP_POINTS, GivenContribution, ParallelSublayers, Residual
@@ -16,6 +17,7 @@ __all__ = [
     "FeedForward",
     "GatedFeedForward",
     "GivenContribution",
+    "HyperConnections",
     "LayerNorm",
     "LayerScale",
     "Linear",
@@ -27,4 +29,6 @@ __all__ = [
     "SelfAttention",
     "activate",
     "additive_padding_mask",
+    "expand_streams",
+    "sum_streams",
 ]
