@@ -6,6 +6,7 @@ from trtllm_ext.layers.embedding import Embedding
 from trtllm_ext.layers.feed_forward import FeedForward, GatedFeedForward
 from trtllm_ext.layers.hyper_connections import HyperConnections, expand_streams, sum_streams
 from trtllm_ext.layers.linear import ColumnLinear, Linear, RowLinear
+from trtllm_ext.layers.mixture_of_experts import MixtureOfExperts
 from trtllm_ext.layers.normalization import LayerNorm, RmsNorm
 from trtllm_ext.layers.residual import TAP_POINTS, GivenContribution, ParallelSublayers, Residual
 from trtllm_ext.layers.scale import LayerScale, ScalarGate
@@ -21,6 +22,7 @@ __all__ = [
     "LayerNorm",
     "LayerScale",
     "Linear",
+    "MixtureOfExperts",
     "ParallelSublayers",
     "Residual",
     "RmsNorm",

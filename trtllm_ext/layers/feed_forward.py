@@ -3,9 +3,32 @@
 from __future__ import annotations
 
 from trtllm_ext.checkpoint.contract import check_activation
-from trtllm_ext.graph import Module, Tensor
+from trtllm_ext.errors import ConfigError
+from trtllm_ext.graph import Module, Tensor, functional
 from trtllm_ext.layers.activation import activate
 from trtllm_ext.layers.linear import ColumnLinear, RowLinear, shard_size
+
+
+def check_clamp(clamp: float | None) -> float | None:
+    """`clamp`, a limit above 0, or None for no limit; raises ConfigError for others."""
+    if clamp is not None and not clamp > 0:
+        raise ConfigError(f"clamp={clamp} must be above 0, or None for no limit.")
+    return clamp
+
+
+def gated_activation(
+    fc: Tensor, gate: Tensor, hidden_act: str, clamp: float | None = None, gate_offset: float = 0.0
+) -> Tensor:
+    """act(fc) * gate; with a clamp c and an offset o: act(min(fc, c)) * (min(max(gate, -c), c) + o).
+
+    fc, gate: of one shape and type, which the result has. The clamped form is GPT-OSS's.
+    """
+    if clamp is not None:
+        fc = functional.minimum(fc, float(clamp))
+        gate = functional.clip(gate, -float(clamp), float(clamp))
+    if gate_offset:
+        gate = gate + float(gate_offset)
+    return activate(fc, hidden_act) * gate
 
 
 class FeedForward(Module):
@@ -13,7 +36,10 @@ class FeedForward(Module):
 
     fc: W1, (ffn_hidden_size, hidden_size), its rows split over tp_size ranks; proj: W2, its columns.
     hidden_act: a name of `checkpoint.ACTIVATIONS`.
-    Raises ConfigError for an unknown activation and when tp_size does not divide ffn_hidden_size.
+    bias: of both matrices; proj_bias: of the second one, where it differs.
+    inner_norm: normalises what goes into proj, ffn_hidden_size wide; the child `inner_layernorm`.
+    Raises ConfigError for an unknown activation, when tp_size does not divide ffn_hidden_size, and for an inner_norm
+    that is no Module or would see one rank's share only.
     """
 
     def __init__(
@@ -25,6 +51,9 @@ class FeedForward(Module):
         dtype: str | None = None,
         tp_group: list[int] | None = None,
         tp_size: int = 1,
+        *,
+        proj_bias: bool | None = None,
+        inner_norm: Module | None = None,
     ) -> None:
         super().__init__()
         self.hidden_act = check_activation(hidden_act)
@@ -33,18 +62,29 @@ class FeedForward(Module):
         self.fc = ColumnLinear(
             hidden_size, ffn_hidden_size, bias, dtype, tp_group, tp_size, gather_output=False
         )
-        self.proj = RowLinear(ffn_hidden_size, hidden_size, bias, dtype, tp_group, tp_size)
+        self.inner_layernorm = _check_inner_norm(inner_norm, tp_size)
+        proj_bias = bias if proj_bias is None else proj_bias
+        self.proj = RowLinear(ffn_hidden_size, hidden_size, proj_bias, dtype, tp_group, tp_size)
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """hidden_states: (..., hidden_size); the result has its shape and type."""
-        return self.proj(activate(self.fc(hidden_states), self.hidden_act))
+        inner = self.inner(hidden_states)
+        if self.inner_layernorm is not None:
+            inner = self.inner_layernorm(inner)
+        return self.proj(inner)
+
+    def inner(self, hidden_states: Tensor) -> Tensor:
+        """The activated values, (..., ffn_hidden_size), before the inner norm."""
+        return activate(self.fc(hidden_states), self.hidden_act)
 
 
-class GatedFeedForward(Module):
+class GatedFeedForward(FeedForward):
     """proj(act(fc(x)) * gate(x)) (Shazeer 2020, "GLU variants improve transformer").
 
     TensorRT-LLM's names: `fc` is the activated matrix (Hugging Face's gate_proj), `gate` is the linear one
     (up_proj), `proj` is down_proj. Swapping fc and gate still runs, and is wrong.
+    clamp, gate_offset: see `gated_activation`; hidden_act 'quick_gelu' with 7.0 and 1.0 is GPT-OSS's form.
+    Everything else, and what is raised, as FeedForward has it; also ConfigError for a clamp not above 0.
     """
 
     def __init__(
@@ -56,19 +96,41 @@ class GatedFeedForward(Module):
         dtype: str | None = None,
         tp_group: list[int] | None = None,
         tp_size: int = 1,
+        *,
+        proj_bias: bool | None = None,
+        inner_norm: Module | None = None,
+        clamp: float | None = None,
+        gate_offset: float = 0.0,
     ) -> None:
-        super().__init__()
-        self.hidden_act = check_activation(hidden_act)
-        shard_size(hidden_size, 1, "hidden_size")
-        shard_size(ffn_hidden_size, tp_size, "ffn_hidden_size")
-        self.fc = ColumnLinear(
-            hidden_size, ffn_hidden_size, bias, dtype, tp_group, tp_size, gather_output=False
+        super().__init__(
+            hidden_size,
+            ffn_hidden_size,
+            hidden_act,
+            bias,
+            dtype,
+            tp_group,
+            tp_size,
+            proj_bias=proj_bias,
+            inner_norm=inner_norm,
         )
         self.gate = ColumnLinear(
             hidden_size, ffn_hidden_size, bias, dtype, tp_group, tp_size, gather_output=False
         )
-        self.proj = RowLinear(ffn_hidden_size, hidden_size, bias, dtype, tp_group, tp_size)
+        self.clamp = check_clamp(clamp)
+        self.gate_offset = gate_offset
 
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """hidden_states: (..., hidden_size); the result has its shape and type."""
-        return self.proj(activate(self.fc(hidden_states), self.hidden_act) * self.gate(hidden_states))
+    def inner(self, hidden_states: Tensor) -> Tensor:
+        """The gated values, (..., ffn_hidden_size), before the inner norm."""
+        fc, gate = self.fc(hidden_states), self.gate(hidden_states)
+        return gated_activation(fc, gate, self.hidden_act, self.clamp, self.gate_offset)
+
+
+def _check_inner_norm(inner_norm: Module | None, tp_size: int) -> Module | None:
+    if inner_norm is not None and not isinstance(inner_norm, Module):
+        raise ConfigError(f"inner_norm must be a Module, not a {type(inner_norm).__name__}.")
+    if inner_norm is not None and tp_size > 1:
+        raise ConfigError(
+            f"inner_norm with tp_size={tp_size}: its statistics are over the whole feed-forward width, of which a "
+            "rank holds a share, and joining them takes a collective, which this version does not have. Use tp_size=1."
+        )
+    return inner_norm

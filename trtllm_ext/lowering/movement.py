@@ -15,7 +15,7 @@ from trtllm_ext.lowering.element_types import BF16, BOOL, FLOAT, HALF, INT64, UI
 from trtllm_ext.lowering.emitter import Emitter
 from trtllm_ext.lowering.layer import Layer
 from trtllm_ext.lowering.registry import lowers
-from trtllm_ext.lowering.values import Element, Value, broadcast_shape
+from trtllm_ext.lowering.values import Element, Value, broadcast_shape, constant
 
 # Types without a kernel of Where or Pad (Expand has all but bfloat16), and what carries them exactly.
 CARRIER = {HALF: FLOAT, BF16: FLOAT, BOOL: UINT8}
@@ -190,9 +190,21 @@ def gather(layer: Layer) -> Value:
     return _GATHER[mode](layer, layer.raw(0), layer.raw(1))
 
 
+def _part_of_constant(layer: Layer, data: Value, index: Value) -> Value | None:
+    """data[index] of constants: the same memory, so that one matrix out of a stack of them costs no copy."""
+    known = index.known_ints() if index.ndim == 0 else None
+    if known is None or not -data.shape[0] <= known[0] < data.shape[0]:
+        return None
+    return constant(np.asarray(data.array()[known[0]]), layer.view.outputs[0].name)
+
+
 def _gather_slices(layer: Layer, data: Value, indices: Value) -> Value:
     axis, batch = int(layer.api.axis), int(layer.api.num_elementwise_dims)
     emitter, shape = layer.emitter, layer.output_shape
+    if batch == 0 and axis == 0 and data.data is not None:
+        part = _part_of_constant(layer, data, indices)
+        if part is not None:
+            return part
     if batch == 0:
         return emitter.node("Gather", [data, indices], data.onnx_type, shape, axis=axis)
     # out[b, before, j.., after] = data[b, before, indices[b, j..], after]: with the gathered axis brought next to

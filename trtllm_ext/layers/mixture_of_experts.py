@@ -1,0 +1,182 @@
+"""Mixture of experts: several feed-forwards, of which each token passes the few that a router chooses."""
+
+from __future__ import annotations
+
+from typing import get_args, get_type_hints
+
+from trtllm_ext.checkpoint.contract import MixtureContract, check_activation
+from trtllm_ext.errors import ConfigError
+from trtllm_ext.graph import Module, Parameter, Tensor, functional
+from trtllm_ext.layers.activation import activate
+from trtllm_ext.layers.feed_forward import FeedForward, GatedFeedForward, check_clamp, gated_activation
+from trtllm_ext.layers.linear import Linear, shard_size
+from trtllm_ext.suggest import nearest
+
+# What MixtureContract.weights may be.
+ROUTING_WEIGHTS: tuple[str, ...] = get_args(get_type_hints(MixtureContract)["weights"])
+
+
+class MixtureOfExperts(Module):
+    """The sum over the top_k chosen experts of weight * expert(x) (Shazeer et al. 2017, arXiv 1701.06538).
+
+    p = softmax(router(x)) over all experts; the top_k largest are chosen, the expert of lower index where two are
+    equal. weights: 'softmax' takes p as it is, 'renormalized' divides it by the sum over the chosen ones.
+    gated, hidden_act, bias, proj_bias, clamp, gate_offset: the form of one expert, as (Gated)FeedForward has them.
+    shared_expert_intermediate_size: the width of an expert of the same form but without biases that every token
+        passes too; shared_expert_gate: its output is multiplied by sigmoid(shared_expert_gate(x)).
+
+    router: Linear (num_experts, hidden_size). fc, gate: the experts' matrices, stacked in front, (num_experts,
+    ffn_hidden_size, hidden_size); proj: (num_experts, hidden_size, ffn_hidden_size); their biases likewise.
+
+    Dense: every expert computes every token, so the cost is that of num_experts feed-forwards, whatever is chosen.
+    Router, weights and sums are float32 in every type.
+    Raises ConfigError for numbers that contradict each other, an unknown activation or kind of weights, and
+    tp_size above 1.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        ffn_hidden_size: int,
+        hidden_act: str = "silu",
+        *,
+        num_experts: int,
+        top_k: int,
+        weights: str = "softmax",
+        gated: bool = True,
+        bias: bool = False,
+        proj_bias: bool | None = None,
+        router_bias: bool = False,
+        clamp: float | None = None,
+        gate_offset: float = 0.0,
+        shared_expert_intermediate_size: int | None = None,
+        shared_expert_gate: bool = False,
+        dtype: str | None = None,
+        tp_group: list[int] | None = None,
+        tp_size: int = 1,
+    ) -> None:
+        super().__init__()
+        self.hidden_act = check_activation(hidden_act)
+        for name, size in (("num_experts", num_experts), ("top_k", top_k), ("hidden_size", hidden_size)):
+            shard_size(size, 1, name)
+        shard_size(ffn_hidden_size, tp_size, "ffn_hidden_size")
+        if weights not in ROUTING_WEIGHTS:
+            raise ConfigError(f"weights={weights!r} is not known. {nearest(weights, ROUTING_WEIGHTS)}")
+        self.contract = MixtureContract(
+            num_experts=num_experts,
+            top_k=top_k,
+            weights=weights,  # type: ignore[arg-type]
+            router_bias=router_bias,
+            shared_expert_intermediate_size=shared_expert_intermediate_size,
+            shared_expert_gate=shared_expert_gate,
+        )
+        self.clamp, self.gate_offset = check_clamp(clamp), gate_offset
+        if not gated and (clamp is not None or gate_offset):
+            raise ConfigError("clamp and gate_offset belong to gated experts; set gated to True.")
+        _refuse_shards(tp_group, tp_size)
+        self.router = Linear(hidden_size, num_experts, router_bias, dtype)
+        self.fc = ExpertLinear(num_experts, hidden_size, ffn_hidden_size, bias, dtype)
+        self.gate = ExpertLinear(num_experts, hidden_size, ffn_hidden_size, bias, dtype) if gated else None
+        proj_bias = bias if proj_bias is None else proj_bias
+        self.proj = ExpertLinear(num_experts, ffn_hidden_size, hidden_size, proj_bias, dtype)
+        self.shared_expert = self._shared_expert(hidden_size, dtype)
+        self.shared_expert_gate = Linear(hidden_size, 1, False, dtype) if shared_expert_gate else None
+
+    def _shared_expert(self, hidden_size: int, dtype: str | None) -> FeedForward | None:
+        width = self.contract.shared_expert_intermediate_size
+        if width is None:
+            return None
+        if self.gate is None:
+            return FeedForward(hidden_size, width, self.hidden_act, False, dtype)
+        form = {"clamp": self.clamp, "gate_offset": self.gate_offset}
+        return GatedFeedForward(hidden_size, width, self.hidden_act, False, dtype, **form)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """hidden_states: (..., hidden_size); the result has its shape and type."""
+        # One expert after another: each product is then a plain one with weights that ONNX Runtime packs, which on a
+        # CPU took a quarter to a half of a batched product's time (8 to 60 experts, 4 to 256 tokens, float32) and
+        # leaves one expert's values in memory at a time.
+        total = None
+        for expert, weight in enumerate(self.routing_weights(hidden_states)):
+            part = _weighted(self._expert(hidden_states, expert), weight)
+            total = part if total is None else total + part
+        if self.shared_expert is not None:
+            total = total + self._shared(hidden_states)
+        return functional.cast(total, hidden_states.dtype)
+
+    def routing_weights(self, hidden_states: Tensor) -> list[Tensor]:
+        """For each expert its weights for the tokens, float32 (..., 1): 0 where it is not chosen."""
+        # Rounded to a narrow type, two close values could change places.
+        scores = _in_float32(self.router, hidden_states)
+        renormalized = self.contract.weights == "renormalized"
+        if not renormalized:
+            scores = functional.softmax(scores, -1)
+        values, indices = functional.topk(scores, self.contract.top_k, -1)
+        if renormalized:
+            values = functional.softmax(values, -1)
+        experts = functional.arange(0, self.contract.num_experts, "int32")
+        chosen = functional.eq(functional.unsqueeze(indices, -1), experts)
+        spread = functional.sum(functional.where(chosen, functional.unsqueeze(values, -1), 0.0), -2)
+        return functional.split(spread, 1, dim=-1)
+
+    def _expert(self, hidden_states: Tensor, expert: int) -> Tensor:
+        fc = self.fc(hidden_states, expert)
+        if self.gate is None:
+            inner = activate(fc, self.hidden_act)
+        else:
+            gate = self.gate(hidden_states, expert)
+            inner = gated_activation(fc, gate, self.hidden_act, self.clamp, self.gate_offset)
+        return self.proj(inner, expert)
+
+    def _shared(self, hidden_states: Tensor) -> Tensor:
+        output = functional.cast(self.shared_expert(hidden_states), "float32")
+        if self.shared_expert_gate is None:
+            return output
+        return output * functional.sigmoid(_in_float32(self.shared_expert_gate, hidden_states))
+
+
+class ExpertLinear(Module):
+    """x W^T + b with one W and b for each expert.
+
+    weight: (num_experts, out_features, in_features); bias: (num_experts, out_features).
+    """
+
+    def __init__(
+        self,
+        num_experts: int,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        dtype: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.weight = Parameter(shape=(num_experts, out_features, in_features), dtype=dtype or "float32")
+        if bias:
+            self.bias = Parameter(shape=(num_experts, out_features), dtype=dtype or "float32")
+        else:
+            self.register_parameter("bias", None)
+
+    def forward(self, x: Tensor, expert: int) -> Tensor:
+        """x: (..., in_features) of the layer's type; returns expert number `expert`'s (..., out_features)."""
+        product = functional.matmul(x, functional.select(self.weight.value, 0, expert), transb=True)
+        return product if self.bias is None else product + functional.select(self.bias.value, 0, expert)
+
+
+def _in_float32(linear: Linear, x: Tensor) -> Tensor:
+    weight = functional.cast(linear.weight.value, "float32")
+    product = functional.matmul(functional.cast(x, "float32"), weight, transb=True)
+    return product if linear.bias is None else product + functional.cast(linear.bias.value, "float32")
+
+
+def _weighted(output: Tensor, weight: Tensor) -> Tensor:
+    """output * weight in float32, and exactly 0 for weight 0: 0 times infinity would be NaN."""
+    product = functional.cast(output, "float32") * weight
+    return functional.where(functional.eq(weight, 0.0), 0.0, product)
+
+
+def _refuse_shards(tp_group: list[int] | None, tp_size: int) -> None:
+    if tp_size > 1 or (tp_group is not None and len(tp_group) > 1):
+        raise ConfigError(
+            f"MixtureOfExperts with tp_size={tp_size}, tp_group={tp_group}: adding up the ranks' shares takes a "
+            "collective, which this version does not have. Use tp_size=1."
+        )
