@@ -6,7 +6,7 @@ from lowered_net import FLOATS, NUMPY, Net, run_segment, same_bits
 
 BUDGET_S = 3
 
-STACK, OUT, IN = 3, 16, 24
+STACK, OUT, IN = 3, 32, 24
 
 
 def stacked(type_name, *shape):

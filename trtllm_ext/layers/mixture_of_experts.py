@@ -88,20 +88,27 @@ class MixtureOfExperts(Module):
             return None
         if self.gate is None:
             return FeedForward(hidden_size, width, self.hidden_act, False, dtype)
-        form = {"clamp": self.clamp, "gate_offset": self.gate_offset}
-        return GatedFeedForward(hidden_size, width, self.hidden_act, False, dtype, **form)
+        return GatedFeedForward(
+            hidden_size,
+            width,
+            self.hidden_act,
+            False,
+            dtype,
+            clamp=self.clamp,
+            gate_offset=self.gate_offset,
+        )
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """hidden_states: (..., hidden_size); the result has its shape and type."""
         # One expert after another: each product is then a plain one with weights that ONNX Runtime packs, which on a
         # CPU took a quarter to a half of a batched product's time (8 to 60 experts, 4 to 256 tokens, float32) and
         # leaves one expert's values in memory at a time.
-        total = None
-        for expert, weight in enumerate(self.routing_weights(hidden_states)):
-            part = _weighted(self._expert(hidden_states, expert), weight)
-            total = part if total is None else total + part
+        first, *others = self.routing_weights(hidden_states)
+        total = _weighted(self._expert(hidden_states, 0), first)
+        for expert, weight in enumerate(others, start=1):
+            total = total + _weighted(self._expert(hidden_states, expert), weight)
         if self.shared_expert is not None:
-            total = total + self._shared(hidden_states)
+            total = total + self._shared(self.shared_expert, hidden_states)
         return functional.cast(total, hidden_states.dtype)
 
     def routing_weights(self, hidden_states: Tensor) -> list[Tensor]:
@@ -128,8 +135,8 @@ class MixtureOfExperts(Module):
             inner = gated_activation(fc, gate, self.hidden_act, self.clamp, self.gate_offset)
         return self.proj(inner, expert)
 
-    def _shared(self, hidden_states: Tensor) -> Tensor:
-        output = functional.cast(self.shared_expert(hidden_states), "float32")
+    def _shared(self, expert: Module, hidden_states: Tensor) -> Tensor:
+        output = functional.cast(expert(hidden_states), "float32")
         if self.shared_expert_gate is None:
             return output
         return output * functional.sigmoid(_in_float32(self.shared_expert_gate, hidden_states))
