@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from trtllm_ext.checkpoint.contract import HyperConnectionContract
 from trtllm_ext.checkpoint.hyper_connections import weight_shapes
 from trtllm_ext.graph import Module, Parameter, Tensor, functional
@@ -131,13 +133,20 @@ def sinkhorn(logits: Tensor, iterations: int) -> Tensor:
 
     logits: (..., n, n), float32. Rows sum to 1 up to rounding, columns as near as the iterations brought them.
     """
+    n, front = logits.shape[-1], [0] * (logits.rank() - 2)
+    one, identity = np.ones((n, n), np.float32), np.identity(n, np.float32)
+    # The sum of its column, or row, in each place. As products with whole rows these take ONNX Runtime a sixth of
+    # the time of sums over axes of n elements.
+    column_sums, row_sums = (
+        functional.constant(each) for each in (np.kron(one, identity), np.kron(identity, one))
+    )
     # Dividing exp by its columns' sums is a softmax, which does not overflow.
-    matrix = functional.softmax(logits, -2)
-    for i in range(iterations):
-        if i:
-            matrix = matrix / functional.sum(matrix, -2, keepdim=True)
-        matrix = matrix / functional.sum(matrix, -1, keepdim=True)
-    return matrix
+    flat = functional.view(functional.softmax(logits, -2), [*front, n * n])
+    for _ in range(iterations - 1):
+        flat = flat / functional.matmul(flat, row_sums)
+        flat = flat / functional.matmul(flat, column_sums)
+    matrix = functional.view(flat, [*front, n, n])
+    return matrix / functional.sum(matrix, -1, keepdim=True)
 
 
 def expand_streams(x: Tensor, num_streams: int) -> Tensor:
