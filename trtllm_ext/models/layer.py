@@ -15,8 +15,10 @@ from trtllm_ext.layers import (
     FeedForward,
     GatedFeedForward,
     GivenContribution,
+    HyperConnections,
     LayerNorm,
     LayerScale,
+    MixtureOfExperts,
     ParallelSublayers,
     Residual,
     RmsNorm,
@@ -44,8 +46,6 @@ def feed_forward_from_contract(form: FeedForwardContract, config: ModelConfig) -
     gate = {"clamp": form.clamp, "gate_offset": form.gate_offset} if form.gated else {}
     biases = {"bias": form.fc_bias, "proj_bias": form.proj_bias}
     if form.mixture is not None:
-        from trtllm_ext.layers.mixture_of_experts import MixtureOfExperts
-
         return MixtureOfExperts(
             hidden,
             ffn,
@@ -63,14 +63,7 @@ def feed_forward_from_contract(form: FeedForwardContract, config: ModelConfig) -
         )
     kind = GatedFeedForward if form.gated else FeedForward
     inner_norm = norm_from_contract(form.inner_norm, ffn, dtype)
-    import inspect
-
-    extra = (
-        dict(inner_norm=inner_norm, **gate, **biases)
-        if "inner_norm" in inspect.signature(kind).parameters
-        else {"bias": form.fc_bias}
-    )
-    return kind(hidden, ffn, form.activation, dtype=dtype, **extra)
+    return kind(hidden, ffn, form.activation, dtype=dtype, inner_norm=inner_norm, **biases, **gate)
 
 
 class TransformerLayer(Module):
@@ -165,8 +158,6 @@ def _gate(residual: ResidualContract, config: ModelConfig) -> Module | None:
 def _connections(contract: HyperConnectionContract | None, config: ModelConfig) -> Module | None:
     if contract is None:
         return None
-    from trtllm_ext.layers.hyper_connections import HyperConnections
-
     return HyperConnections(
         config.hidden_size,
         contract.num_streams,

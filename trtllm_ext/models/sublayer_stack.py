@@ -14,6 +14,7 @@ from trtllm_ext.checkpoint import (
 )
 from trtllm_ext.checkpoint.contract import Placement
 from trtllm_ext.graph import Module, ModuleList, Tensor, functional
+from trtllm_ext.layers import expand_streams, sum_streams
 from trtllm_ext.models.base import Model, optimum, positive_limit
 from trtllm_ext.models.layer import TransformerLayer, norm_from_contract
 
@@ -76,8 +77,6 @@ class _Transformer(Module):
 
     def forward(self, hidden_states: Tensor, attention_output: Tensor | None) -> Tensor:
         if self._num_streams:
-            from trtllm_ext.layers.hyper_connections import expand_streams, sum_streams
-
             hidden_states = expand_streams(hidden_states, self._num_streams)
         for i, layer in enumerate(self.layers):
             given = () if attention_output is None else (functional.select(attention_output, 0, i),)
