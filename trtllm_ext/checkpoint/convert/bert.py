@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from trtllm_ext.checkpoint.config import ModelConfig
 from trtllm_ext.checkpoint.contract import (
@@ -23,8 +21,11 @@ from trtllm_ext.checkpoint.contract import (
     ResidualContract,
 )
 from trtllm_ext.checkpoint.convert.hf_fields import HF_FIELDS_WITHOUT_MATHS
+from trtllm_ext.checkpoint.convert.pieces import Piece, Shape, Weight, rows
+from trtllm_ext.checkpoint.convert.plan import Plan, plan_weights
 from trtllm_ext.checkpoint.convert.sentence_transformers import MODULES_FILE, read_pooling
 from trtllm_ext.checkpoint.convert.source import SourceWeights, check_source_fields
+from trtllm_ext.checkpoint.convert.source_files import WeightFile
 from trtllm_ext.checkpoint.weights import expected_weights
 from trtllm_ext.errors import CheckpointError
 
@@ -81,18 +82,7 @@ _GLOBAL_NAMES = {
 }
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A model's config, and for each of its weights the source weights whose rows follow each other in it."""
-
-    config: ModelConfig
-    parts: dict[str, tuple[tuple[str, npt.NDArray], ...]]
-    source: SourceWeights
-
-
-def plan_bert(
-    model_dir: Path, source_config: Mapping[str, Any], weights: Mapping[str, npt.NDArray], dtype: str
-) -> Plan:
+def plan_bert(model_dir: Path, source_config: Mapping[str, Any], weights: WeightFile, dtype: str) -> Plan:
     """Work out the conversion of a BERT folder without reading any weight's values but index tables.
 
     Raises CheckpointError for whatever in the folder is unknown, missing, misshapen or unused.
@@ -101,12 +91,8 @@ def plan_bert(
     source = SourceWeights(model_dir, weights, _canonical_names(weights))
     pooling = _pooling(model_dir, source_config, source, sizes)
     config = _model_config(source_config, sizes, pooling, dtype)
-    parts: dict[str, tuple[tuple[str, npt.NDArray], ...]] = {}
-    for name, shape in expected_weights(config).items():
-        names = _source_names(name)
-        part_shape = (shape[0] // len(names), *shape[1:])
-        found = [(source.source_name(part), source.use(part, part_shape)) for part in names]
-        parts[name] = tuple((part, values) for part, values in found if values is not None)
+    shapes = expected_weights(config)
+    parts = plan_weights(config, source, lambda name: _compose(name, shapes[name]))
     positions = np.arange(sizes["max_position_embeddings"])
     source.drop_index("embeddings.position_ids", positions, "0, 1, 2, ...")
     source.drop_index("embeddings.token_type_ids", np.zeros_like(positions), "all zeros")
@@ -147,7 +133,7 @@ def _read_config(path: Path, data: Mapping[str, Any]) -> dict[str, int]:
     return sizes
 
 
-def _canonical_names(weights: Mapping[str, npt.NDArray]) -> dict[str, str]:
+def _canonical_names(weights: WeightFile) -> dict[str, str]:
     """Names without the prefix that task models put before them, and LayerNorm's old names made new."""
     result = {}
     for source in weights:
@@ -213,18 +199,20 @@ def _model_config(
     )
 
 
-def _source_names(name: str) -> tuple[str, ...]:
+def _compose(name: str, shape: Shape) -> Weight:
     """The source weights, in BERT's names, that make up one weight of ours."""
     stem, _, leaf = name.removeprefix("transformer.").rpartition(".")
     layer = re.fullmatch(r"layers\.(\d+)\.(.+)", stem)
     if layer is None:
         (old,) = (old for old, new in _GLOBAL_NAMES.items() if new == stem)
-        return (f"{old}.{leaf}",)
+        return Piece(f"{old}.{leaf}", shape)
     prefix = f"encoder.layer.{layer[1]}"
     if layer[2] == "attention.qkv":
-        return tuple(f"{prefix}.attention.self.{part}.{leaf}" for part in ("query", "key", "value"))
+        third = (shape[0] // 3, *shape[1:])
+        parts = ("query", "key", "value")
+        return rows(*(Piece(f"{prefix}.attention.self.{part}.{leaf}", third) for part in parts))
     (old,) = (old for old, new in _LAYER_NAMES.items() if new == layer[2])
-    return (f"{prefix}.{old}.{leaf}",)
+    return Piece(f"{prefix}.{old}.{leaf}", shape)
 
 
 def _drop_unused(source: SourceWeights, pooling: PoolingContract, architecture: str) -> None:

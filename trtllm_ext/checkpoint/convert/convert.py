@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 
-from trtllm_ext.checkpoint.convert.bert import ARCHITECTURES as BERT_ARCHITECTURES
-from trtllm_ext.checkpoint.convert.bert import Plan, plan_bert
+from trtllm_ext.checkpoint.convert.plan import Plan
+from trtllm_ext.checkpoint.convert.planners import PLANNERS
 from trtllm_ext.checkpoint.convert.report import ConversionReport, ConvertedWeight
-from trtllm_ext.checkpoint.convert.source import open_weights
-from trtllm_ext.checkpoint.directory import COMPANIONS, kind_of, write_checkpoint
+from trtllm_ext.checkpoint.convert.source_files import open_weights
+from trtllm_ext.checkpoint.convert.stack import StackOptions
+from trtllm_ext.checkpoint.convert.stream import ReleaseLater, stream
+from trtllm_ext.checkpoint.directory import COMPANIONS, WeightSource, kind_of, write_checkpoint
 from trtllm_ext.checkpoint.dtypes import WEIGHT_DTYPES, all_finite, convert_values, weight_dtype
-from trtllm_ext.checkpoint.safetensors_writer import split_into_chunks
+from trtllm_ext.checkpoint.weights import expected_weights
 from trtllm_ext.errors import CheckpointError, ConfigError
 from trtllm_ext.runtime.json_files import read_json_object
-
-Planner = Callable[[Path, Mapping[str, Any], Mapping[str, npt.NDArray], str], Plan]
-
-PLANNERS: dict[str, Planner] = dict.fromkeys(BERT_ARCHITECTURES, plan_bert)
 
 
 def convert(
@@ -30,12 +30,19 @@ def convert(
     output_dir: str | os.PathLike[str],
     *,
     dtype: str = "auto",
+    layers: str | None = None,
+    stack: str | None = None,
+    attention_input: bool = False,
     allow_nan: bool = False,
 ) -> ConversionReport:
     """Convert a Hugging Face model folder (config.json with weights) to a checkpoint directory.
 
-    A tokenizer.json is copied along.
+    A model of the BERT family becomes an Encoder, as a whole, and its tokenizer.json is copied along. Of the others
+    each layer's feed-forward sublayer with its norms is taken, which makes a SublayerStack.
 
+    layers: those of a stack, as a Python slice: '3:7' for 3 to 6; None for all.
+    stack: 'encoder' or 'decoder' of a model that has both; None for the first.
+    attention_input: let the stack take each layer's attention contribution as an input, as SublayerStack describes.
     dtype: 'float32', 'float16', 'bfloat16', or 'auto' for the type of the source's weights.
     allow_nan: accept NaN and infinity in weights.
     Cost: one pass over the weights, 4 MiB at a time. Every weight of the source is used, or dropped for a
@@ -52,35 +59,47 @@ def convert(
     architecture = _architecture(source_dir / "config.json", source_config)
     weights = open_weights(source_dir)
     try:
-        plan = PLANNERS[architecture](source_dir, source_config, weights, _dtype(dtype, weights, source_dir))
+        plan = PLANNERS[architecture](
+            source_dir,
+            source_config,
+            weights,
+            "float32" if dtype == "auto" else dtype,
+            StackOptions(layers=layers, stack=stack, attention_input=attention_input),
+        )
+        if dtype == "auto":
+            plan = replace(plan, config=replace(plan.config, dtype=_common_dtype(plan, source_dir)))
     except ConfigError as error:
         raise CheckpointError(f"{source_dir}: {error}") from None
+    companions = [source_dir / name for name in COMPANIONS if (source_dir / name).is_file()]
+    num_bytes = write_checkpoint(
+        output_dir, plan.config, _values_of(plan, source_dir, allow_nan), companions=companions
+    )
+    converted = tuple(
+        ConvertedWeight(name, shape, tuple(view.source for view in plan.parts[name]))
+        for name, shape in expected_weights(plan.config).items()
+    )
+    dropped = tuple(plan.source.dropped)
+    return ConversionReport(
+        source_dir, Path(output_dir), architecture, plan.config, converted, dropped, num_bytes
+    )
 
-    def source(name: str, shape: tuple[int, ...]) -> Iterator[npt.NDArray]:
-        for part, values in plan.parts[name]:
-            for chunk in split_into_chunks(values):
+
+def _values_of(plan: Plan, source_dir: Path, allow_nan: bool) -> WeightSource:
+    """Gives each weight chunk by chunk, checked and in the config's type."""
+    dtype = weight_dtype(plan.config.dtype)
+    later = ReleaseLater()
+
+    def values_of(name: str, shape: tuple[int, ...]) -> Iterator[npt.NDArray]:
+        for view in plan.parts[name]:
+            for chunk in stream(view.values(), partial(later, view.release)):
                 if not allow_nan and not all_finite(chunk):
                     raise CheckpointError(
-                        f"{source_dir}: {part} holds NaN or infinity. Nothing was written; allow_nan "
+                        f"{source_dir}: {view.source} holds NaN or infinity. Nothing was written; allow_nan "
                         "(--allow_nan) converts it all the same."
                     )
-                yield convert_values(chunk, weight_dtype(plan.config.dtype), part)
+                yield convert_values(chunk, dtype, view.source)
 
-    companions = [source_dir / name for name in COMPANIONS if (source_dir / name).is_file()]
-    num_bytes = write_checkpoint(output_dir, plan.config, source, companions=companions)
-    converted = tuple(
-        ConvertedWeight(name, _joined_shape(parts), tuple(part for part, _ in parts))
-        for name, parts in plan.parts.items()
-    )
-    return ConversionReport(
-        source_dir,
-        Path(output_dir),
-        architecture,
-        plan.config,
-        converted,
-        tuple(plan.source.dropped),
-        num_bytes,
-    )
+    return values_of
 
 
 def _check_folder(model_dir: Path) -> None:
@@ -127,17 +146,13 @@ def _architecture(path: Path, data: Mapping[str, Any]) -> str:
     return name
 
 
-def _dtype(dtype: str, weights: Mapping[str, npt.NDArray], model_dir: Path) -> str:
-    if dtype != "auto":
-        return dtype
-    found = sorted({values.dtype.name for values in weights.values() if values.dtype.kind not in "iub"})
+def _common_dtype(plan: Plan, model_dir: Path) -> str:
+    """The type that all source weights in use have; what is dropped has no say."""
+    views = (view for parts in plan.parts.values() for view in parts)
+    found = sorted({view.values().dtype.name for view in views})
     if len(found) != 1 or found[0] not in WEIGHT_DTYPES:
         raise CheckpointError(
             f"{model_dir}: its weights have the type(s) {', '.join(found) or 'none'}, so dtype 'auto' is not clear; "
             f"choose one of {', '.join(WEIGHT_DTYPES)}."
         )
     return found[0]
-
-
-def _joined_shape(parts: tuple[tuple[str, npt.NDArray], ...]) -> tuple[int, ...]:
-    return (sum(values.shape[0] for _, values in parts), *parts[0][1].shape[1:])

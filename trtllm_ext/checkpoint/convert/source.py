@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from trtllm_ext.checkpoint.convert.pieces import Piece, Shape, Weight, unused_part
 from trtllm_ext.checkpoint.convert.report import DroppedWeight
-from trtllm_ext.checkpoint.safetensors_file import SafetensorsFile
+from trtllm_ext.checkpoint.convert.source_files import WeightFile
 from trtllm_ext.errors import CheckpointError
-from trtllm_ext.runtime.json_files import read_json_object
 from trtllm_ext.suggest import did_you_mean
 
-WEIGHTS_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
+MAX_LISTED = 20
+_FLOATS = ("float64", "float32", "float16", "bfloat16")
+
+
+@dataclass(frozen=True)
+class SourceView:
+    """A piece of a source weight that exists and fits. source: its name in the source."""
+
+    source: str
+    piece: Piece
+    weights: WeightFile
+
+    def values(self) -> npt.NDArray:
+        """The piece as a view, often not contiguous; it is looked up anew each time, so that nothing is held."""
+        return self.piece.view(self.weights[self.source])
+
+    def release(self) -> None:
+        self.weights.release_pages(self.source)
 
 
 class SourceWeights:
@@ -24,9 +42,7 @@ class SourceWeights:
     weights: as named in the source. canonical: source name -> the converter's name for it.
     """
 
-    def __init__(
-        self, model_dir: Path, weights: Mapping[str, npt.NDArray], canonical: Mapping[str, str]
-    ) -> None:
+    def __init__(self, model_dir: Path, weights: WeightFile, canonical: Mapping[str, str]) -> None:
         self._model_dir = model_dir
         self._weights = weights
         self._source_names: dict[str, str] = {}
@@ -37,7 +53,9 @@ class SourceWeights:
                 )
             self._source_names[name] = source
         self._open = set(self._source_names)
-        self._problems: list[str] = []
+        self._missing: dict[str, Shape] = {}
+        self._unfit: dict[str, str] = {}
+        self._uses: dict[str, list[tuple[range, ...]]] = {}
         self.dropped: list[DroppedWeight] = []
 
     def __contains__(self, name: str) -> bool:
@@ -49,30 +67,52 @@ class SourceWeights:
     def source_name(self, name: str) -> str:
         return self._source_names.get(name, name)
 
-    def use(self, name: str, shape: tuple[int, ...]) -> npt.NDArray | None:
-        """The weight, marked as used; a missing, misshapen or integer one is noted and gives None."""
+    def shape(self, name: str) -> Shape:
+        """The shape that a weight has in the source; KeyError when it is not there."""
+        return self._weights[self._source_names[name]].shape
+
+    def use(self, weight: Weight) -> tuple[SourceView, ...]:
+        """The views that make up a weight, their sources marked as used, each as far as it is.
+
+        A source weight may be used any number of times. One that is missing, misshapen or not of a float type is
+        noted for `finish` and left out here.
+        """
+        return tuple(
+            SourceView(self._source_names[piece.name], piece, self._weights)
+            for piece in weight.pieces
+            if self._use(piece)
+        )
+
+    def _use(self, piece: Piece) -> bool:
+        name = piece.name
         if name not in self._source_names:
-            hint = did_you_mean(name, self._open)
-            self._problems.append(f"{name} {shape} is missing" + (f" ({hint})" if hint else ""))
-            return None
-        values = self._weights[self._source_names[name]]
+            self._missing.setdefault(name, piece.source_shape)
+            return False
         self._open.discard(name)
-        if values.shape != shape:
-            self._problems.append(
-                f"{self._source_names[name]} has shape {values.shape}, the config calls for {shape}"
+        values = self._weights[self._source_names[name]]
+        if values.shape != piece.source_shape:
+            self._unfit[name] = f"has shape {values.shape}, the config calls for {piece.source_shape}"
+        elif values.dtype.name not in _FLOATS:
+            self._unfit[name] = (
+                f"has the type {values.dtype.name}, not a float type; a quantised model has to be dequantised first"
             )
-            return None
-        if values.dtype.kind in "iub":
-            self._problems.append(
-                f"{self._source_names[name]} has the type {values.dtype.name}, not a float type"
-            )
-            return None
-        return values
+        else:
+            self._uses.setdefault(name, []).append(piece.ranges)
+            return True
+        return False
 
     def drop(self, name: str, reason: str) -> None:
-        """Mark a weight as one that the model has no use for."""
+        """Mark a weight as one that the model has no use for; of one used in part, the rest."""
         self._open.discard(name)
-        self.dropped.append(DroppedWeight(self._source_names[name], reason))
+        rest = self._unused_part(name)
+        self._uses.pop(name, None)
+        self.dropped.append(DroppedWeight(self._source_names[name] + rest, reason))
+
+    def drop_matching(self, pattern: str, reason: str) -> None:
+        """Drop every weight not used yet whose whole name fits a regular expression."""
+        for name in self._source_names:
+            if name in self._open and re.fullmatch(pattern, name):
+                self.drop(name, reason)
 
     def drop_index(self, name: str, expected: npt.NDArray, meaning: str) -> None:
         """Drop a stored index table if it holds what every model of the kind counts on; note it otherwise."""
@@ -81,63 +121,40 @@ class SourceWeights:
         values = self._weights[self._source_names[name]]
         self._open.discard(name)
         if values.size != expected.size or not np.array_equal(values.reshape(-1), expected):
-            self._problems.append(
-                f"{self._source_names[name]} is not {meaning}, which this converter assumes"
-            )
+            self._unfit[name] = f"is not {meaning}, which this converter assumes"
             return
         self.dropped.append(DroppedWeight(self._source_names[name], f"checked to be {meaning}"))
 
     def finish(self) -> None:
-        """Raise CheckpointError listing every missing, misshapen and unused weight, if there is any."""
-        unused = [
-            f"{self._source_names[name]} is not used by this architecture" for name in sorted(self._open)
+        """Raise CheckpointError listing every missing, misshapen and unused weight or part, if there is any."""
+        listed = [
+            *((name, f"{name} {shape} is missing") for name, shape in self._missing.items()),
+            *(("", f"{self._source_names[name]} {problem}") for name, problem in self._unfit.items()),
+            *(("", f"{part} of {self._source_names[name]} is not used") for name, part in self._half_used()),
+            *(
+                ("", f"{self._source_names[name]} is not used by this architecture")
+                for name in sorted(self._open)
+            ),
         ]
-        problems = self._problems + unused
-        if problems:
-            more = f"; and {len(problems) - 20} more" if len(problems) > 20 else ""
-            raise CheckpointError(
-                f"{self._model_dir} does not hold the weights that its config.json calls for, {len(problems)} "
-                f"problem(s): {'; '.join(problems[:20])}{more}. Nothing was written."
-            )
+        if not listed:
+            return
+        problems = [text + self._hint(missing) for missing, text in listed[:MAX_LISTED]]
+        more = f"; and {len(listed) - MAX_LISTED} more" if len(listed) > MAX_LISTED else ""
+        raise CheckpointError(
+            f"{self._model_dir} does not hold the weights that its config.json calls for, {len(listed)} "
+            f"problem(s): {'; '.join(problems)}{more}. Nothing was written."
+        )
 
+    def _half_used(self) -> list[tuple[str, str]]:
+        parts = ((name, self._unused_part(name)) for name in self._uses)
+        return [(name, part) for name, part in parts if part]
 
-def open_weights(model_dir: Path) -> Mapping[str, npt.NDArray]:
-    """A model folder's weights by name, as read-only views of its mapped files.
+    def _unused_part(self, name: str) -> str:
+        return unused_part(self.shape(name), self._uses[name]) if name in self._uses else ""
 
-    Reads model.safetensors, several safetensors files with an index, or (with torch installed) a
-    pytorch_model.bin. Raises CheckpointError when there is none, and when files and index disagree.
-    """
-    if (model_dir / WEIGHTS_FILE).exists():
-        return SafetensorsFile(model_dir / WEIGHTS_FILE)
-    if (model_dir / INDEX_FILE).exists():
-        return _open_sharded(model_dir)
-    if (model_dir / "pytorch_model.bin").exists():
-        from trtllm_ext.checkpoint.convert.torch_file import open_torch_file
-
-        return open_torch_file(model_dir / "pytorch_model.bin")
-    raise CheckpointError(
-        f"{model_dir} holds no weights: none of {WEIGHTS_FILE}, {INDEX_FILE}, pytorch_model.bin is there."
-    )
-
-
-def _open_sharded(model_dir: Path) -> Mapping[str, npt.NDArray]:
-    index = model_dir / INDEX_FILE
-    weight_map = read_json_object(index, CheckpointError).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-        raise CheckpointError(f"{index} has no weight_map from weight names to file names.")
-    result: dict[str, npt.NDArray] = {}
-    for file_name in sorted(set(weight_map.values())):
-        if Path(file_name).name != file_name:
-            raise CheckpointError(f"{index} points outside its folder: {file_name!r}.")
-        file = SafetensorsFile(model_dir / file_name)
-        listed = {name for name, place in weight_map.items() if place == file_name}
-        if listed != set(file):
-            odd = sorted(listed ^ set(file))
-            raise CheckpointError(
-                f"{model_dir / file_name} and {INDEX_FILE} disagree about {', '.join(odd[:5])}."
-            )
-        result.update(file)
-    return result
+    def _hint(self, missing: str) -> str:
+        hint = did_you_mean(missing, self._open) if missing else ""
+        return f" ({hint})" if hint else ""
 
 
 def check_source_fields(
