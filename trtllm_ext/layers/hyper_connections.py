@@ -79,7 +79,8 @@ class HyperConnections(Module):
         front = [1] * (streams.rank() - 2)
         n = self.num_streams
         alpha = functional.view(self._weight("static_alpha"), [*front, n, n + 1])
-        return (*self._transposed(alpha), functional.view(self._weight("static_beta"), [*front, n, 1]))
+        read, mixing = self._transposed(alpha)
+        return read, mixing, functional.view(self._weight("static_beta"), [*front, n, 1])
 
     def _dynamic(self, streams: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         n = self.num_streams
@@ -95,7 +96,8 @@ class HyperConnections(Module):
         static = [functional.view(self._weight("static_beta"), [n, 1]), self._weight("static_alpha")]
         coefficients = functional.tanh(product) * scales + functional.concat(static, 1)
         beta, alpha = functional.split(coefficients, [1, n + 1], -1)
-        return (*self._transposed(alpha), beta)
+        read, mixing = self._transposed(alpha)
+        return read, mixing, beta
 
     def _manifold(self, streams: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         n, keep = self.num_streams, [0] * (streams.rank() - 2)
