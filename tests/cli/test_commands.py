@@ -279,6 +279,7 @@ def test_inspect_as_json(engine, capsys):
     report = json.loads(capsys.readouterr().out)
     assert set(report) == {
         *("engine", "envelope", "model", "contract", "build_config", "inputs", "outputs", "layers"),
+        *("taps", "fusion_level"),
     }
     assert report["inputs"][0]["profiles"][0][2] == [8, HIDDEN]
     assert report["contract"]["feed_forward"]["activation"] == "relu"

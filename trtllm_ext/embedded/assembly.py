@@ -84,7 +84,15 @@ def assemble(network: INetworkDefinition, config: IBuilderConfig, progress: Prog
         for tensor in network._graph.debug_tensors
         if not tensor.is_network_input and not tensor.is_network_output
     ]
-    lowered = lower(network, trtllm_ext.embedded, _min_shapes(profiles), refittable.keys(), debug)
+    fusion_level = fusion_level_of(config.builder_optimization_level)
+    lowered = lower(
+        network,
+        trtllm_ext.embedded,
+        _min_shapes(profiles),
+        refittable.keys(),
+        debug,
+        fuses_bias=fusion_level != "basic",
+    )
 
     progress.step()
     plugins, plugin_steps = settle_plugins(
@@ -95,7 +103,6 @@ def assemble(network: INetworkDefinition, config: IBuilderConfig, progress: Prog
         config.get_preview_feature(PreviewFeature.ALIASED_PLUGIN_IO_10_03),
     )
 
-    fusion_level = fusion_level_of(config.builder_optimization_level)
     table = SegmentTable(refittable, config.get_flag(BuilderFlag.STRIP_PLAN), fusion_level)
     steps: list[Step] = []
     with progress.phase("Preparing segments", len(lowered.steps)):

@@ -1,13 +1,27 @@
 """How far ONNX Runtime may rewrite the graph of an engine; a plan carries it, and loading keeps to it.
 
 Which kernels `all` fuses depends on what else is an output: a tensor that somebody wants to see stays, and what it was
-part of is computed in another order. `basic` has only rewritings that leave every number as it is.
+part of is computed in another order. `basic` has only rewritings that leave every number as it is: ONNX Runtime's basic
+level without the fusions that it has even there, and no bias inside a product.
 """
 
 from typing import Literal, get_args
 
 FusionLevel = Literal["basic", "all"]
 FUSION_LEVELS: tuple[FusionLevel, ...] = get_args(FusionLevel)
+
+# Fusions of ONNX Runtime's basic level that compute something in another order where no output is in their way.
+FUSIONS_OF_BASIC_LEVEL = (
+    "ConvAddFusion",
+    "ConvBNFusion",
+    "ConvMulFusion",
+    "DivMulFusion",
+    "GeluFusionL1",
+    "GemmSumFusion",
+    "LayerNormFusionL1",
+    "MatMulAddFusion",
+    "MatMul_BatchNormalization_Fusion",
+)
 
 # `builder_optimization_level` of an IBuilderConfig, up to which an engine keeps to basic.
 BASIC_OPTIMIZATION_LEVEL = 1

@@ -41,6 +41,7 @@ def lower(
     min_shapes: Mapping[str, tuple[int, ...]] | None = None,
     refittable: Set[Source] = frozenset(),
     also: Sequence[Any] = (),
+    fuses_bias: bool = True,
 ) -> Lowered:
     """Express a network as steps that ONNX Runtime can execute.
 
@@ -48,11 +49,13 @@ def lower(
     min_shapes: by input, the least length that each dimension will have; 0 where nothing is said.
     refittable: weights that stay exchangeable: each gets an initializer of its own, whose `source` it is.
     also: tensors of the network that become outputs besides its own.
+    fuses_bias: whether a product may take up the bias behind it, which it does not where the product is an output.
     Weights are borrowed from the network, not copied: use the result while they are alive.
     Raises LoweringError for layers, operations or types that the embedded engine lacks.
     """
     view = NetworkView(network, trt, also)
     view.refittable = refittable
+    view.fuses_bias = fuses_bias
     emitter = Emitter()
     for tensor in view.outputs:
         emitter.names.reserve(tensor.name)

@@ -46,6 +46,8 @@ def matrix_multiply(layer: Layer) -> Value:
 
 def with_bias(layer: Layer, a: Value, b: Value) -> Value | None:
     """`a + b` as one Gemm, if one is a 2-D product that nothing else reads and the other a constant row."""
+    if not layer.network.fuses_bias:
+        return None
     for index, (product, bias) in enumerate(((a, b), (b, a))):
         node = layer.emitter.producer(product)
         if (

@@ -32,6 +32,8 @@ class NetworkView:
         self.positive: set[Symbol] = set()
         # Weights that stay exchangeable in the engine.
         self.refittable: Set[Source] = frozenset()
+        # Whether a product may take up the bias behind it.
+        self.fuses_bias = True
         # By the id of a tensor that a dequantize layer makes.
         self.dequantized: dict[int, Any] = {}
         self.readers: dict[int, int] = defaultdict(int)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from trtllm_ext.embedded.brief import brief
-from trtllm_ext.embedded.fusion import FusionLevel
+from trtllm_ext.embedded.fusion import FUSIONS_OF_BASIC_LEVEL, FusionLevel
 from trtllm_ext.embedded.running.threads import num_threads
 from trtllm_ext.errors import EngineError
 
@@ -125,8 +125,10 @@ def _options(mode: LoadMode, fusion_level: FusionLevel, threads: int | None) -> 
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL_ONLY
+    disabled: tuple[str, ...] = _WEIGHT_OPTIMIZERS if mode == "mapped" else ()
     if fusion_level == "basic":
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        disabled += FUSIONS_OF_BASIC_LEVEL
     options.use_per_session_threads = threads is not None
     if threads is None:
         _make_process_pool()
@@ -140,11 +142,10 @@ def _options(mode: LoadMode, fusion_level: FusionLevel, threads: int | None) -> 
     options.add_session_config_entry("session.use_env_allocators", "1")
     if mode == "mapped":
         options.add_session_config_entry("session.disable_prepacking", "1")
-        options.add_session_config_entry(
-            "optimization.disable_specified_optimizers", ";".join(_WEIGHT_OPTIMIZERS)
-        )
     else:
         options.add_session_config_entry("session.prepack.enable_parallel", "1")
+    if disabled:
+        options.add_session_config_entry("optimization.disable_specified_optimizers", ";".join(disabled))
     return options
 
 
