@@ -47,7 +47,7 @@ def set_random(module, dtype, seed=0):
     rng = np.random.default_rng(seed)
     weights = {}
     for name, parameter in module.named_parameters():
-        scale = 1 / math.sqrt(parameter.shape[-1]) if len(parameter.shape) == 2 else 0.3
+        scale = 1 / math.sqrt(parameter.shape[-1]) if len(parameter.shape) > 1 else 0.3
         values = rng.normal(scale=scale, size=parameter.shape)
         if name.endswith("weight") and len(parameter.shape) == 1:
             values += 1  # a norm's
@@ -90,13 +90,33 @@ def linear(x, weights, prefix):
     return x @ weights[f"{prefix}.weight"].T + weights.get(f"{prefix}.bias", 0.0)
 
 
-def feed_forward(x, weights, activation, prefix=""):
-    return linear(ACTIVATION[activation](linear(x, weights, f"{prefix}fc")), weights, f"{prefix}proj")
+def feed_forward(x, weights, activation, prefix="", *, inner_norm=None):
+    inner = ACTIVATION[activation](linear(x, weights, f"{prefix}fc"))
+    return linear(inner if inner_norm is None else inner_norm(inner), weights, f"{prefix}proj")
 
 
-def gated_feed_forward(x, weights, activation, prefix=""):
-    activated = ACTIVATION[activation](linear(x, weights, f"{prefix}fc"))
-    return linear(activated * linear(x, weights, f"{prefix}gate"), weights, f"{prefix}proj")
+def gated_feed_forward(x, weights, activation, prefix="", *, clamp=np.inf, gate_offset=0.0, inner_norm=None):
+    fc = np.minimum(linear(x, weights, f"{prefix}fc"), clamp)
+    gate = np.clip(linear(x, weights, f"{prefix}gate"), -clamp, clamp) + gate_offset
+    inner = ACTIVATION[activation](fc) * gate
+    return linear(inner if inner_norm is None else inner_norm(inner), weights, f"{prefix}proj")
+
+
+def mixture_of_experts(x, weights, expert, top_k, renormalized=False):
+    """Only the chosen experts are computed, token by token. expert: one of the two above, with its form bound."""
+    stacked = {name: value for name, value in weights.items() if name.startswith(("fc.", "gate.", "proj."))}
+    probabilities = softmax(linear(x, weights, "router"))
+    y = np.zeros_like(x)
+    for token in np.ndindex(x.shape[:-1]):
+        chosen = np.argsort(-probabilities[token], kind="stable")[:top_k]
+        share = probabilities[token][chosen]
+        for number, factor in zip(chosen, share / share.sum() if renormalized else share, strict=True):
+            y[token] += factor * expert(x[token], {name: value[number] for name, value in stacked.items()})
+    if "shared_expert.fc.weight" in weights:
+        shared = expert(x, weights, prefix="shared_expert.")
+        gated = "shared_expert_gate.weight" in weights
+        y += sigmoid(linear(x, weights, "shared_expert_gate")) * shared if gated else shared
+    return y
 
 
 def residual(x, sublayer, norm, placement, post_norm=None, scale=1.0):
