@@ -1,0 +1,43 @@
+"""Llama and those who took over its layer."""
+
+import pytest
+import transformers as hf
+from stack_against_transformers import Case, cases, check
+
+BUDGET_S = 30
+
+SIZES = {
+    "vocab_size": 50,
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+
+
+def llama(name, **changes):
+    config = getattr(hf, f"{name}Config")(**{**SIZES, **changes})
+    return Case(name=name, config=config, model=getattr(hf, f"{name}ForCausalLM"))
+
+
+GRANITE = llama("Granite", residual_multiplier=0.22)
+GRANITE.contribution = lambda layer, output: output * 0.22
+GRANITE.expect = {"residual.scale": 0.22}
+BIASED = llama("Llama", mlp_bias=True, hidden_act="gelu", rms_norm_eps=1e-3)
+BIASED.name = "LlamaBiased"
+BIASED.expect = {"fc_bias": True, "proj_bias": True, "activation": "gelu_erf", "residual.norm.eps": 1e-3}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@cases(
+    llama("Llama"),
+    BIASED,
+    llama("Mistral"),
+    llama("Qwen2"),
+    llama("Qwen3", head_dim=8),
+    GRANITE,
+    llama("Phi3", pad_token_id=0),
+)
+def test_the_stack_is_the_models_own_layers(case, tmp_path, dtype):
+    check(case, tmp_path, dtype)

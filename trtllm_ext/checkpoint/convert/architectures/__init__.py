@@ -1,0 +1,19 @@
+"""Every architecture whose feed-forward sublayers can be converted, one spec each."""
+
+from trtllm_ext.checkpoint.convert.architectures import llama
+from trtllm_ext.checkpoint.convert.architectures.spec import StackArchitecture
+
+_FAMILIES = (llama,)
+
+STACK_ARCHITECTURES: tuple[StackArchitecture, ...] = tuple(
+    spec for family in _FAMILIES for spec in family.ARCHITECTURES
+)
+
+
+def specs_by_class() -> dict[str, tuple[StackArchitecture, ...]]:
+    """The specs of each class name in `architectures`; more than one where a model has several stacks."""
+    result: dict[str, tuple[StackArchitecture, ...]] = {}
+    for spec in STACK_ARCHITECTURES:
+        for name in spec.class_names():
+            result[name] = (*result.get(name, ()), spec)
+    return result

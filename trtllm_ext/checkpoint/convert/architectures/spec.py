@@ -1,0 +1,104 @@
+"""How an architecture's feed-forward sublayers are described: what its config says, and where its weights are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from trtllm_ext.checkpoint.contract import FeedForwardContract
+from trtllm_ext.checkpoint.convert.hf_config import HfConfig
+from trtllm_ext.checkpoint.convert.pieces import Piece, Shape, Weight, stack
+
+# Given 'weight' or 'bias' and the shape of our weight: the pieces of the source, named within its layer.
+Source = Callable[[str, Shape], Weight]
+
+# What stands behind a class's prefix in `architectures`: the layers below are the same.
+HEADS = (
+    *("Model", "ForCausalLM", "LMHeadModel", "ForMaskedLM", "ForConditionalGeneration", "EncoderModel"),
+    *(
+        "ForSequenceClassification",
+        "ForTokenClassification",
+        "ForQuestionAnswering",
+        "ForImageClassification",
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackForm:
+    """The sublayers of some layers of one model.
+
+    weights: our weights in a layer without their '.weight' or '.bias' -> where the source's layer has them: a name
+        of the same kind, or a Source.
+    """
+
+    hidden_size: int
+    ffn_hidden_size: int
+    feed_forward: FeedForwardContract
+    weights: Mapping[str, str | Source]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackArchitecture:
+    """One Hugging Face architecture.
+
+    model_type: as in its config.json. prefix: of its classes' names, 'Llama' in LlamaForCausalLM.
+    read: reads the config, for the chosen layers, which have to be of one form. Raises CheckpointError.
+    layers: what stands before a layer's number in names of weights, one for each way in which models are saved.
+    beside: the parts of a layer that are not its feed-forward sublayer's.
+    other_fields: fields of the config that say nothing about the feed-forward sublayer, beside the general ones.
+    depth: the field with the number of layers. stack: its name where a model has more than one ('encoder').
+    text_config: the language model's fields may be an object of this name inside (models of images and text).
+    example: a config of the architecture, for the table in the docs.
+    note: for the table, what is particular.
+    """
+
+    model_type: str
+    prefix: str
+    read: Callable[[HfConfig, range], StackForm]
+    layers: tuple[str, ...]
+    beside: tuple[str, ...]
+    example: Mapping[str, Any]
+    other_fields: frozenset[str] = field(default=frozenset())
+    depth: str = "num_hidden_layers"
+    stack: str | None = None
+    text_config: str | None = None
+    note: str = ""
+
+    def class_names(self) -> tuple[str, ...]:
+        """The names in `architectures` of models that have these layers."""
+        return tuple(self.prefix + head for head in HEADS)
+
+
+def plain(stem: str) -> Source:
+    """The source has the same matrix."""
+    return lambda leaf, shape: Piece(f"{stem}.{leaf}", shape)
+
+
+def transposed(stem: str) -> Source:
+    """The source has matrices as (in_features, out_features)."""
+
+    def source(leaf: str, shape: Shape) -> Weight:
+        if leaf == "bias":
+            return Piece(f"{stem}.bias", shape)
+        return Piece(f"{stem}.{leaf}", (*shape[:-2], shape[-1], shape[-2])).transpose()
+
+    return source
+
+
+def half(stem: str, index: int) -> Source:
+    """Ours are the first (0) or second (1) half of the source's rows."""
+    return lambda leaf, shape: Piece(f"{stem}.{leaf}", (2 * shape[0], *shape[1:])).half(index)
+
+
+def experts(pattern: str) -> Source:
+    """The source has an expert's matrix by itself; pattern: its name, with {} for the expert's number."""
+    return lambda leaf, shape: stack(
+        *(Piece(f"{pattern.format(expert)}.{leaf}", shape[1:]) for expert in range(shape[0]))
+    )
+
+
+def named(name: str) -> Source:
+    """One weight under a name that has no '.weight' behind it."""
+    return lambda leaf, shape: Piece(name, shape)

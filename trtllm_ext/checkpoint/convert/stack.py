@@ -1,0 +1,157 @@
+"""From a Hugging Face model to a SublayerStack: each layer's feed-forward sublayer with its norms, by a spec."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trtllm_ext.checkpoint.config import stack_config
+from trtllm_ext.checkpoint.convert.architectures.spec import StackArchitecture, StackForm, plain
+from trtllm_ext.checkpoint.convert.hf_config import HfConfig
+from trtllm_ext.checkpoint.convert.hf_fields import HF_FIELDS_OUTSIDE_FEED_FORWARD
+from trtllm_ext.checkpoint.convert.pieces import Joined, Piece, Shape, Weight
+from trtllm_ext.checkpoint.convert.plan import Plan, plan_weights
+from trtllm_ext.checkpoint.convert.source import SourceWeights
+from trtllm_ext.checkpoint.convert.source_files import WeightFile
+from trtllm_ext.errors import CheckpointError
+
+_OUR_WEIGHT = re.compile(r"transformer\.layers\.(\d+)\.(.+)\.(weight|bias)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackOptions:
+    """What of a model becomes a stack.
+
+    layers: Python's notation of a slice, '3:7', ':4', '-2:', or one layer's number; None for all.
+    stack: 'encoder' or 'decoder' of a model that has both; None for the first.
+    attention_input: see `Contract`.
+    """
+
+    layers: str | None = None
+    stack: str | None = None
+    attention_input: bool = False
+
+    def given(self) -> dict[str, Any]:
+        """Those that ask for something, by name."""
+        values = {"layers": self.layers, "stack": self.stack, "attention_input": self.attention_input or None}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def chosen_layers(layers: str | None, depth: int, path: Path) -> range:
+    """The layers of a model of `depth` that `layers` names; raises CheckpointError when there are none."""
+    everything = range(depth)
+    if layers is None:
+        return everything
+    single = re.fullmatch(r"\s*(-?\d+)\s*", layers)
+    part = re.fullmatch(r"\s*(-?\d+)?\s*:\s*(-?\d+)?\s*", layers)
+    chosen: range = range(0)
+    if single and -depth <= int(single[1]) < depth:
+        first = int(single[1]) % depth
+        chosen = range(first, first + 1)
+    elif part:
+        begin, end = (None if text is None else int(text) for text in part.groups())
+        inside = all(edge is None or -depth <= edge <= depth for edge in (begin, end))
+        chosen = everything[begin:end] if inside else chosen
+    if not chosen:
+        raise CheckpointError(
+            f"layers={layers!r} names no layers of {path.parent}, which has {depth}. Give one number, or a range "
+            f"such as '0:{min(depth, 4)}' (its end is not included), within 0 to {depth}."
+        )
+    return chosen
+
+
+def plan_stack(
+    specs: tuple[StackArchitecture, ...],
+    model_dir: Path,
+    data: Mapping[str, Any],
+    weights: WeightFile,
+    dtype: str,
+    options: StackOptions,
+) -> Plan:
+    """Work out the conversion of a model's feed-forward sublayers without reading any weight's values.
+
+    specs: of the model's architecture, one for each of its stacks.
+    Raises CheckpointError for whatever in config and weights is unknown, missing, misshapen or unused.
+    """
+    path = model_dir / "config.json"
+    spec = _choose(specs, options.stack, path)
+    config = HfConfig(path, data)
+    if spec.text_config is not None and spec.text_config in config:
+        config = config.nested(spec.text_config)
+    layers = chosen_layers(options.layers, config.size(spec.depth), path)
+    form = spec.read(config, layers)
+    config.finish(spec.other_fields | HF_FIELDS_OUTSIDE_FEED_FORWARD)
+    name = data["architectures"][0]
+    model_config = stack_config(
+        form.feed_forward,
+        hidden_size=form.hidden_size,
+        ffn_hidden_size=form.ffn_hidden_size,
+        num_hidden_layers=len(layers),
+        attention_input=options.attention_input,
+        dtype=dtype,
+        source=f"{name}, {spec.stack + ' ' if spec.stack else ''}layers {layers.start}:{layers.stop}",
+    )
+    source = SourceWeights(model_dir, weights, _names_in_layers(weights, spec, model_dir))
+    parts = plan_weights(model_config, source, lambda ours, shape: _source_weight(ours, shape, form, layers))
+    _drop_others(source, spec, layers)
+    source.finish()
+    return Plan(model_config, parts, source)
+
+
+def _choose(specs: tuple[StackArchitecture, ...], stack: str | None, path: Path) -> StackArchitecture:
+    if stack is None:
+        return specs[0]
+    names = [spec.stack for spec in specs]
+    if stack not in names:
+        known = ", ".join(repr(name) for name in names if name)
+        raise CheckpointError(
+            f"{path}: stack={stack!r} is not one of this model's; "
+            + (f"it has {known}." if known else "it has a single stack: leave the option out.")
+        )
+    return specs[names.index(stack)]
+
+
+def _names_in_layers(names: Iterable[str], spec: StackArchitecture, model_dir: Path) -> dict[str, str]:
+    """Source name -> '3.mlp.fc.weight' for weights of layers; the others keep their names."""
+    pattern = re.compile(rf"(?:{'|'.join(map(re.escape, spec.layers))})\.(\d+)\.(.+)")
+    result, found = {}, False
+    for source in names:
+        match = pattern.fullmatch(source)
+        found = found or match is not None
+        result[source] = f"{int(match[1])}.{match[2]}" if match else source
+    if not found:
+        raise CheckpointError(
+            f"{model_dir} has no weights of layers: expected are names that start with "
+            f"{' or '.join(f'{prefix}.0.' for prefix in spec.layers)}, found are {', '.join(sorted(result)[:3])}, ..."
+        )
+    return result
+
+
+def _source_weight(ours: str, shape: Shape, form: StackForm, layers: range) -> Weight:
+    match = _OUR_WEIGHT.fullmatch(ours)
+    if match is None or match[2] not in form.weights:
+        raise CheckpointError(f"this architecture's spec does not say where its source has {ours}.")
+    place = form.weights[match[2]]
+    weight = (plain(place) if isinstance(place, str) else place)(match[3], shape)
+    return _in_layer(weight, layers[int(match[1])])
+
+
+def _in_layer(weight: Weight, layer: int) -> Weight:
+    if isinstance(weight, Joined):
+        return Joined(tuple(_named(piece, layer) for piece in weight.pieces), weight.shape)
+    return _named(weight, layer)
+
+
+def _named(piece: Piece, layer: int) -> Piece:
+    return Piece(f"{layer}.{piece.name}", piece.source_shape, piece.ranges, piece.transposed)
+
+
+def _drop_others(source: SourceWeights, spec: StackArchitecture, layers: range) -> None:
+    others = "|".join(map(re.escape, spec.beside))
+    chosen = "|".join(map(str, layers))
+    source.drop_matching(rf"(?:{chosen})\.(?:{others})(?:\..+)?", "another part of its layer")
+    source.drop_matching(rf"(?!(?:{chosen})\.)\d+\..+", "of a layer that was not chosen")
+    source.drop_matching(r"(?!\d+\.).+", "not part of a layer")
