@@ -118,7 +118,8 @@ class HyperConnectionContract:
         plus a part computed from the input.
     manifold: their manifold-constrained form (Xie et al. 2025, arXiv 2512.24880), whose mixing matrix is made doubly
         stochastic by `sinkhorn_iterations` of alternate normalisation; 0 for the other kinds.
-    eps: of the norm that the input passes before the matrices are computed.
+    norm, eps: what the streams pass before the matrices are computed from them. The manifold form's norm is an RMS
+        norm without a weight, the static form has none: `norm` is the dynamic form's.
     The network's input enters every stream; its output is the sum of all.
     """
 
@@ -126,6 +127,7 @@ class HyperConnectionContract:
     num_streams: int
     eps: float
     sinkhorn_iterations: int = 0
+    norm: Literal["layer_norm", "rms_norm"] = "layer_norm"
 
     def __post_init__(self) -> None:
         if self.num_streams < 1:

@@ -105,7 +105,10 @@ def _residual(prefix: str, residual: ResidualContract, hidden: int) -> Iterator[
         yield f"{prefix}_scale.weight", (hidden if residual.gate == "channel" else 1,)
     connections = residual.hyper_connections
     if connections is not None:
-        for name, shape in hyper_connection_shapes(connections.kind, connections.num_streams, hidden).items():
+        shapes = hyper_connection_shapes(
+            connections.kind, connections.num_streams, hidden, norm=connections.norm
+        )
+        for name, shape in shapes.items():
             yield f"{prefix}_connections.{name}", shape
 
 

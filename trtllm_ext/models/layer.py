@@ -165,4 +165,5 @@ def _connections(contract: HyperConnectionContract | None, config: ModelConfig) 
         contract.eps,
         contract.sinkhorn_iterations,
         config.dtype,
+        norm=contract.norm,
     )
