@@ -18,12 +18,12 @@ WEIGHT_DTYPES: dict[str, np.dtype] = {
     "bfloat16": bfloat16,
 }
 
-# name -> (unsigned type of the same width, the bits of the exponent): all ones means NaN or infinity.
-_EXPONENT_BITS: dict[str, tuple[type[np.unsignedinteger], int]] = {
-    "float64": (np.uint64, 0x7FF0_0000_0000_0000),
-    "float32": (np.uint32, 0x7F80_0000),
-    "float16": (np.uint16, 0x7C00),
-    "bfloat16": (np.uint16, 0x7F80),
+# name -> (signed type of the same width, the bits of the exponent): all ones means NaN or infinity.
+_EXPONENT_BITS: dict[str, tuple[type[np.signedinteger], int]] = {
+    "float64": (np.int64, 0x7FF0_0000_0000_0000),
+    "float32": (np.int32, 0x7F80_0000),
+    "float16": (np.int16, 0x7C00),
+    "bfloat16": (np.int16, 0x7F80),
 }
 
 
@@ -39,10 +39,14 @@ def all_finite(values: npt.NDArray) -> bool:
     """Whether a float array holds neither NaN nor infinity; integers always are finite."""
     if values.dtype.name not in _EXPONENT_BITS:
         return True
-    # On the bits, since numpy has no fast isfinite for bfloat16.
-    unsigned, exponent = _EXPONENT_BITS[values.dtype.name]
-    bits: npt.NDArray = np.ascontiguousarray(values).view(unsigned)
-    return not bool(((bits & unsigned(exponent)) == unsigned(exponent)).any())
+    # On the bits, since numpy has no fast isfinite for bfloat16. As integers, the floats of a sign are ordered as
+    # their magnitudes, infinity and NaN last: two maxima, without a temporary array, tell.
+    signed, exponent = _EXPONENT_BITS[values.dtype.name]
+    bits = np.ascontiguousarray(values).view(signed)
+    sign = 1 << (8 * bits.itemsize - 1)
+    return bool(
+        bits.max(initial=0) < exponent and bits.view(f"u{bits.itemsize}").max(initial=0) < sign + exponent
+    )
 
 
 def convert_values(values: npt.NDArray, dtype: np.dtype, name: str) -> npt.NDArray:

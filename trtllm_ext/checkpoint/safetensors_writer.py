@@ -6,6 +6,7 @@ import json
 import math
 import zlib
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
@@ -27,7 +28,7 @@ def checksum_seed(name: str, dtype: np.dtype, shape: tuple[int, ...]) -> int:
 
 
 class SafetensorsWriter:
-    """Writes tensors of one type in a given order, and their checksums.
+    """Writes tensors of one type in a given order, and their checksums, which a thread of its own computes.
 
     shapes: every tensor's shape by name, in the order in which `write` will be called.
     Use as a context manager; leaving it without an error finishes the file. Raises OSError from the file
@@ -38,7 +39,8 @@ class SafetensorsWriter:
         self._dtype = dtype
         self._shapes = dict(shapes)
         self._waiting = list(shapes)[::-1]
-        self._checksums: list[int] = []
+        self._checksums: list[Future[int]] = []
+        self._checker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checksum")
         self._file = path.open("wb")
         try:
             self._file.write(self._header())
@@ -48,7 +50,7 @@ class SafetensorsWriter:
 
     def _header(self) -> bytes:
         # Checksums have a fixed width, so the header is written again in place at the end.
-        sums = [f"{value:08x}" for value in self._checksums] or ["00000000"] * len(self._shapes)
+        sums = [f"{value.result():08x}" for value in self._checksums] or ["00000000"] * len(self._shapes)
         header: dict[str, object] = {"__metadata__": {"format": "np", CHECKSUMS: " ".join(sums)}}
         offset = 0
         for name, shape in self._shapes.items():
@@ -61,12 +63,16 @@ class SafetensorsWriter:
         return len(text).to_bytes(8, "little") + text
 
     def write(self, name: str, chunks: Iterable[npt.NDArray]) -> None:
-        """Write the next tensor from pieces in row-major order, each of the file's type."""
+        """Write the next tensor from pieces in row-major order, each of the file's type.
+
+        A piece may still be read while the next one is asked for, not any more when the one after that is; so it must
+        not be overwritten with the next one's values.
+        """
         if not self._waiting or self._waiting.pop() != name:
             raise CheckpointError(f"{name} is written out of the announced order.")
         shape = self._shapes[name]
         left = math.prod(shape)
-        checksum = checksum_seed(name, self._dtype, shape)
+        checksum = self._checker.submit(zlib.crc32, b"", checksum_seed(name, self._dtype, shape))
         for chunk in chunks:
             left -= chunk.size
             if chunk.dtype != self._dtype or left < 0:
@@ -74,7 +80,7 @@ class SafetensorsWriter:
                     f"{name} gives {chunk.dtype.name} values beyond {self._dtype.name} {shape}."
                 )
             data = np.ascontiguousarray(chunk).reshape(-1).view(np.uint8).data
-            checksum = zlib.crc32(data, checksum)
+            checksum = self._checker.submit(zlib.crc32, data, checksum.result())
             self._file.write(data)
         if left:
             raise CheckpointError(f"{name} ends {left} values before its shape {shape} is full.")
@@ -95,6 +101,7 @@ class SafetensorsWriter:
                 self._file.seek(0)
                 self._file.write(self._header())
         finally:
+            self._checker.shutdown()
             self._file.close()
 
 

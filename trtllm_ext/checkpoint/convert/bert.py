@@ -26,7 +26,6 @@ from trtllm_ext.checkpoint.convert.plan import Plan, plan_weights
 from trtllm_ext.checkpoint.convert.sentence_transformers import MODULES_FILE, read_pooling
 from trtllm_ext.checkpoint.convert.source import SourceWeights, check_source_fields
 from trtllm_ext.checkpoint.convert.source_files import WeightFile
-from trtllm_ext.checkpoint.weights import expected_weights
 from trtllm_ext.errors import CheckpointError
 
 # What Hugging Face's ACT2FN computes under each name (transformers, activations.py).
@@ -91,8 +90,7 @@ def plan_bert(model_dir: Path, source_config: Mapping[str, Any], weights: Weight
     source = SourceWeights(model_dir, weights, _canonical_names(weights))
     pooling = _pooling(model_dir, source_config, source, sizes)
     config = _model_config(source_config, sizes, pooling, dtype)
-    shapes = expected_weights(config)
-    parts = plan_weights(config, source, lambda name: _compose(name, shapes[name]))
+    parts = plan_weights(config, source, _compose)
     positions = np.arange(sizes["max_position_embeddings"])
     source.drop_index("embeddings.position_ids", positions, "0, 1, 2, ...")
     source.drop_index("embeddings.token_type_ids", np.zeros_like(positions), "all zeros")

@@ -25,16 +25,16 @@ class Plan:
 
 
 def plan_weights(
-    config: ModelConfig, source: SourceWeights, compose: Callable[[str], Weight]
+    config: ModelConfig, source: SourceWeights, compose: Callable[[str, Shape], Weight]
 ) -> dict[str, tuple[SourceView, ...]]:
     """The source views of every weight that the config calls for, marked as used in the ledger.
 
-    compose: our name of a weight -> what it is made of.
+    compose: called as compose(name, shape) with our names; gives what the weight is made of.
     Raises CheckpointError when that has another shape than the config's; what the source lacks is noted in the ledger.
     """
     parts = {}
     for name, shape in expected_weights(config).items():
-        weight = compose(name)
+        weight = compose(name, shape)
         _check_shape(name, weight, shape)
         parts[name] = source.use(weight)
     return parts
