@@ -23,7 +23,7 @@ from trtllm_ext.layers import MixtureOfExperts
 
 BUDGET_S = 8
 
-HIDDEN, FFN, EXPERTS, TOKENS = 24, 40, 5, 7
+HIDDEN, FFN, EXPERTS, TOKENS = 24, 40, 4, 7
 
 # What float32 may do to a router's value is far below; no engine may choose differently from the formula.
 MARGIN = 1e-3
@@ -48,7 +48,7 @@ CASES = {
     "gated shared expert": {"top_k": 2, "shared_expert_intermediate_size": 56, "shared_expert_gate": True},
     "clamped shared expert": {"top_k": 2, "shared_expert_intermediate_size": 56, **GPT_OSS},
 }
-IN_EVERY_TYPE = ("top 2", "biases", "plain with biases", "clamp and offset", "gated shared expert", "all")
+IN_EVERY_TYPE = ("top 2", "biases", "plain with biases", "clamp and offset", "gated shared expert")
 
 
 def layer_of(dtype="float32", activation="silu", **arguments):
@@ -99,8 +99,9 @@ def test_forms(case, dtype):
     assert_close(run_module(layer, {"x": x}, dtype), expected(x, weights, **CASES[case]), dtype)
 
 
-@pytest.mark.parametrize("gated", [True, False])
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize(
+    ("activation", "gated"), [*((name, True) for name in ACTIVATIONS), ("relu", False), ("gelu_erf", False)]
+)
 def test_activations(activation, gated):
     layer = layer_of(activation=activation, top_k=2, gated=gated)
     weights = set_random(layer, "float32")
@@ -246,7 +247,7 @@ def test_names_and_shapes_of_weights():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"top_k": 6}, r"^top_k=6 must lie between 1 and num_experts=5"),
+        ({"top_k": 6}, r"^top_k=6 must lie between 1 and num_experts=4"),
         ({"top_k": 0}, r"^top_k=0 with tp_size=1: both must be at least 1"),
         ({"top_k": 2.0}, r"^top_k=2.0 is not a whole number"),
         ({"activation": "silo"}, r"^activation 'silo' is not known. Did you mean silu"),
