@@ -18,7 +18,7 @@ AGREEMENT = {
     "basic": "with and without taps the numbers are the same, bit for bit",
     "all": "with and without taps float32 numbers agree within 1e-6 relative (deterministic: bit for bit)",
 }
-_UNKNOWN_POINT = "noted by the module under this name; what it means is the module's own affair"
+_UNKNOWN_POINT = "noted by the module under this name; what it means is its own affair"
 
 
 @dataclass(frozen=True)
