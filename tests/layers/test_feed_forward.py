@@ -2,15 +2,25 @@
 
 import numpy as np
 import pytest
-from sublayer_formulas import DTYPES, assert_close, feed_forward, gated_feed_forward, run_module, set_random
+from sublayer_formulas import (
+    DTYPES,
+    assert_close,
+    feed_forward,
+    gated_feed_forward,
+    layer_norm,
+    rms_norm,
+    run_module,
+    set_random,
+)
 
 from trtllm_ext.checkpoint import ACTIVATIONS
 from trtllm_ext.errors import ConfigError
-from trtllm_ext.layers import FeedForward, GatedFeedForward
+from trtllm_ext.layers import FeedForward, GatedFeedForward, LayerNorm, RmsNorm
 
-BUDGET_S = 40
+BUDGET_S = 8
 
 HIDDEN, FFN, TOKENS = 24, 56, 7
+FORMULA = {FeedForward: feed_forward, GatedFeedForward: gated_feed_forward}
 
 
 def tokens(dtype, rows=TOKENS):
@@ -41,8 +51,70 @@ def test_without_biases_one_token_and_many(kind, rows):
     layer = kind(HIDDEN, FFN, "silu", bias=False)
     weights, x = set_random(layer, "float32"), tokens("float32", rows)
     assert not any(name.endswith("bias") for name in weights)
-    formula = feed_forward if kind is FeedForward else gated_feed_forward
-    assert_close(run_module(layer, {"x": x}), formula(x.astype(np.float64), weights, "silu"), "float32")
+    assert_close(run_module(layer, {"x": x}), FORMULA[kind](x.astype(np.float64), weights, "silu"), "float32")
+
+
+@pytest.mark.parametrize("kind", [FeedForward, GatedFeedForward])
+@pytest.mark.parametrize(("bias", "proj_bias"), [(True, False), (False, True), (True, None), (False, None)])
+def test_biases_of_the_two_projections_apart(kind, bias, proj_bias):
+    layer = kind(HIDDEN, FFN, "silu", bias=bias, proj_bias=proj_bias)
+    weights, x = set_random(layer, "float32"), tokens("float32")
+    first = {"fc.bias"} if kind is FeedForward else {"fc.bias", "gate.bias"}
+    second = {"proj.bias"} if (bias if proj_bias is None else proj_bias) else set()
+    assert {name for name in weights if name.endswith("bias")} == (first if bias else set()) | second
+    assert_close(run_module(layer, {"x": x}), FORMULA[kind](x.astype(np.float64), weights, "silu"), "float32")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", [FeedForward, GatedFeedForward])
+@pytest.mark.parametrize("norm", [LayerNorm, RmsNorm])
+def test_a_norm_inside(norm, kind, dtype):
+    layer = kind(HIDDEN, FFN, "silu", dtype=dtype, inner_norm=norm(FFN, eps=1e-2, dtype=dtype))
+    weights, x = set_random(layer, dtype), tokens(dtype)
+    scale = weights["inner_layernorm.weight"]
+    assert scale.shape == (FFN,)
+
+    def inner_norm(inner):
+        if norm is RmsNorm:
+            return rms_norm(inner, scale, 1e-2)
+        return layer_norm(inner, scale, weights["inner_layernorm.bias"], 1e-2)
+
+    reference = FORMULA[kind](x.astype(np.float64), weights, "silu", inner_norm=inner_norm)
+    got = run_module(layer, {"x": x}, dtype)
+    assert_close(got, reference, dtype)
+    with pytest.raises(AssertionError, match="largest error"):
+        assert_close(got, FORMULA[kind](x.astype(np.float64), weights, "silu"), "bfloat16")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("activation", "clamp", "gate_offset"),
+    [("quick_gelu", 0.5, 1.0), ("quick_gelu", 7.0, 1.0), ("silu", 0.5, 0.0), ("silu", None, -0.5)],
+)
+def test_clamped_and_offset_gates(activation, clamp, gate_offset, dtype):
+    form = {"clamp": clamp, "gate_offset": gate_offset}
+    layer = GatedFeedForward(HIDDEN, FFN, activation, dtype=dtype, **form)
+    weights, x = set_random(layer, dtype), tokens(dtype)
+    if clamp is not None:
+        x[0] *= 30  # far beyond 7 as well
+    form["clamp"] = np.inf if clamp is None else clamp
+    reference = gated_feed_forward(x.astype(np.float64), weights, activation, **form)
+    got = run_module(layer, {"x": x}, dtype)
+    assert_close(got, reference, dtype)
+    for part, none in (("clamp", np.inf), ("gate_offset", 0.0)):
+        if form[part] != none:
+            other = gated_feed_forward(x.astype(np.float64), weights, activation, **{**form, part: none})
+            with pytest.raises(AssertionError, match="largest error"):
+                assert_close(got, other, "bfloat16")
+
+
+def test_which_sides_are_clamped():
+    """fc from above only, gate from both sides: identity(min(fc, 2)) * clip(gate, -2, 2) by hand."""
+    layer = GatedFeedForward(1, 1, "identity", bias=False, clamp=2.0)
+    for part in ("fc", "gate", "proj"):
+        getattr(layer, part).weight.value = np.ones((1, 1), np.float32)
+    x = np.array([[-5.0], [-1.0], [1.5], [5.0]], np.float32)
+    assert run_module(layer, {"x": x}).tolist() == [[10.0], [1.0], [2.25], [4.0]]
 
 
 def test_relu_is_the_default_as_in_the_original_transformer_and_silu_for_gates():
@@ -95,6 +167,22 @@ def test_arguments(kind):
         kind(8, 18, tp_size=4)
     with pytest.raises(ConfigError, match=r"tp_group=\[0, 0\] does not name tp_size=2 different ranks"):
         kind(8, 16, tp_size=2, tp_group=[0, 0])
+
+
+@pytest.mark.parametrize("clamp", [0.0, -7.0, float("nan")])
+def test_a_clamp_that_is_none(clamp):
+    with pytest.raises(ConfigError, match=rf"^clamp={clamp} must be above 0, or None"):
+        GatedFeedForward(8, 16, clamp=clamp)
+
+
+@pytest.mark.parametrize("kind", [FeedForward, GatedFeedForward])
+def test_a_norm_inside_is_a_module_and_sees_the_whole_width(kind):
+    with pytest.raises(ConfigError, match=r"^inner_norm must be a Module, not a float"):
+        kind(8, 16, inner_norm=1e-6)
+    with pytest.raises(
+        ConfigError, match=r"^inner_norm with tp_size=2: its statistics are over the whole .* Use tp_size=1"
+    ):
+        kind(8, 16, tp_size=2, inner_norm=RmsNorm(16))
 
 
 @pytest.mark.parametrize("kind", [FeedForward, GatedFeedForward])
