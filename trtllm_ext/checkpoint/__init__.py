@@ -18,10 +18,12 @@ from trtllm_ext.checkpoint.contract import (
 )
 from trtllm_ext.checkpoint.convert import ConversionReport, convert
 from trtllm_ext.checkpoint.directory import Checkpoint, load_checkpoint, load_config, write_checkpoint
+from trtllm_ext.checkpoint.forms import FORMS
 from trtllm_ext.checkpoint.weights import expected_weights
 
 __all__ = [
     "ACTIVATIONS",
+    "FORMS",
     "GATES",
     "PLACEMENTS",
     "AttentionContract",
