@@ -36,7 +36,8 @@ class Case:
     layers: the list of layers in the model. attention: the attribute of a layer that holds its attention.
     wrap: what attention returns, from its output. contribution: what the layer adds to the stream for that output.
     call: runs a layer on (1, tokens, hidden).
-    options: for convert(). changed_config: fields to write over in the saved config.json. prepare: last changes to
+    options: for convert(). changed_config: fields to write over in the saved config.json. whole_config: what stands
+    there instead, as models on the hub have it, in its `architectures` and `torch_dtype` too. prepare: last changes to
     the model before it is saved. attention_input: False runs the layers with an attention that gives zeros.
     """
 
@@ -50,6 +51,7 @@ class Case:
     call: Callable[[Any, Any], Any] = lambda layer, x: layer(x)
     options: dict[str, Any] = field(default_factory=dict)
     changed_config: dict[str, Any] = field(default_factory=dict)
+    whole_config: dict[str, Any] | None = None
     prepare: Callable[[Any], None] = lambda model: None
     attention_input: bool = True
     expect: dict[str, Any] = field(default_factory=dict)
@@ -74,7 +76,8 @@ def saved_model(case, folder, dtype):
     model = model.to(getattr(torch, dtype))
     model.save_pretrained(folder)
     path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **case.changed_config}))
+    saved = case.whole_config or json.loads(path.read_text())
+    path.write_text(json.dumps({**saved, **case.changed_config}))
     return model.float()
 
 
