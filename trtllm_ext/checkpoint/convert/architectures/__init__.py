@@ -1,9 +1,9 @@
 """Every architecture whose feed-forward sublayers can be converted, one spec each."""
 
-from trtllm_ext.checkpoint.convert.architectures import llama
+from trtllm_ext.checkpoint.convert.architectures import gemma, llama, mixture, olmo
 from trtllm_ext.checkpoint.convert.architectures.spec import StackArchitecture
 
-_FAMILIES = (llama,)
+_FAMILIES = (llama, gemma, olmo, mixture)
 
 STACK_ARCHITECTURES: tuple[StackArchitecture, ...] = tuple(
     spec for family in _FAMILIES for spec in family.ARCHITECTURES

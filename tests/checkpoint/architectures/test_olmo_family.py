@@ -1,0 +1,79 @@
+"""OLMo 2 and 3: a norm on what each sublayer gives, none on what it reads."""
+
+import pytest
+import transformers as hf
+from stack_against_transformers import Case, cases, check, saved_model
+
+from trtllm_ext.checkpoint import convert
+from trtllm_ext.errors import CheckpointError
+
+BUDGET_S = 4
+
+SIZES = {
+    "vocab_size": 50,
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+BRANCH = {
+    "residual.placement": "branch",
+    "residual.norm.rounding": "after_weight",
+    "residual.norm.eps": 1e-6,
+    "activation": "silu",
+    "gated": True,
+}
+# config.json of OLMo-2-1124-7B, in small.
+OLMO2_RELEASE = {
+    "architectures": ["Olmo2ForCausalLM"],
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "eos_token_id": 100257,
+    "hidden_act": "silu",
+    "initializer_range": 0.02,
+    "max_position_embeddings": 4096,
+    "model_type": "olmo2",
+    "pad_token_id": 100277,
+    "rms_norm_eps": 1e-06,
+    "rope_scaling": None,
+    "rope_theta": 500000,
+    "tie_word_embeddings": False,
+    "torch_dtype": "float32",
+    "transformers_version": "4.47.0",
+    "use_cache": True,
+    **SIZES,
+}
+
+
+def olmo(number, head="ForCausalLM", **changes):
+    name = f"Olmo{number}"
+    config = getattr(hf, f"{name}Config")(**{**SIZES, "rms_norm_eps": 1e-6, **changes})
+    return Case(
+        name=name + head,
+        config=config,
+        model=getattr(hf, name + head),
+        contribution=lambda layer, output: layer.post_attention_layernorm(output),
+        expect=BRANCH,
+    )
+
+
+BASE = olmo(2, "Model", hidden_act="gelu", rms_norm_eps=1e-3)
+BASE.layers = lambda model: model.layers
+BASE.expect = {"residual.norm.eps": 1e-3, "activation": "gelu_erf"}
+RELEASE = olmo(2)
+RELEASE.name, RELEASE.whole_config = "Olmo2Release", OLMO2_RELEASE
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@cases(olmo(2), BASE, RELEASE, olmo(3))
+def test_the_stack_is_the_models_own_layers(case, tmp_path, dtype):
+    check(case, tmp_path, dtype)
+
+
+def test_the_first_olmo_is_refused(tmp_path):
+    """Its LayerNorm has no weight, which no contract says."""
+    case = Case(name="Olmo", config=hf.OlmoConfig(**SIZES), model=hf.OlmoForCausalLM)
+    saved_model(case, tmp_path / "model", "float32")
+    with pytest.raises(CheckpointError, match="OlmoForCausalLM"):
+        convert(tmp_path / "model", tmp_path / "checkpoint")

@@ -1,0 +1,39 @@
+"""OLMo 2 and 3: the norm stands on what a sublayer gives, and its input is the stream as it is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from trtllm_ext.checkpoint.convert.architectures.forms import gated_form, residual, rms_norm
+from trtllm_ext.checkpoint.convert.architectures.llama import LAYERS, WEIGHTS
+from trtllm_ext.checkpoint.convert.architectures.spec import StackArchitecture, StackForm
+from trtllm_ext.checkpoint.convert.hf_config import HfConfig
+
+
+def _read(config: HfConfig, layers: range) -> StackForm:
+    norm = rms_norm(config.eps("rms_norm_eps", 1e-5))
+    return StackForm(
+        hidden_size=config.size("hidden_size"),
+        ffn_hidden_size=config.size("intermediate_size"),
+        feed_forward=gated_form(config.activation("hidden_act", "silu"), residual(norm, placement="branch")),
+        weights={**WEIGHTS, "post_layernorm": "post_feedforward_layernorm"},
+    )
+
+
+OLMO2 = StackArchitecture(
+    model_type="olmo2",
+    prefix="Olmo2",
+    read=_read,
+    layers=LAYERS,
+    beside=("self_attn", "post_attention_layernorm"),
+    example={
+        "hidden_size": 64,
+        "intermediate_size": 160,
+        "num_hidden_layers": 2,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-6,
+    },
+)
+OLMO3 = replace(OLMO2, model_type="olmo3", prefix="Olmo3")
+
+ARCHITECTURES = (OLMO2, OLMO3)
