@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -69,3 +70,17 @@ def test_the_comparison_says_how_it_is_called():
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 2
     assert run.stderr == "usage: compare_vectors.py OURS.npz REFERENCE.npz [TOLERANCE]\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("own_sublayer.py", r"largest difference from NumPy: \S+e-0[67]\n"),
+        ("tap_a_stack.py", r"(transformer\.layers\.\d\.mlp\.contribution: .+\n){4}.+ within \S+e-0[67]\n"),
+    ],
+)
+def test_an_example_runs_and_checks_itself(tmp_path, name, says):
+    run = subprocess.run(
+        [sys.executable, str(EXAMPLES / name)], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert re.fullmatch(says, run.stdout), run.stdout
