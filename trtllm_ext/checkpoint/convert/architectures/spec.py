@@ -9,6 +9,7 @@ from typing import Any
 from trtllm_ext.checkpoint.contract import FeedForwardContract
 from trtllm_ext.checkpoint.convert.hf_config import HfConfig
 from trtllm_ext.checkpoint.convert.pieces import Piece, Shape, Weight, stack
+from trtllm_ext.checkpoint.convert.source_files import WeightFile
 
 # Given 'weight' or 'bias' and the shape of our weight: the pieces of the source, named within its layer.
 Source = Callable[[str, Shape], Weight]
@@ -31,12 +32,17 @@ class StackForm:
 
     weights: our weights in a layer without their '.weight' or '.bias' -> where the source's layer has them: a name
         of the same kind, or a Source.
+    other_namings: models of the architecture may also be saved with these in place of the same ones in `weights`; the
+        naming taken is the one of which the source has the most.
+    decode: the source's weights as they are meant, where they are stored in a code.
     """
 
     hidden_size: int
     ffn_hidden_size: int
     feed_forward: FeedForwardContract
     weights: Mapping[str, str | Source]
+    other_namings: tuple[Mapping[str, str | Source], ...] = ()
+    decode: Callable[[WeightFile], WeightFile] = lambda weights: weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +50,7 @@ class StackArchitecture:
     """One Hugging Face architecture.
 
     model_type: as in its config.json. prefix: of its classes' names, 'Llama' in LlamaForCausalLM.
+    other_classes: names of classes with these layers that are not the prefix and one of HEADS.
     read: reads the config, for the chosen layers, which have to be of one form. Raises CheckpointError.
     layers: what stands before a layer's number in names of weights, one for each way in which models are saved.
     beside: the parts of a layer that are not its feed-forward sublayer's.
@@ -64,11 +71,12 @@ class StackArchitecture:
     depth: str = "num_hidden_layers"
     stack: str | None = None
     text_config: str | None = None
+    other_classes: tuple[str, ...] = ()
     note: str = ""
 
     def class_names(self) -> tuple[str, ...]:
         """The names in `architectures` of models that have these layers."""
-        return tuple(self.prefix + head for head in HEADS)
+        return (*(self.prefix + head for head in HEADS), *self.other_classes)
 
 
 def plain(stem: str) -> Source:
