@@ -4,8 +4,11 @@ Every weight of the source is used or accounted for; a form of the model that is
 """
 
 import argparse
+from collections.abc import Sequence
 
 from trtllm_ext.cli.terminal import human_bytes
+
+NAMES_SHOWN = 3
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
@@ -38,6 +41,13 @@ def run(arguments: argparse.Namespace) -> int:
         f"layers, hidden {config.hidden_size}, {config.dtype}; {len(report.converted)} weights, "
         f"{human_bytes(report.num_bytes)}"
     )
-    for dropped in report.dropped:
-        print(f"  not used: {dropped.name} ({dropped.reason})")
+    for reason, names in report.dropped_by_reason().items():
+        print(f"  not used: {_some(names)} ({reason})")
     return 0
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first three, and how many there are where there are more."""
+    if len(names) <= NAMES_SHOWN:
+        return ", ".join(names)
+    return f"{len(names)} weights: {', '.join(names[:NAMES_SHOWN])}, ..."

@@ -10,7 +10,10 @@ from trtllm_ext.checkpoint.config import ModelConfig
 
 @dataclass(frozen=True)
 class ConvertedWeight:
-    """A weight of the checkpoint, and the source weights whose rows it holds, in order."""
+    """A weight of the checkpoint, and the source weights that it is made of, in order.
+
+    A source weight is used in parts where several weights name it: gate and up stored as one, or tied weights.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -19,7 +22,7 @@ class ConvertedWeight:
 
 @dataclass(frozen=True)
 class DroppedWeight:
-    """A source weight that the model has no use for, and why."""
+    """A source weight that the model has no use for, and why; of one used in part, name[the rest]."""
 
     name: str
     reason: str
@@ -27,7 +30,7 @@ class DroppedWeight:
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """Every source weight is in exactly one of `converted[...].sources` and `dropped`.
+    """Every source weight is in `converted[...].sources`, as a whole, or in `dropped`.
 
     num_bytes: size of the weight files written.
     """
@@ -39,3 +42,10 @@ class ConversionReport:
     converted: tuple[ConvertedWeight, ...]
     dropped: tuple[DroppedWeight, ...]
     num_bytes: int
+
+    def dropped_by_reason(self) -> dict[str, tuple[str, ...]]:
+        """The names of the dropped weights for each reason, both in the order in which they were dropped."""
+        reasons: dict[str, list[str]] = {}
+        for weight in self.dropped:
+            reasons.setdefault(weight.reason, []).append(weight.name)
+        return {reason: tuple(names) for reason, names in reasons.items()}
