@@ -38,7 +38,8 @@ class Case:
     call: runs a layer on (1, tokens, hidden).
     options: for convert(). changed_config: fields to write over in the saved config.json. whole_config: what stands
     there instead, as models on the hub have it, in its `architectures` and `torch_dtype` too. prepare: last changes to
-    the model before it is saved. attention_input: False runs the layers with an attention that gives zeros.
+    the model before it is saved. saving: options of save_pretrained. seed: of weights and inputs.
+    attention_input: False runs the layers with an attention that gives zeros.
     """
 
     name: str
@@ -53,6 +54,8 @@ class Case:
     changed_config: dict[str, Any] = field(default_factory=dict)
     whole_config: dict[str, Any] | None = None
     prepare: Callable[[Any], None] = lambda model: None
+    saving: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
     attention_input: bool = True
     expect: dict[str, Any] = field(default_factory=dict)
 
@@ -65,7 +68,7 @@ def saved_model(case, folder, dtype):
     """A model with random weights, biases and norms too, in float32 with values that `dtype` holds; saved in dtype."""
     import json
 
-    torch.manual_seed(0)
+    torch.manual_seed(case.seed)
     model = case.model(case.config).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -74,7 +77,7 @@ def saved_model(case, folder, dtype):
             parameter.copy_(torch.randn_like(parameter) * spread + offset)
     case.prepare(model)
     model = model.to(getattr(torch, dtype))
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, **case.saving)
     path = folder / "config.json"
     saved = case.whole_config or json.loads(path.read_text())
     path.write_text(json.dumps({**saved, **case.changed_config}))
@@ -108,7 +111,7 @@ def check(case, tmp_path, dtype):
             found = getattr(found, part)
         assert found == value, f"{path} is {found}"
 
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(case.seed)
     numpy_dtype = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}[dtype]
     shape = (TOKENS, config.hidden_size)
 

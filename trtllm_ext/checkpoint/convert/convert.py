@@ -149,7 +149,7 @@ def _architecture(path: Path, data: Mapping[str, Any]) -> str:
 def _common_dtype(plan: Plan, model_dir: Path) -> str:
     """The type that all source weights in use have; what is dropped has no say."""
     views = (view for parts in plan.parts.values() for view in parts)
-    found = sorted({view.values().dtype.name for view in views})
+    found = sorted({view.dtype.name for view in views})
     if len(found) != 1 or found[0] not in WEIGHT_DTYPES:
         raise CheckpointError(
             f"{model_dir}: its weights have the type(s) {', '.join(found) or 'none'}, so dtype 'auto' is not clear; "

@@ -65,6 +65,10 @@ class Piece:
         self._even("pairs", start, axis)
         return self._take(axis, slice(start, None, 2))
 
+    def only(self, index: int, axis: int = 0) -> Piece:
+        """One index of an axis, which stays: an expert's part of a stacked weight."""
+        return self._take(axis, slice(index, index + 1))
+
     def view(self, values: npt.NDArray) -> npt.NDArray:
         """The piece of a source weight's values, which have `source_shape`; a view, often not contiguous."""
         taken: tuple[Any, ...] = tuple(slice(r.start, r.stop, r.step) for r in self.ranges)

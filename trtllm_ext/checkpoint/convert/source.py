@@ -28,6 +28,10 @@ class SourceView:
     piece: Piece
     weights: WeightFile
 
+    @property
+    def dtype(self) -> np.dtype:
+        return self.weights[self.source].dtype
+
     def values(self) -> npt.NDArray:
         """The piece as a view, often not contiguous; it is looked up anew each time, so that nothing is held."""
         return self.piece.view(self.weights[self.source])

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from trtllm_ext.checkpoint.config import stack_config
-from trtllm_ext.checkpoint.convert.architectures.spec import StackArchitecture, StackForm, plain
+from trtllm_ext.checkpoint.convert.architectures.spec import Source, StackArchitecture, StackForm, plain
 from trtllm_ext.checkpoint.convert.hf_config import HfConfig
 from trtllm_ext.checkpoint.convert.hf_fields import HF_FIELDS_OUTSIDE_FEED_FORWARD
 from trtllm_ext.checkpoint.convert.pieces import Joined, Piece, Shape, Weight
 from trtllm_ext.checkpoint.convert.plan import Plan, plan_weights
 from trtllm_ext.checkpoint.convert.source import SourceWeights
 from trtllm_ext.checkpoint.convert.source_files import WeightFile
+from trtllm_ext.checkpoint.weights import expected_weights
 from trtllm_ext.errors import CheckpointError
 
 _OUR_WEIGHT = re.compile(r"transformer\.layers\.(\d+)\.(.+)\.(weight|bias)")
@@ -94,8 +95,12 @@ def plan_stack(
         dtype=dtype,
         source=f"{name}, {spec.stack + ' ' if spec.stack else ''}layers {layers.start}:{layers.stop}",
     )
+    weights = form.decode(weights)
     source = SourceWeights(model_dir, weights, _names_in_layers(weights, spec, model_dir))
-    parts = plan_weights(model_config, source, lambda ours, shape: _source_weight(ours, shape, form, layers))
+    naming = _naming(form, expected_weights(model_config), source, layers)
+    parts = plan_weights(
+        model_config, source, lambda ours, shape: _source_weight(ours, shape, naming, layers)
+    )
     _drop_others(source, spec, layers)
     source.finish()
     return Plan(model_config, parts, source)
@@ -130,11 +135,27 @@ def _names_in_layers(names: Iterable[str], spec: StackArchitecture, model_dir: P
     return result
 
 
-def _source_weight(ours: str, shape: Shape, form: StackForm, layers: range) -> Weight:
+def _naming(
+    form: StackForm, expected: Mapping[str, Shape], source: SourceWeights, layers: range
+) -> Mapping[str, str | Source]:
+    """The naming of which the source has the largest share of names."""
+    namings = [{**form.weights, **other} for other in ({}, *form.other_namings)]
+    if len(namings) == 1:
+        return namings[0]
+
+    def share(naming: Mapping[str, str | Source]) -> float:
+        weights = (_source_weight(ours, shape, naming, layers) for ours, shape in expected.items())
+        names = {piece.name for weight in weights for piece in weight.pieces}
+        return sum(name in source for name in names) / len(names)
+
+    return max(namings, key=share)
+
+
+def _source_weight(ours: str, shape: Shape, naming: Mapping[str, str | Source], layers: range) -> Weight:
     match = _OUR_WEIGHT.fullmatch(ours)
-    if match is None or match[2] not in form.weights:
+    if match is None or match[2] not in naming:
         raise CheckpointError(f"this architecture's spec does not say where its source has {ours}.")
-    place = form.weights[match[2]]
+    place = naming[match[2]]
     weight = (plain(place) if isinstance(place, str) else place)(match[3], shape)
     return _in_layer(weight, layers[int(match[1])])
 
