@@ -1,9 +1,17 @@
 """Every architecture whose feed-forward sublayers can be converted, one spec each."""
 
-from trtllm_ext.checkpoint.convert.architectures import gemma, llama, mixture, olmo
+from trtllm_ext.checkpoint.convert.architectures import (
+    gemma,
+    gpt2,
+    layer_norm_decoders,
+    llama,
+    mixture,
+    olmo,
+    parallel,
+)
 from trtllm_ext.checkpoint.convert.architectures.spec import StackArchitecture
 
-_FAMILIES = (llama, gemma, olmo, mixture)
+_FAMILIES = (llama, gemma, olmo, mixture, gpt2, layer_norm_decoders, parallel)
 
 STACK_ARCHITECTURES: tuple[StackArchitecture, ...] = tuple(
     spec for family in _FAMILIES for spec in family.ARCHITECTURES
