@@ -17,6 +17,7 @@ class LayerNorm(Module):
 
     Ba, Kiros, Hinton 2016; with a weight_offset of 1, Nemotron's form. Rounded once, after the bias.
     normalized_shape: the sizes of those axes. weight, bias: of that shape.
+    output_dtype: the result's type, where it is not the weight's.
     """
 
     def __init__(
@@ -28,11 +29,13 @@ class LayerNorm(Module):
         dtype: str | None = None,
         *,
         weight_offset: float = 0.0,
+        output_dtype: str | None = None,
     ) -> None:
         super().__init__()
         self.normalized_shape = _shape(normalized_shape)
         self.eps = _positive(eps)
         self.dtype = dtype or "float32"
+        self.output_dtype = output_dtype
         self.weight_offset = weight_offset
         self.register_parameter("weight", None)
         self.register_parameter("bias", None)
@@ -42,15 +45,16 @@ class LayerNorm(Module):
                 self.bias = Parameter(shape=self.normalized_shape, dtype=self.dtype)
 
     def forward(self, x: Tensor, normalized_shape: int | tuple[int, ...] | None = None) -> Tensor:
-        """x: (..., *normalized_shape); the result has its shape and type.
+        """x: (..., *normalized_shape), of the weight's type or wider (a float32 residual stream).
 
-        A float32 x beside narrower weights (a wide residual stream) gives the weights' type.
+        The result has x's shape and the weight's type, or output_dtype.
         """
         shape = self.normalized_shape if normalized_shape is None else _shape(normalized_shape)
         weight = None if self.weight is None else self.weight.value
         bias = None if self.bias is None else self.bias.value
+        to = self.output_dtype or (x.dtype if weight is None else weight.dtype)
         if weight is None or (x.dtype == weight.dtype and not self.weight_offset):
-            return functional.layer_norm(x, shape, weight, bias, self.eps)
+            return functional.cast(functional.layer_norm(x, shape, weight, bias, self.eps), to)
         wide = functional.layer_norm(
             _float32(x),
             shape,
@@ -58,7 +62,7 @@ class LayerNorm(Module):
             None if bias is None else _float32(bias),
             self.eps,
         )
-        return functional.cast(wide, weight.dtype)
+        return functional.cast(wide, to)
 
 
 class RmsNorm(Module):
@@ -68,6 +72,7 @@ class RmsNorm(Module):
     rounding: 'before_weight' rounds to the weight's type before the product with it, as TensorRT-LLM and Llama do;
         'after_weight' rounds the product, once.
     num_groups: that many equal parts of a single axis are normalised separately.
+    output_dtype: the result's type, where it is not the weight's.
     Raises ConfigError when num_groups does not divide the axis, or there are several axes to divide, and for a
     weight_offset with rounding 'before_weight'.
     """
@@ -82,6 +87,7 @@ class RmsNorm(Module):
         *,
         weight_offset: float = 0.0,
         rounding: Literal["before_weight", "after_weight"] | None = None,
+        output_dtype: str | None = None,
     ) -> None:
         super().__init__()
         self.normalized_shape = _shape(normalized_shape)
@@ -103,6 +109,7 @@ class RmsNorm(Module):
         self.num_groups = num_groups
         self.eps = _positive(eps)
         self.dtype = dtype or "float32"
+        self.output_dtype = output_dtype
         self.weight_offset = weight_offset
         self.rounding = rounding or ("after_weight" if weight_offset else "before_weight")
         self.register_parameter("weight", None)
@@ -110,20 +117,21 @@ class RmsNorm(Module):
             self.weight = Parameter(shape=self.normalized_shape, dtype=self.dtype)
 
     def forward(self, x: Tensor, normalized_shape: int | tuple[int, ...] | None = None) -> Tensor:
-        """x: (..., *normalized_shape); the result has its shape and type.
+        """x: (..., *normalized_shape), of the weight's type or wider (a float32 residual stream).
 
-        A float32 x beside narrower weights (a wide residual stream) gives the weights' type.
+        The result has x's shape and the weight's type, or output_dtype.
         """
         shape = self.normalized_shape if normalized_shape is None else _shape(normalized_shape)
-        if self.weight is None:
-            return functional.rms_norm(x, shape, self.num_groups, None, self.eps)
-        weight = self.weight.value
+        weight = None if self.weight is None else self.weight.value
+        to = self.output_dtype or (x.dtype if weight is None else weight.dtype)
+        return functional.cast(self._normalized(x, shape, weight), to)
+
+    def _normalized(self, x: Tensor, shape: tuple[int, ...], weight: Tensor | None) -> Tensor:
+        if weight is None or (self.rounding == "before_weight" and x.dtype == weight.dtype):
+            return functional.rms_norm(x, shape, self.num_groups, weight, self.eps)
         if self.rounding == "after_weight":
             weight32 = _offset(weight, self.weight_offset)
-            wide = functional.rms_norm(_float32(x), shape, self.num_groups, weight32, self.eps)
-            return functional.cast(wide, weight.dtype)
-        if x.dtype == weight.dtype:
-            return functional.rms_norm(x, shape, self.num_groups, weight, self.eps)
+            return functional.rms_norm(_float32(x), shape, self.num_groups, weight32, self.eps)
         normed = functional.rms_norm(x, shape, self.num_groups, None, self.eps)
         return functional.cast(normed, weight.dtype) * weight
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from trtllm_ext.checkpoint.contract import PLACEMENTS
+from trtllm_ext.checkpoint.dtypes import weight_dtype
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.graph import Module, Tensor, functional, str_dtype_to_trt
 from trtllm_ext.suggest import nearest
@@ -38,11 +40,11 @@ class Residual(Module):
         LayerScale or ScalarGate. skip_scale: a factor of x (DeepNorm's alpha). None stands for 1.
     stream_dtype: the type of x and of the output where it is not the sublayer's own, which is then `dtype`: such as
         a float32 stream through bfloat16 sublayers. A norm reads the stream as it is; the sublayer's input is
-        rounded to `dtype`; what it gives is widened before gate and scale.
-    clamp: bring a float16 sum that has left the type's range back into it, as T5 does: to +-65504, or to +-64504
-        where any element of the sum is infinite. Other types stay as they are.
+        rounded to `dtype`; what it gives is widened before gate and scale; a 'post' norm should give `stream_dtype`.
+    clamp: bring a float16 sum that has left the type's range back into it, as T5 does: to +-65504, or to +-64512
+        (65504 - 1000, rounded) where any element of the sum is infinite. Other types stay as they are.
     connections: a HyperConnections module, for a stream of several parts, (..., num_streams, hidden_size).
-    Raises ConfigError for what is no Module, for an unknown placement, and for parts that do not fit each other.
+    Raises ConfigError for what is no Module, an unknown placement or type, and parts that do not fit each other.
     """
 
     def __init__(
@@ -61,16 +63,19 @@ class Residual(Module):
         connections: Module | None = None,
     ) -> None:
         super().__init__()
-        parts = {"norm": norm, "post_norm": post_norm, "gate": gate, "connections": connections}
-        for name, module in {"sublayer": sublayer, **parts}.items():
-            if not isinstance(module, Module) and (module is not None or name == "sublayer"):
-                raise ConfigError(f"{name} must be a Module, not a {type(module).__name__}.")
+        _check_modules({"sublayer": sublayer})
+        _check_modules(
+            {"norm": norm, "post_norm": post_norm, "gate": gate, "connections": connections}, optional=True
+        )
         _check_placement(placement, norm, post_norm)
         if (stream_dtype is None) != (dtype is None):
             raise ConfigError(
                 f"stream_dtype={stream_dtype!r} with dtype={dtype!r}: give both, the type of the residual stream and "
                 "the type that the sublayer computes in, or neither."
             )
+        for name in (stream_dtype, dtype):
+            if name is not None:
+                weight_dtype(name)
         if connections is not None and (placement == "post" or clamp or skip_scale not in (None, 1.0)):
             raise ConfigError(
                 "connections mix several streams, so placement 'post', skip_scale and clamp, which act on a single "
@@ -102,7 +107,10 @@ class Residual(Module):
             output = _clamped(output)
         self.sublayer.register_network_output("contribution", contribution)
         self.sublayer.register_network_output("after", output)
-        return self.norm(output) if self.placement == "post" and self.norm is not None else output
+        if self.norm is None or self.placement != "post":
+            return output
+        output = self.norm(output)
+        return output if self.stream_dtype is None else functional.cast(output, self.stream_dtype)
 
     def _contribution(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """What joins the stream, in the stream's type."""
@@ -124,7 +132,8 @@ class ParallelSublayers(Module):
     """attention(attention_norm(x)) + feed_forward(feed_forward_norm(x)): both read the same x (GPT-J, GPT-NeoX).
 
     As the sublayer of a Residual, with one norm for both as the Residual's (GPT-J, Falcon, Cohere), or one each here
-    (GPT-NeoX). Every module keeps shape and type.
+    (GPT-NeoX). Every module keeps shape and type; where the two give different types, the sum has attention's.
+    Raises ConfigError for what is no Module.
     """
 
     def __init__(
@@ -135,6 +144,10 @@ class ParallelSublayers(Module):
         feed_forward_norm: Module | None = None,
     ) -> None:
         super().__init__()
+        _check_modules({"attention": attention, "feed_forward": feed_forward})
+        _check_modules(
+            {"attention_norm": attention_norm, "feed_forward_norm": feed_forward_norm}, optional=True
+        )
         self.attention = attention
         self.feed_forward = feed_forward
         self.attention_norm = attention_norm
@@ -147,7 +160,8 @@ class ParallelSublayers(Module):
         attended, fed = self.attention(x, *args, **kwargs), self.feed_forward(y)
         self.attention.register_network_output("contribution", attended)
         self.feed_forward.register_network_output("contribution", fed)
-        return attended + fed
+        # A given contribution has the stream's type, which may be wider.
+        return attended + functional.cast(fed, attended.dtype)
 
     def register_network_output(self, name: str, value: Tensor) -> None:
         """What a Residual notes here: the stream around both, under the feed-forward's name.
@@ -166,6 +180,12 @@ class GivenContribution(Module):
         return contribution
 
 
+def _check_modules(parts: Mapping[str, object], optional: bool = False) -> None:
+    for name, part in parts.items():
+        if not isinstance(part, Module) and not (optional and part is None):
+            raise ConfigError(f"{name} must be a Module, not a {type(part).__name__}.")
+
+
 def _check_placement(placement: str, norm: Module | None, post_norm: Module | None) -> None:
     placements = [name for name in PLACEMENTS if name != "none"]
     if placement not in placements:
@@ -179,11 +199,14 @@ def _check_placement(placement: str, norm: Module | None, post_norm: Module | No
 
 
 def _scaled(x: Tensor, factor: float | None) -> Tensor:
-    return x if factor is None or factor == 1.0 else x * factor
+    """x * factor, rounded once: a factor rounded to a narrow type would be wrong by the same share in each layer."""
+    if factor is None or factor == 1.0:
+        return x
+    return functional.cast(functional.cast(x, "float32") * factor, x.dtype)
 
 
 def _clamped(x: Tensor) -> Tensor:
-    """x within +-65504, or +-64504 where any element is infinite."""
+    """x within +-65504, or +-64512 where any element is infinite."""
     dims = list(range(x.rank()))
     magnitude = functional.cast(functional.abs(x), "float32")
     largest = functional.max(magnitude, dims, keepdim=True)

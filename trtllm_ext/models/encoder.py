@@ -138,12 +138,13 @@ class EncoderTransformer(Module):
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """Returns last_hidden_state (batch, seq, hidden) and, with pooling, sentence_embedding (batch, hidden)."""
-        hidden_states = self.embedding(input_ids, token_type_ids)
+        hidden_states = functional.cast(self.embedding(input_ids, token_type_ids), self._config.stream_dtype)
         mask = additive_padding_mask(attention_mask, self._config.dtype)
         for layer in self.layers:
             hidden_states = layer(hidden_states, mask)
         if self._has_final_norm:
             hidden_states = self.ln_f(hidden_states)
+        hidden_states = functional.cast(hidden_states, self._config.dtype)
         if self._pooling.kind == "none":
             return hidden_states, None
         pooled = self._pool(hidden_states, attention_mask)

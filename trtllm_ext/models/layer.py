@@ -27,24 +27,34 @@ from trtllm_ext.layers import (
 )
 
 
-def norm_from_contract(norm: NormContract | None, hidden_size: int, dtype: str) -> Module | None:
-    """The norm layer that the contract describes, or None."""
+def norm_from_contract(
+    norm: NormContract | None, hidden_size: int, dtype: str, output_dtype: str | None = None
+) -> Module | None:
+    """The norm layer that the contract describes, or None. output_dtype: of its result, where not `dtype`."""
     if norm is None:
         return None
     if norm.kind == "layer_norm":
         return LayerNorm(
-            hidden_size, eps=norm.eps, bias=norm.bias, dtype=dtype, weight_offset=norm.weight_offset
+            hidden_size,
+            eps=norm.eps,
+            bias=norm.bias,
+            dtype=dtype,
+            weight_offset=norm.weight_offset,
+            output_dtype=output_dtype,
         )
     return RmsNorm(
-        hidden_size, eps=norm.eps, dtype=dtype, weight_offset=norm.weight_offset, rounding=norm.rounding
+        hidden_size,
+        eps=norm.eps,
+        dtype=dtype,
+        weight_offset=norm.weight_offset,
+        rounding=norm.rounding,
+        output_dtype=output_dtype,
     )
 
 
 def feed_forward_from_contract(form: FeedForwardContract, config: ModelConfig) -> Module:
     """The feed-forward sublayer that the contract describes, one or a mixture of experts."""
     hidden, ffn, dtype = config.hidden_size, config.intermediate_size, config.dtype
-    gate = {"clamp": form.clamp, "gate_offset": form.gate_offset} if form.gated else {}
-    biases = {"bias": form.fc_bias, "proj_bias": form.proj_bias}
     if form.mixture is not None:
         return MixtureOfExperts(
             hidden,
@@ -54,16 +64,29 @@ def feed_forward_from_contract(form: FeedForwardContract, config: ModelConfig) -
             top_k=form.mixture.top_k,
             weights=form.mixture.weights,
             gated=form.gated,
+            bias=form.fc_bias,
+            proj_bias=form.proj_bias,
             router_bias=form.mixture.router_bias,
+            clamp=form.clamp,
+            gate_offset=form.gate_offset,
             shared_expert_intermediate_size=form.mixture.shared_expert_intermediate_size,
             shared_expert_gate=form.mixture.shared_expert_gate,
             dtype=dtype,
-            **biases,
-            **gate,
         )
-    kind = GatedFeedForward if form.gated else FeedForward
     inner_norm = norm_from_contract(form.inner_norm, ffn, dtype)
-    return kind(hidden, ffn, form.activation, dtype=dtype, inner_norm=inner_norm, **biases, **gate)
+    if not form.gated:
+        return FeedForward(
+            *(hidden, ffn, form.activation, form.fc_bias, dtype),
+            proj_bias=form.proj_bias,
+            inner_norm=inner_norm,
+        )
+    return GatedFeedForward(
+        *(hidden, ffn, form.activation, form.fc_bias, dtype),
+        proj_bias=form.proj_bias,
+        inner_norm=inner_norm,
+        clamp=form.clamp,
+        gate_offset=form.gate_offset,
+    )
 
 
 class TransformerLayer(Module):
@@ -93,7 +116,7 @@ class TransformerLayer(Module):
         if contract.attention_input:
             self.attention = GivenContribution()
             if not self._is_parallel:
-                self._attention = (Residual(self.attention),)
+                self._attention = (Residual(self.attention, clamp=form.residual.clamp == "float16"),)
         self.mlp = feed_forward_from_contract(form, config)
         # Beside a given contribution it makes no difference which norm that was computed from.
         sublayer = ParallelSublayers(self.attention, self.mlp) if self._is_parallel else self.mlp
@@ -108,7 +131,10 @@ class TransformerLayer(Module):
         norm_names: tuple[str, str],
         config: ModelConfig,
     ) -> Residual:
-        norm = norm_from_contract(residual.norm, config.hidden_size, config.dtype)
+        wide = residual.stream_dtype != "model" and residual.stream_dtype != config.dtype
+        # A norm of the stream gives the next layer's stream; any other is within the branch.
+        output_dtype = residual.stream_dtype if wide and residual.placement == "post" else None
+        norm = norm_from_contract(residual.norm, config.hidden_size, config.dtype, output_dtype)
         post_norm = norm_from_contract(residual.post_norm, config.hidden_size, config.dtype)
         gate = _gate(residual, config)
         connections = _connections(residual.hyper_connections, config)
@@ -120,7 +146,6 @@ class TransformerLayer(Module):
         for child, module in children:
             if module is not None:
                 setattr(self, child, module)
-        wide = residual.stream_dtype != "model" and residual.stream_dtype != config.dtype
         return Residual(
             sublayer,
             norm,

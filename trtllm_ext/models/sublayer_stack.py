@@ -109,7 +109,7 @@ class SublayerStack(Model):
         most = positive_limit(limits, "max_num_tokens", self)
         best = optimum(limits, "opt_num_tokens", most)
         hidden, layers = self.config.hidden_size, self.config.num_hidden_layers
-        ranges = [("num_tokens", [[1, best, most]]), ("hidden_size", [hidden])]
+        ranges: list[tuple[str, list[Any]]] = [("num_tokens", [[1, best, most]]), ("hidden_size", [hidden])]
         inputs = {
             "hidden_states": Tensor(
                 name="hidden_states",
