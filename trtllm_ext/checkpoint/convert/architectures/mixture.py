@@ -92,28 +92,39 @@ def _form(
     )
 
 
-def _mixture(config: HfConfig, num_experts: str, *, renormalized: bool, **changes: Any) -> MixtureContract:
+def _mixture(config: HfConfig, *, renormalized: bool, **changes: Any) -> MixtureContract:
     return MixtureContract(
-        num_experts=config.size(num_experts),
+        num_experts=_num_experts(config),
         top_k=config.size("num_experts_per_tok"),
         weights="renormalized" if renormalized else "softmax",
         **changes,
     )
 
 
+def _num_experts(config: HfConfig) -> int:
+    """Under either name: some configs have both, and releases of transformers differ in which one they write."""
+    found = {name: config.size(name) for name in ("num_experts", "num_local_experts") if name in config}
+    if len(set(found.values())) > 1:
+        raise CheckpointError(
+            f"{config.path}: num_experts={found['num_experts']} and num_local_experts={found['num_local_experts']} "
+            "contradict each other."
+        )
+    return config.size(next(iter(found), "num_experts"))
+
+
 def _read_mixtral(config: HfConfig, layers: range) -> StackForm:
-    mixture = _mixture(config, "num_local_experts", renormalized=True)
+    mixture = _mixture(config, renormalized=True)
     return _form(config, mixture, "intermediate_size", _MIXTRAL_WEIGHTS, _STACKED)
 
 
 def _read_granite(config: HfConfig, layers: range) -> StackForm:
-    mixture = _mixture(config, "num_local_experts", renormalized=True)
+    mixture = _mixture(config, renormalized=True)
     scale = config.number("residual_multiplier", 1.0)
     return _form(config, mixture, "intermediate_size", _GRANITE_WEIGHTS, _GRANITE_STACKED, scale=scale)
 
 
 def _read_olmoe(config: HfConfig, layers: range) -> StackForm:
-    mixture = _mixture(config, "num_experts", renormalized=config.flag("norm_topk_prob", False))
+    mixture = _mixture(config, renormalized=config.flag("norm_topk_prob", False))
     return _form(config, mixture, "intermediate_size", _QWEN_WEIGHTS, _STACKED)
 
 
@@ -123,7 +134,7 @@ def _read_qwen2(config: HfConfig, layers: range) -> StackForm:
 
 
 def _read_qwen(config: HfConfig, layers: range, **shared: Any) -> StackForm:
-    mixture = _mixture(config, "num_experts", renormalized=config.flag("norm_topk_prob", False), **shared)
+    mixture = _mixture(config, renormalized=config.flag("norm_topk_prob", False), **shared)
     if _have_mixture(config, layers):
         return _form(config, mixture, "moe_intermediate_size", _QWEN_WEIGHTS, _STACKED)
     return _form(config, None, "intermediate_size", WEIGHTS)
@@ -154,7 +165,7 @@ def _read_gpt_oss(config: HfConfig, layers: range) -> StackForm:
     # x sigmoid(alpha x) is an activation by the name of quick_gelu for this alpha alone.
     config.fixed("swiglu_alpha", 1.702)
     _check_quantization(config)
-    mixture = _mixture(config, "num_local_experts", renormalized=True, router_bias=True)
+    mixture = _mixture(config, renormalized=True, router_bias=True)
     config.fixed("experts_per_token", mixture.top_k)
     return StackForm(
         hidden_size=config.size("hidden_size"),
@@ -243,7 +254,7 @@ _EXAMPLE = {
     "num_experts_per_tok": 2,
 }
 _QWEN_EXAMPLE = {**_EXAMPLE, "num_experts": 8, "moe_intermediate_size": 48, "norm_topk_prob": True}
-_QWEN_FIELDS = _TRAINING | {"intermediate_size", "moe_intermediate_size", "num_local_experts"}
+_QWEN_FIELDS = _TRAINING | {"intermediate_size", "moe_intermediate_size"}
 
 
 def _spec(model_type: str, prefix: str, **fields: Any) -> StackArchitecture:
