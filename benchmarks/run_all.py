@@ -4,7 +4,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("import_time.py", "depth.py", "encoder.py", "build_and_load.py", "convert.py")
+BENCHMARKS = (
+    "import_time.py",
+    "depth.py",
+    "encoder.py",
+    "fusion_level.py",
+    "build_and_load.py",
+    "convert.py",
+)
 
 
 def main() -> int:
