@@ -33,7 +33,7 @@ class Given(torch.nn.Module):
 class Case:
     """One model. name: in test ids. config, model: transformers' config object and the class that it is given to.
 
-    layers: the list of layers in the model. attention: the attribute of a layer that holds its attention.
+    layers: the list of layers in the model. attention: where a layer holds its attention, 'layer.0.attention'.
     wrap: what attention returns, from its output. contribution: what the layer adds to the stream for that output.
     call: runs a layer on (1, tokens, hidden).
     options: for convert(). changed_config: fields to write over in the saved config.json. whole_config: what stands
@@ -90,7 +90,8 @@ def reference(case, model, x, given):
     with torch.no_grad():
         x = torch.from_numpy(x)[None]
         for layer, output in zip(case.layers(model), torch.from_numpy(given), strict=True):
-            setattr(layer, case.attention, Given(output[None], case.wrap))
+            parent, _, name = case.attention.rpartition(".")
+            setattr(layer.get_submodule(parent), name, Given(output[None], case.wrap))
             added.append(case.contribution(layer, output).numpy())
             x = case.call(layer, x)
             x = x[0] if isinstance(x, tuple) else x

@@ -82,7 +82,7 @@ def plan_stack(
     config = HfConfig(path, data)
     if spec.text_config is not None and spec.text_config in config:
         config = config.nested(spec.text_config)
-    layers = chosen_layers(options.layers, config.size(spec.depth), path)
+    layers = chosen_layers(options.layers, _depth(config, spec), path)
     form = spec.read(config, layers)
     config.finish(spec.other_fields | HF_FIELDS_OUTSIDE_FEED_FORWARD)
     name = data["architectures"][0]
@@ -117,6 +117,14 @@ def _choose(specs: tuple[StackArchitecture, ...], stack: str | None, path: Path)
             + (f"it has {known}." if known else "it has a single stack: leave the option out.")
         )
     return specs[names.index(stack)]
+
+
+def _depth(config: HfConfig, spec: StackArchitecture) -> int:
+    if spec.depth_unless_given is None:
+        return config.size(spec.depth)
+    # Read in any case: it belongs to another stack where it is not this one's.
+    other = config.size(spec.depth_unless_given)
+    return config.size(spec.depth, other)
 
 
 def _names_in_layers(names: Iterable[str], spec: StackArchitecture, model_dir: Path) -> dict[str, str]:

@@ -8,10 +8,11 @@ from trtllm_ext.checkpoint.convert.architectures import (
     mixture,
     olmo,
     parallel,
+    t5,
 )
 from trtllm_ext.checkpoint.convert.architectures.spec import StackArchitecture
 
-_FAMILIES = (llama, gemma, olmo, mixture, gpt2, layer_norm_decoders, parallel)
+_FAMILIES = (llama, gemma, olmo, mixture, gpt2, layer_norm_decoders, parallel, t5)
 
 STACK_ARCHITECTURES: tuple[StackArchitecture, ...] = tuple(
     spec for family in _FAMILIES for spec in family.ARCHITECTURES

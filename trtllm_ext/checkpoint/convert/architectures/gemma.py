@@ -84,8 +84,8 @@ GEMMA3 = replace(
     prefix="Gemma3",
     layers=(*LAYERS, "language_model.model.layers", "model.language_model.layers", "language_model.layers"),
     text_config="text_config",
+    other_classes=("Gemma3TextModel", "Gemma3TextForSequenceClassification"),
     note="with a vision tower: the language model's layers",
 )
-GEMMA3_TEXT = replace(GEMMA3, model_type="gemma3_text", prefix="Gemma3Text", text_config=None, note="")
 
-ARCHITECTURES = (GEMMA, GEMMA2, GEMMA3, GEMMA3_TEXT)
+ARCHITECTURES = (GEMMA, GEMMA2, GEMMA3)

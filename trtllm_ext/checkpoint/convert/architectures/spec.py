@@ -55,7 +55,8 @@ class StackArchitecture:
     layers: what stands before a layer's number in names of weights, one for each way in which models are saved.
     beside: the parts of a layer that are not its feed-forward sublayer's.
     other_fields: fields of the config that say nothing about the feed-forward sublayer, beside the general ones.
-    depth: the field with the number of layers. stack: its name where a model has more than one ('encoder').
+    depth: the field with the number of layers. depth_unless_given: the field that holds it where `depth` is missing.
+    stack: its name where a model has more than one ('encoder').
     text_config: the language model's fields may be an object of this name inside (models of images and text).
     example: a config of the architecture, for the table in the docs.
     note: for the table, what is particular.
@@ -69,6 +70,7 @@ class StackArchitecture:
     example: Mapping[str, Any]
     other_fields: frozenset[str] = field(default=frozenset())
     depth: str = "num_hidden_layers"
+    depth_unless_given: str | None = None
     stack: str | None = None
     text_config: str | None = None
     other_classes: tuple[str, ...] = ()
