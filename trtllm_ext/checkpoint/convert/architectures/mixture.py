@@ -23,6 +23,7 @@ from trtllm_ext.errors import CheckpointError
 
 # Said for training: what the router adds to the loss, noise in its input, what the model returns beside.
 _TRAINING = frozenset({"output_router_logits", "router_aux_loss_coef", "router_jitter_noise"})
+_Places = Mapping[str, str | Source]
 _NORM = {"post_layernorm": "post_attention_layernorm"}
 
 
@@ -32,20 +33,20 @@ def _half_of_each(name: str, index: int) -> Source:
 
 
 # Experts stacked in one weight, as transformers 5 holds them in memory.
-_STACKED = {
+_STACKED: _Places = {
     "mlp.router": "mlp.gate",
     "mlp.fc": _half_of_each("mlp.experts.gate_up_proj", 0),
     "mlp.gate": _half_of_each("mlp.experts.gate_up_proj", 1),
     "mlp.proj": named("mlp.experts.down_proj"),
 }
-_MIXTRAL_WEIGHTS = {
+_MIXTRAL_WEIGHTS: _Places = {
     **_NORM,
     "mlp.router": "block_sparse_moe.gate",
     "mlp.fc": experts("block_sparse_moe.experts.{}.w1"),
     "mlp.gate": experts("block_sparse_moe.experts.{}.w3"),
     "mlp.proj": experts("block_sparse_moe.experts.{}.w2"),
 }
-_QWEN_WEIGHTS = {
+_QWEN_WEIGHTS: _Places = {
     **_NORM,
     "mlp.router": "mlp.gate",
     "mlp.fc": experts("mlp.experts.{}.gate_proj"),
@@ -56,14 +57,14 @@ _QWEN_WEIGHTS = {
     "mlp.shared_expert.proj": "mlp.shared_expert.down_proj",
     "mlp.shared_expert_gate": "mlp.shared_expert_gate",
 }
-_GRANITE_WEIGHTS = {
+_GRANITE_WEIGHTS: _Places = {
     **_NORM,
     "mlp.router": "block_sparse_moe.router.layer",
     "mlp.fc": _half_of_each("block_sparse_moe.input_linear.weight", 0),
     "mlp.gate": _half_of_each("block_sparse_moe.input_linear.weight", 1),
     "mlp.proj": "block_sparse_moe.output_linear",
 }
-_GRANITE_STACKED = {
+_GRANITE_STACKED: _Places = {
     "mlp.router": "block_sparse_moe.router",
     "mlp.fc": _half_of_each("block_sparse_moe.experts.gate_up_proj", 0),
     "mlp.gate": _half_of_each("block_sparse_moe.experts.gate_up_proj", 1),
@@ -75,8 +76,8 @@ def _form(
     config: HfConfig,
     mixture: MixtureContract | None,
     width: str,
-    weights: Mapping[str, str | Source],
-    *other_namings: Mapping[str, str | Source],
+    weights: _Places,
+    *other_namings: _Places,
     scale: float = 1.0,
 ) -> StackForm:
     """Llama's sublayer with a mixture. width: the field with the feed-forward width, of an expert in a mixture."""
