@@ -169,7 +169,7 @@ def test_float16_sums_beyond_its_range_come_back_as_t5_brings_them_back(tmp_path
 )
 def test_fields_that_contradict_each_other_are_refused(tmp_path, fields):
     with pytest.raises(
-        CheckpointError, match="feed_forward_proj='.*', dense_act_fn='.*', .* contradict each other"
+        CheckpointError, match=r"feed_forward_proj='.*', dense_act_fn='.*', .* contradict each other"
     ):
         converted_with(tmp_path, fields)
 

@@ -79,9 +79,7 @@ def plan_stack(
     """
     path = model_dir / "config.json"
     spec = _choose(specs, options.stack, path)
-    config = HfConfig(path, data)
-    if spec.text_config is not None and spec.text_config in config:
-        config = config.nested(spec.text_config)
+    config = _config_of(spec, HfConfig(path, data))
     layers = chosen_layers(options.layers, _depth(config, spec), path)
     form = spec.read(config, layers)
     config.finish(spec.other_fields | HF_FIELDS_OUTSIDE_FEED_FORWARD)
@@ -119,12 +117,21 @@ def _choose(specs: tuple[StackArchitecture, ...], stack: str | None, path: Path)
     return specs[names.index(stack)]
 
 
+def _config_of(spec: StackArchitecture, config: HfConfig) -> HfConfig:
+    """The object inside that has the stack's fields, or the config itself."""
+    if spec.text_config is None:
+        return config
+    inside = (name for name in (f"{spec.text_config}_dict", spec.text_config) if name in config)
+    name = next(inside, None)
+    return config if name is None else config.nested(name)
+
+
 def _depth(config: HfConfig, spec: StackArchitecture) -> int:
-    if spec.depth_unless_given is None:
+    default = spec.depth_unless_given
+    if default is None:
         return config.size(spec.depth)
-    # Read in any case: it belongs to another stack where it is not this one's.
-    other = config.size(spec.depth_unless_given)
-    return config.size(spec.depth, other)
+    # A field is read in any case: where it does not speak for this stack, it does for another.
+    return config.size(spec.depth, config.size(default) if isinstance(default, str) else default)
 
 
 def _names_in_layers(names: Iterable[str], spec: StackArchitecture, model_dir: Path) -> dict[str, str]:

@@ -9,10 +9,11 @@ from trtllm_ext.checkpoint.convert.architectures import (
     olmo,
     parallel,
     t5,
+    vision,
 )
 from trtllm_ext.checkpoint.convert.architectures.spec import StackArchitecture
 
-_FAMILIES = (llama, gemma, olmo, mixture, gpt2, layer_norm_decoders, parallel, t5)
+_FAMILIES = (llama, gemma, olmo, mixture, gpt2, layer_norm_decoders, parallel, t5, vision)
 
 STACK_ARCHITECTURES: tuple[StackArchitecture, ...] = tuple(
     spec for family in _FAMILIES for spec in family.ARCHITECTURES

@@ -55,9 +55,11 @@ class StackArchitecture:
     layers: what stands before a layer's number in names of weights, one for each way in which models are saved.
     beside: the parts of a layer that are not its feed-forward sublayer's.
     other_fields: fields of the config that say nothing about the feed-forward sublayer, beside the general ones.
-    depth: the field with the number of layers. depth_unless_given: the field that holds it where `depth` is missing.
+    depth: the field with the number of layers. depth_unless_given: the field that holds it where `depth` is missing,
+        or the number itself.
     stack: its name where a model has more than one ('encoder').
-    text_config: the language model's fields may be an object of this name inside (models of images and text).
+    text_config: the fields may be in an object of this name inside (models of images and text), or in one with
+        '_dict' behind the name, which then is the one that counts.
     example: a config of the architecture, for the table in the docs.
     note: for the table, what is particular.
     """
@@ -70,7 +72,7 @@ class StackArchitecture:
     example: Mapping[str, Any]
     other_fields: frozenset[str] = field(default=frozenset())
     depth: str = "num_hidden_layers"
-    depth_unless_given: str | None = None
+    depth_unless_given: str | int | None = None
     stack: str | None = None
     text_config: str | None = None
     other_classes: tuple[str, ...] = ()
