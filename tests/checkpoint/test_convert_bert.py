@@ -9,7 +9,7 @@ from bert_source import MODULES, bert_weights
 from safetensors.numpy import save_file
 
 from trtllm_ext.checkpoint import PoolingContract, convert, load_checkpoint
-from trtllm_ext.checkpoint.convert.bert import ACTIVATION_NAMES
+from trtllm_ext.checkpoint.convert.activation_names import ACTIVATION_NAMES
 
 BUDGET_S = 20
 

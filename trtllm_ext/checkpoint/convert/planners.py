@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from trtllm_ext.checkpoint.convert.architectures import specs_by_class
-from trtllm_ext.checkpoint.convert.bert import ARCHITECTURES as BERT_ARCHITECTURES
-from trtllm_ext.checkpoint.convert.bert import plan_bert
+from trtllm_ext.checkpoint.convert.encoders import (
+    ENCODER_ARCHITECTURES,
+    EncoderArchitecture,
+    plan_encoder,
+)
 from trtllm_ext.checkpoint.convert.plan import Plan
 from trtllm_ext.checkpoint.convert.source_files import WeightFile
 from trtllm_ext.checkpoint.convert.stack import StackOptions, plan_stack
@@ -19,18 +22,27 @@ Planner = Callable[[Path, Mapping[str, Any], WeightFile, str, StackOptions], Pla
 
 
 def _plan_encoder(
-    model_dir: Path, data: Mapping[str, Any], weights: WeightFile, dtype: str, options: StackOptions
+    architecture: EncoderArchitecture,
+    model_dir: Path,
+    data: Mapping[str, Any],
+    weights: WeightFile,
+    dtype: str,
+    options: StackOptions,
 ) -> Plan:
     for name, value in options.given().items():
         raise CheckpointError(
             f"{model_dir}: {name}={value!r} is an option for stacks of feed-forward sublayers; a "
             f"{data['architectures'][0]} is converted as a whole encoder. Leave it out."
         )
-    return plan_bert(model_dir, data, weights, dtype)
+    return plan_encoder(architecture, model_dir, data, weights, dtype)
 
 
 # Class name in `architectures` -> what plans the conversion of such a model.
 PLANNERS: dict[str, Planner] = {
-    **dict.fromkeys(BERT_ARCHITECTURES, _plan_encoder),
+    **{
+        name: partial(_plan_encoder, architecture)
+        for architecture in ENCODER_ARCHITECTURES
+        for name in architecture.class_names()
+    },
     **{name: partial(plan_stack, specs) for name, specs in specs_by_class().items()},
 }
