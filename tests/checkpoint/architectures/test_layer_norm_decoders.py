@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import published_decoders as configs
 import pytest
 import torch
 import transformers as hf
@@ -119,159 +120,6 @@ def test_the_stack_is_the_models_own_layers(case, tmp_path, dtype):
     check(case, tmp_path, dtype)
 
 
-# Configs as published with the models, with small sizes.
-OPT_350M = {
-    "_name_or_path": "opt-350m",
-    "_remove_final_layer_norm": False,
-    "activation_dropout": 0.0,
-    "activation_function": "relu",
-    "architectures": ["OPTForCausalLM"],
-    "attention_dropout": 0.0,
-    "bos_token_id": 2,
-    "do_layer_norm_before": False,
-    "dropout": 0.1,
-    "eos_token_id": 2,
-    "ffn_dim": 40,
-    "hidden_size": 24,
-    "init_std": 0.02,
-    "layerdrop": 0.0,
-    "max_position_embeddings": 16,
-    "model_type": "opt",
-    "num_attention_heads": 4,
-    "num_hidden_layers": 2,
-    "pad_token_id": 1,
-    "prefix": "</s>",
-    "torch_dtype": "float32",
-    "transformers_version": "4.20.0.dev0",
-    "use_cache": True,
-    "vocab_size": 50,
-    "word_embed_proj_dim": 16,
-}
-GALACTICA = {
-    **OPT_350M,
-    "activation_function": "gelu",
-    "do_layer_norm_before": True,
-    "enable_bias": False,
-    "layer_norm_elementwise_affine": True,
-    "learned_embeddings": True,
-    "scale_embeddings": False,
-    "word_embed_proj_dim": 24,
-}
-BLOOM_560M = {
-    "apply_residual_connection_post_layernorm": False,
-    "architectures": ["BloomForCausalLM"],
-    "attention_dropout": 0.0,
-    "attention_softmax_in_fp32": True,
-    "bias_dropout_fusion": True,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "hidden_dropout": 0.0,
-    "initializer_range": 0.02,
-    "layer_norm_epsilon": 1e-05,
-    "masked_softmax_fusion": True,
-    "model_type": "bloom",
-    "n_embed": 24,
-    "n_inner": None,
-    "n_layer": 2,
-    "num_attention_heads": 4,
-    "offset_alibi": 100,
-    "pad_token_id": 3,
-    "pretraining_tp": 2,
-    "seq_length": 2048,
-    "skip_bias_add": True,
-    "skip_bias_add_qkv": False,
-    "slow_but_exact": False,
-    "transformers_version": "4.20.0",
-    "unk_token_id": 0,
-    "use_cache": True,
-    "vocab_size": 50,
-}
-STARCODER2_3B = {
-    "activation_function": "gelu",
-    "architectures": ["Starcoder2ForCausalLM"],
-    "attention_dropout": 0.1,
-    "attention_softmax_in_fp32": True,
-    "bos_token_id": 0,
-    "embedding_dropout": 0.1,
-    "eos_token_id": 0,
-    "hidden_act": "gelu_pytorch_tanh",
-    "hidden_size": 24,
-    "initializer_range": 0.018042,
-    "intermediate_size": 40,
-    "layer_norm_epsilon": 1e-05,
-    "max_position_embeddings": 16,
-    "mlp_type": "default",
-    "model_type": "starcoder2",
-    "norm_epsilon": 1e-05,
-    "norm_type": "layer_norm",
-    "num_attention_heads": 4,
-    "num_hidden_layers": 2,
-    "num_key_value_heads": 2,
-    "residual_dropout": 0.1,
-    "rope_theta": 999999.4420358813,
-    "scale_attention_softmax_in_fp32": True,
-    "scale_attn_weights": True,
-    "sliding_window": 8,
-    "torch_dtype": "float32",
-    "transformers_version": "4.37.0.dev0",
-    "use_bias": True,
-    "use_cache": True,
-    "vocab_size": 50,
-}
-MINITRON = {
-    "architectures": ["NemotronForCausalLM"],
-    "attention_bias": False,
-    "attention_dropout": 0.0,
-    "bos_token_id": 2,
-    "eos_token_id": 3,
-    "head_dim": 8,
-    "hidden_act": "relu2",
-    "hidden_size": 24,
-    "initializer_range": 0.0134,
-    "intermediate_size": 40,
-    "max_position_embeddings": 16,
-    "mlp_bias": False,
-    "model_type": "nemotron",
-    "norm_eps": 1e-05,
-    "num_attention_heads": 4,
-    "num_hidden_layers": 2,
-    "num_key_value_heads": 2,
-    "partial_rotary_factor": 0.5,
-    "rope_theta": 10000.0,
-    "tie_word_embeddings": False,
-    "torch_dtype": "bfloat16",
-    "transformers_version": "4.32.0",
-    "use_cache": True,
-    "vocab_size": 50,
-}
-MPT_7B = {
-    "architectures": ["MPTForCausalLM"],
-    "attn_config": {"alibi": True, "alibi_bias_max": 8, "attn_impl": "torch", "attn_pdrop": 0},
-    "auto_map": {"AutoConfig": "configuration_mpt.MPTConfig"},
-    "d_model": 24,
-    "emb_pdrop": 0,
-    "embedding_fraction": 1.0,
-    "expansion_ratio": 4,
-    "init_config": {"name": "kaiming_normal_", "verbose": 0},
-    "init_device": "cpu",
-    "learned_pos_emb": True,
-    "logit_scale": None,
-    "max_seq_len": 16,
-    "model_type": "mpt",
-    "n_heads": 4,
-    "n_layers": 2,
-    "no_bias": True,
-    "norm_type": "low_precision_layernorm",
-    "resid_pdrop": 0,
-    "tokenizer_name": "EleutherAI/gpt-neox-20b",
-    "torch_dtype": "bfloat16",
-    "transformers_version": "4.28.1",
-    "use_cache": False,
-    "verbose": 0,
-    "vocab_size": 50,
-}
-
-
 def published(case, name, config, **changes):
     known = {key: value for key, value in config.items() if key not in ("init_config", "auto_map")}
     return replace(
@@ -280,13 +128,13 @@ def published(case, name, config, **changes):
 
 
 @cases(
-    published(POST_NORM_OPT, "opt-350m", OPT_350M),
-    published(opt("", {}), "galactica", GALACTICA),
+    published(POST_NORM_OPT, "opt-350m", configs.OPT_350M),
+    published(opt("", {}), "galactica", configs.GALACTICA),
     # BLOOM's weights are named without the model in front.
-    published(BLOOM, "bloom-560m", BLOOM_560M, model=hf.BloomModel, layers=lambda model: model.h),
-    published(decoder("Starcoder2", {}), "starcoder2-3b", STARCODER2_3B),
-    published(NEMOTRON, "minitron", MINITRON),
-    published(MPT, "mpt-7b", MPT_7B),
+    published(BLOOM, "bloom-560m", configs.BLOOM_560M, model=hf.BloomModel, layers=lambda model: model.h),
+    published(decoder("Starcoder2", {}), "starcoder2-3b", configs.STARCODER2_3B),
+    published(NEMOTRON, "minitron", configs.MINITRON),
+    published(MPT, "mpt-7b", configs.MPT_7B),
 )
 def test_configs_as_published(case, tmp_path):
     check(case, tmp_path, "float32")
