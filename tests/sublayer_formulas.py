@@ -24,19 +24,20 @@ def assert_close(got, reference, dtype, factor=1.0):
 
 
 def run_module(module, inputs, dtype="float32"):
-    """Build module(*inputs) and run it: the inputs' first dimension is dynamic, the output is called y."""
+    """Build module(*inputs) and run it: each input has its array's type, and its first dimension is dynamic.
+
+    The result has the type that the module gives. dtype: the builder's precision.
+    """
     builder = tx.Builder()
     network = builder.create_network()
     with tx.net_guard(network):
         tensors = []
         for name, value in inputs.items():
-            kind = "int32" if value.dtype == np.int32 else dtype
             ranges = OrderedDict(rows=[[1, 8, 64]])
             ranges.update((f"{name}{i}", [size]) for i, size in enumerate(value.shape[1:]))
             shape = [-1, *value.shape[1:]]
-            tensors.append(tx.Tensor(name=name, dtype=kind, shape=shape, dim_range=ranges))
-        output = module(*tensors)
-        output.mark_output("y", dtype)
+            tensors.append(tx.Tensor(name=name, dtype=value.dtype.name, shape=shape, dim_range=ranges))
+        module(*tensors).mark_output("y")
     engine = builder.build_engine(network, builder.create_builder_config(precision=dtype))
     with tx.Session.from_serialized_engine(engine) as session:
         return session.run(inputs)["y"]
@@ -119,18 +120,20 @@ def mixture_of_experts(x, weights, expert, top_k, renormalized=False):
     return y
 
 
-def residual(x, sublayer, norm, placement, post_norm=None, scale=1.0):
+def residual(x, sublayer, norm, placement, post_norm=None, scale=1.0, *, skip_scale=1.0, gate=1.0):
+    """gate: what multiplies the contribution beside `scale`, a number or one a channel."""
+    factor = scale * gate
     match placement:
         case "none":
-            return x + scale * sublayer(x)
+            return skip_scale * x + factor * sublayer(x)
         case "pre":
-            return x + scale * sublayer(norm(x))
+            return skip_scale * x + factor * sublayer(norm(x))
         case "post":
-            return norm(x + scale * sublayer(x))
+            return norm(skip_scale * x + factor * sublayer(x))
         case "branch":
-            return x + scale * norm(sublayer(x))
+            return skip_scale * x + factor * norm(sublayer(x))
         case "sandwich":
-            return x + scale * post_norm(sublayer(norm(x)))
+            return skip_scale * x + factor * post_norm(sublayer(norm(x)))
     raise ValueError(placement)
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
+from trtllm_ext.checkpoint.dtypes import weight_dtype
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.graph import Module, Parameter, Tensor, functional
+from trtllm_ext.suggest import nearest
+
+_ROUNDINGS = ("before_weight", "after_weight")
 
 
 def _shape(normalized_shape: int | tuple[int, ...] | list[int]) -> tuple[int, ...]:
@@ -35,7 +39,7 @@ class LayerNorm(Module):
         self.normalized_shape = _shape(normalized_shape)
         self.eps = _positive(eps)
         self.dtype = dtype or "float32"
-        self.output_dtype = output_dtype
+        self.output_dtype = _known(output_dtype)
         self.weight_offset = weight_offset
         self.register_parameter("weight", None)
         self.register_parameter("bias", None)
@@ -100,8 +104,8 @@ class RmsNorm(Module):
                 f"num_groups={num_groups} splits one axis; normalized_shape={self.normalized_shape} has "
                 f"{len(self.normalized_shape)}."
             )
-        if rounding not in ("before_weight", "after_weight", None):
-            raise ConfigError(f"rounding={rounding!r} is not known; it is 'before_weight' or 'after_weight'.")
+        if rounding not in (*_ROUNDINGS, None):
+            raise ConfigError(f"rounding={rounding!r} is not known. {nearest(rounding, _ROUNDINGS)}")
         if weight_offset and rounding == "before_weight":
             raise ConfigError(
                 f"weight_offset={weight_offset} is added in float32; use rounding='after_weight'."
@@ -109,7 +113,7 @@ class RmsNorm(Module):
         self.num_groups = num_groups
         self.eps = _positive(eps)
         self.dtype = dtype or "float32"
-        self.output_dtype = output_dtype
+        self.output_dtype = _known(output_dtype)
         self.weight_offset = weight_offset
         self.rounding = rounding or ("after_weight" if weight_offset else "before_weight")
         self.register_parameter("weight", None)
@@ -150,3 +154,9 @@ def _positive(eps: float) -> float:
     if not eps > 0:
         raise ConfigError(f"eps={eps} must be above 0.")
     return eps
+
+
+def _known(dtype: str | None) -> str | None:
+    if dtype is not None:
+        weight_dtype(dtype)
+    return dtype
