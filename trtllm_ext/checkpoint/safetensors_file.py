@@ -100,7 +100,7 @@ class SafetensorsFile(Mapping[str, npt.NDArray]):
                 raise ValueError
         except (TypeError, KeyError, ValueError):
             raise CheckpointError(f"{self.path} is damaged: {name!r} has no valid header entry.") from None
-        if kind.startswith(("F8", "F6", "F4")):
+        if kind.startswith(("F8_", "F6_", "F4")):
             raise CheckpointError(
                 f"{self.path}: {name} has the type {kind}: the model is quantised. Dequantise it first: load it in "
                 "bfloat16 and save it again."

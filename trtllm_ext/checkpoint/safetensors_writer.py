@@ -14,9 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from trtllm_ext.errors import CheckpointError
+from trtllm_ext.runtime.writeback import start_writeback
 
 # Large enough for full speed of disks and checksums, small enough for caches and for memory not to show it.
 CHUNK_BYTES = 4 << 20
+WRITEBACK_BYTES = 64 << 20  # what the disk is asked to write at once, while more is made
 CHECKSUMS = "crc32"  # the metadata key: one crc32 a tensor in hexadecimal, in the order of the data
 
 _CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -28,7 +30,9 @@ def checksum_seed(name: str, dtype: np.dtype, shape: tuple[int, ...]) -> int:
 
 
 class SafetensorsWriter:
-    """Writes tensors of one type in a given order, and their checksums, which a thread of its own computes.
+    """Writes tensors of one type in a given order, and their checksums.
+
+    Two threads of its own compute the checksums and have the disk write what the file has so far.
 
     shapes: every tensor's shape by name, in the order in which `write` will be called.
     Use as a context manager; leaving it without an error finishes the file. Raises OSError from the file
@@ -41,6 +45,9 @@ class SafetensorsWriter:
         self._waiting = list(shapes)[::-1]
         self._checksums: list[Future[int]] = []
         self._checker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checksum")
+        self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writeback")
+        self._writeback: Future[None] | None = None
+        self._sent_to_disk = 0
         self._file = path.open("wb")
         try:
             self._file.write(self._header())
@@ -82,9 +89,17 @@ class SafetensorsWriter:
             data = np.ascontiguousarray(chunk).reshape(-1).view(np.uint8).data
             checksum = self._checker.submit(zlib.crc32, data, checksum.result())
             self._file.write(data)
+            self._send_to_disk()
         if left:
             raise CheckpointError(f"{name} ends {left} values before its shape {shape} is full.")
         self._checksums.append(checksum)
+
+    def _send_to_disk(self) -> None:
+        end = self._file.tell()
+        busy = self._writeback is not None and not self._writeback.done()
+        if end - self._sent_to_disk >= WRITEBACK_BYTES and not busy:
+            begin, self._sent_to_disk = self._sent_to_disk, end
+            self._writeback = self._disk.submit(start_writeback, self._file.fileno(), begin, end - begin)
 
     def __enter__(self) -> SafetensorsWriter:
         return self
@@ -102,6 +117,7 @@ class SafetensorsWriter:
                 self._file.write(self._header())
         finally:
             self._checker.shutdown()
+            self._disk.shutdown()
             self._file.close()
 
 

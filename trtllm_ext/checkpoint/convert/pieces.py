@@ -1,10 +1,12 @@
 """Weights of ours as pieces of source weights: which part of each, turned which way, one after the other.
 
-Piece("h.0.mlp.c_fc.weight", (hidden, ffn)).transpose()
-Piece("layers.0.mlp.gate_up_proj.weight", (2 * ffn, hidden)).half(1)
-Piece("experts.gate_up_proj", (experts, hidden, 2 * ffn)).transpose().every_second(0, axis=1)
-stack(*(Piece(f"experts.{i}.w1.weight", (ffn, hidden)) for i in range(experts)))
-rows(Piece(query, square), Piece(key, square), Piece(value, square))
+Of GPT-2's first matrix, Phi-3's gate, GPT-OSS' gate, Mixtral's experts, and BERT's q, k and v:
+
+    Piece("h.0.mlp.c_fc.weight", (hidden, ffn)).transpose()
+    Piece("layers.0.mlp.gate_up_proj.weight", (2 * ffn, hidden)).half(0)
+    Piece("experts.gate_up_proj", (experts, hidden, 2 * ffn)).transpose().every_second(0, axis=1)
+    stack(*(Piece(f"experts.{i}.w1.weight", (ffn, hidden)) for i in range(experts)))
+    rows(Piece(query, square), Piece(key, square), Piece(value, square))
 """
 
 from __future__ import annotations
