@@ -2,10 +2,12 @@
 
 import json
 import re
+import zlib
 
 import ml_dtypes
 import numpy as np
 import pytest
+from bert_source import bert_weights
 from safetensors.numpy import save_file
 
 from trtllm_ext.checkpoint import safetensors_writer
@@ -14,6 +16,7 @@ from trtllm_ext.checkpoint.convert.pieces import Piece, rows, stack, unused_part
 from trtllm_ext.checkpoint.convert.source import SourceWeights
 from trtllm_ext.checkpoint.convert.source_files import open_weights
 from trtllm_ext.checkpoint.safetensors_file import SafetensorsFile
+from trtllm_ext.cli import main as cli
 from trtllm_ext.errors import CheckpointError
 
 BUDGET_S = 8
@@ -404,3 +407,39 @@ def test_torch_files_with_anything_but_tensors_are_refused(torch_folder, shard):
     ):
         with pytest.raises(CheckpointError, match=message):
             open_weights(torch_folder(state, shard))
+
+
+def test_the_writer_sums_and_sends_to_disk_piece_by_piece(tmp_path, monkeypatch):
+    monkeypatch.setattr(safetensors_writer, "CHUNK_BYTES", 64)
+    monkeypatch.setattr(safetensors_writer, "WRITEBACK_BYTES", 500)
+    sent = []
+    monkeypatch.setattr(
+        safetensors_writer, "start_writeback", lambda _, offset, size: sent.append((offset, size))
+    )
+    weights = {name: random((20, 10)) for name in ("a", "b")}
+    file, shapes = tmp_path / "w.safetensors", dict.fromkeys(weights, (20, 10))
+    with safetensors_writer.SafetensorsWriter(file, shapes, np.dtype(np.float32)) as writer:
+        for name, values in weights.items():
+            writer.write(name, safetensors_writer.split_into_chunks(values))
+    got = SafetensorsFile(file)
+    for name, total in zip(weights, got.metadata["crc32"].split(), strict=True):
+        assert got[name].tobytes() == weights[name].tobytes()
+        seed = safetensors_writer.checksum_seed(name, np.dtype(np.float32), (20, 10))
+        assert int(total, 16) == zlib.crc32(weights[name].tobytes(), seed)
+    ends = [offset + size for offset, size in sent]
+    assert sent and [offset for offset, _ in sent] == [0, *ends[:-1]], "one part after the other"
+
+
+def test_dropped_weights_are_told_by_reason(bert_folder, tmp_path, capsys):
+    heads = {f"cls.{index}": np.zeros(2, np.float32) for index in range(5)}
+    folder = bert_folder({"architectures": ["BertForMaskedLM"]}, weights={**bert_weights(), **heads})
+    assert cli.main(["convert", "--model_dir", str(folder), "--output_dir", str(tmp_path / "c")]) == 0
+    told = [line.strip() for line in capsys.readouterr().out.splitlines() if "not used: " in line]
+    assert told[0] == "not used: embeddings.position_ids (checked to be 0, 1, 2, ...)"
+    assert any(
+        line.startswith("not used: 5 weights: cls.0, cls.1, cls.2, ... (a head for training") for line in told
+    )
+    assert any(
+        line.startswith("not used: pooler.dense.bias, pooler.dense.weight (the model pools") for line in told
+    )
+    assert len(told) == 3
