@@ -1,8 +1,8 @@
-"""Gemma 1, 2 and 3, with a vision tower and without, and the configs that say gelu and mean tanh."""
+"""Gemma 1, 2 and 3, VaultGemma and T5Gemma, with a vision tower and without; configs that say gelu and mean tanh."""
 
 import pytest
 import transformers as hf
-from stack_against_transformers import Case, cases, check, saved_model
+from stack_against_transformers import Case, Given, cases, check, saved_model
 
 from trtllm_ext.checkpoint import convert
 from trtllm_ext.errors import CheckpointError
@@ -114,6 +114,35 @@ def gemma3(model, **changes):
     return sandwich(model, config, layers=lambda model: prefix(model).layers, **changes)
 
 
+def t5gemma(stack, contribution, **changes):
+    part = {**SIZES, "dropout_rate": 0.0, "pad_token_id": 0}
+    other = {**part, "num_hidden_layers": 3, "intermediate_size": 20}
+    parts = {name: part if name == stack else other for name in ("encoder", "decoder")}
+    return Case(
+        name=f"T5Gemma-{stack}",
+        config=hf.T5GemmaConfig(**parts),
+        model=hf.T5GemmaForConditionalGeneration,
+        layers=lambda model: getattr(model.model, stack).layers,
+        options={"stack": stack},
+        contribution=contribution,
+        expect=SANDWICH,
+        **changes,
+    )
+
+
+def self_and_cross_attention(layer, output):
+    """A decoder layer's attention to itself gives `output`, and its attention to the encoder a third of it."""
+    layer.cross_attn = Given(output[None] / 3, layer.self_attn.wrap)
+    return layer.post_self_attn_layernorm(output) + layer.post_cross_attn_layernorm(output / 3)
+
+
+VAULT = Case(
+    name="VaultGemma",
+    config=hf.VaultGemmaConfig(**SIZES),
+    model=hf.VaultGemmaForCausalLM,
+    call=lambda layer, x: layer(x, position_embeddings=None),
+    expect={**TANH, "residual.placement": "pre"},
+)
 LEGACY = gemma(hidden_act="gelu")
 LEGACY.name, LEGACY.whole_config = "GemmaLegacy", FIRST_RELEASE
 ERF = sandwich("Gemma2Model", hf.Gemma2Config(**SIZES, hidden_activation="gelu", rms_norm_eps=1e-3))
@@ -133,6 +162,9 @@ ERF.expect = {"activation": "gelu_erf", "residual.norm.eps": 1e-3, "residual.pos
     sandwich("Gemma3TextModel", hf.Gemma3TextConfig(**SIZES), layers=lambda model: model.layers),
     gemma3("Gemma3ForConditionalGeneration", whole_config=GEMMA3_RELEASE),
     gemma3("Gemma3Model"),
+    VAULT,
+    t5gemma("encoder", lambda layer, output: layer.post_self_attn_layernorm(output)),
+    t5gemma("decoder", self_and_cross_attention),
 )
 def test_the_stack_is_the_models_own_layers(case, tmp_path, dtype):
     check(case, tmp_path, dtype)

@@ -59,6 +59,17 @@ def _read_sandwich(config: HfConfig, layers: range) -> StackForm:
     )
 
 
+def _read_vaultgemma(config: HfConfig, layers: range) -> StackForm:
+    """Gemma 2 without the norms behind its sublayers."""
+    form = _read_sandwich(config, layers)
+    pre = replace(form.feed_forward.residual, placement="pre", post_norm=None)
+    return replace(
+        form,
+        feed_forward=replace(form.feed_forward, residual=pre),
+        weights={"post_layernorm": "pre_feedforward_layernorm", **_MATRICES},
+    )
+
+
 GEMMA = StackArchitecture(
     model_type="gemma",
     prefix="Gemma",
@@ -87,5 +98,29 @@ GEMMA3 = replace(
     other_classes=("Gemma3TextModel", "Gemma3TextForSequenceClassification"),
     note="with a vision tower: the language model's layers",
 )
+VAULTGEMMA = replace(
+    GEMMA2,
+    model_type="vaultgemma",
+    prefix="VaultGemma",
+    read=_read_vaultgemma,
+    beside=BESIDE,
+)
+T5GEMMA = tuple(
+    replace(
+        GEMMA2,
+        model_type="t5gemma",
+        prefix="T5Gemma",
+        layers=(f"model.{stack}.layers", f"{stack}.layers"),
+        beside=tuple(
+            f"{place}{part}{end}"
+            for part in attentions
+            for place, end in (("", ""), ("pre_", "_layernorm"), ("post_", "_layernorm"))
+        ),
+        other_fields=GEMMA2.other_fields | {"dropout_rate"},
+        text_config=stack,
+        stack=stack,
+    )
+    for stack, attentions in (("encoder", ("self_attn",)), ("decoder", ("self_attn", "cross_attn")))
+)
 
-ARCHITECTURES = (GEMMA, GEMMA2, GEMMA3)
+ARCHITECTURES = (GEMMA, GEMMA2, GEMMA3, VAULTGEMMA, *T5GEMMA)

@@ -13,10 +13,10 @@ from trtllm_ext.checkpoint.convert.architectures.forms import (
     rms_norm,
 )
 from trtllm_ext.checkpoint.convert.architectures.llama import BESIDE, LAYERS, WEIGHTS
-from trtllm_ext.checkpoint.convert.architectures.spec import StackArchitecture, StackForm, half
+from trtllm_ext.checkpoint.convert.architectures.spec import Source, StackArchitecture, StackForm, half
 from trtllm_ext.checkpoint.convert.hf_config import HfConfig
 
-_FUSED = {
+_FUSED: dict[str, str | Source] = {
     "post_layernorm": "post_attention_layernorm",
     "mlp.fc": half("mlp.gate_up_proj", 0),
     "mlp.gate": half("mlp.gate_up_proj", 1),
