@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from trtllm_ext.checkpoint.contract import ResidualContract
 from trtllm_ext.checkpoint.convert.architectures.forms import layer_norm, plain_form, residual
-from trtllm_ext.checkpoint.convert.architectures.spec import StackArchitecture, StackForm, transposed
+from trtllm_ext.checkpoint.convert.architectures.spec import Source, StackArchitecture, StackForm, transposed
 from trtllm_ext.checkpoint.convert.hf_config import HfConfig
 
 LAYERS = ("transformer.h", "h")
@@ -18,7 +18,7 @@ SUMMARY = frozenset(
 # Written by the first releases of OpenAI's models; nothing reads them.
 _OLD = frozenset({"n_special", "predict_special_tokens"})
 _BESIDE = ("attn", "ln_1", "crossattention", "ln_cross_attn")
-_TRANSPOSED = {
+_TRANSPOSED: dict[str, str | Source] = {
     "post_layernorm": "ln_2",
     "mlp.fc": transposed("mlp.c_fc"),
     "mlp.proj": transposed("mlp.c_proj"),
