@@ -49,7 +49,7 @@ def plan_encoder(
     positions = np.arange(form.max_position_embeddings)
     source.drop_index("embeddings.position_ids", positions, "0, 1, 2, ...")
     source.drop_index("embeddings.token_type_ids", np.zeros_like(positions), "all zeros")
-    _drop_unused(source, pooling, architecture.heads.get(class_name, ()))
+    _drop_unused(source, pooling, architecture, class_name)
     source.finish()
     return Plan(config, parts, source)
 
@@ -91,9 +91,8 @@ def _pooling(
             f"{model_dir}: a {class_name} ends in a head that the encoder does not have. Only as a "
             f"sentence-transformers model (with {MODULES_FILE}), or saved as {architecture.model}, can it be converted."
         )
-    has_pooler = "pooler.dense" in architecture.names.embeddings and any(
-        f"pooler.dense.{leaf}" in source for leaf in ("weight", "bias")
-    )
+    stored = any(f"pooler.dense.{leaf}" in source for leaf in ("weight", "bias"))
+    has_pooler = stored and architecture.names.has_pooler
     return PoolingContract(kind="pooler" if has_pooler else "none", normalize=False, max_seq_length=None)
 
 
@@ -142,11 +141,14 @@ def _source_weight(name: str, shape: Shape, names: EncoderNames) -> Weight:
     return Piece(f"{prefix}.{names.layer[layer[2]]}.{leaf}", shape)
 
 
-def _drop_unused(source: SourceWeights, pooling: PoolingContract, heads: tuple[str, ...]) -> None:
+def _drop_unused(
+    source: SourceWeights, pooling: PoolingContract, architecture: EncoderArchitecture, class_name: str
+) -> None:
+    pooler = ("pooler.dense.",) if architecture.names.has_pooler and pooling.kind != "pooler" else ()
     for name in source.names():
-        if name.startswith("pooler.dense.") and pooling.kind != "pooler":
+        if name.startswith(pooler):
             source.drop(
                 name, f"the model pools by {pooling.kind!r} ({MODULES_FILE}), so the pooler is not applied"
             )
-        elif name.startswith(heads):
+        elif name.startswith(architecture.heads.get(class_name, ())):
             source.drop(name, f"a head for training; {MODULES_FILE} makes the encoder the whole model")

@@ -42,6 +42,10 @@ class EncoderNames:
     layer: Mapping[str, str]
     query_key_value: tuple[str, str, str]
 
+    @property
+    def has_pooler(self) -> bool:
+        return "pooler.dense" in self.embeddings
+
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderArchitecture:
