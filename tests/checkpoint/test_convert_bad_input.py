@@ -27,7 +27,7 @@ def refused(folder, output, message, **arguments):
         ({"architectures": ["BertModell"]}, r"'BertModell' is not supported; supported: BertModel, "),
         (
             {"architectures": ["DebertaV2Model"]},
-            r"'DebertaV2Model' is not supported; supported: BertModel, Bert",
+            r"'DebertaV2Model' is not supported\. Did you mean .+ of the types .*bert, .*llama, ",
         ),
         ({"architectures": []}, r"architectures=\[\], expected a list of one name"),
         ({"architectures": None}, r"has no architectures, so it does not say which model this is"),

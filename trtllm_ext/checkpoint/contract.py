@@ -177,8 +177,8 @@ class ResidualContract:
                 )
         if self.parallel != "none" and (self.placement != "pre" or self.scale != 1.0 or self.gate != "none"):
             raise ConfigError(
-                f"parallel={self.parallel!r} is known with placement 'pre', scale 1 and gate 'none' alone: otherwise it "
-                "does not say what becomes of attention's part."
+                f"parallel={self.parallel!r} is known with placement 'pre', scale 1 and gate 'none' alone: otherwise "
+                "it does not say what becomes of attention's part."
             )
         if self.hyper_connections is not None:
             self._check_hyper_connections()

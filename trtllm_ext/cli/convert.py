@@ -1,5 +1,6 @@
 """Convert a Hugging Face model folder to a checkpoint directory.
 
+A model of the BERT family becomes an encoder; of any other each layer's feed-forward sublayer is taken, with its norms.
 Every weight of the source is used or accounted for; a form of the model that is not known exactly is refused.
 """
 
@@ -26,6 +27,30 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="type of the weights and of the computation (default: auto, the type of the source's weights)",
     )
     parser.add_argument("--allow_nan", action="store_true", help="accept NaN and infinity in weights")
+    stack = parser.add_argument_group(
+        "stacks of feed-forward sublayers (every architecture but the BERT family)"
+    )
+    stack.add_argument(
+        "--layers",
+        metavar="FIRST:END",
+        help="those to convert, such as 3:7 for 3 to 6, or one number (default: all)",
+    )
+    stack.add_argument(
+        "--stack",
+        choices=("encoder", "decoder"),
+        help="which, of a model that has both (default: the encoder)",
+    )
+    stack.add_argument(
+        "--attention_input",
+        action="store_true",
+        help="take what each layer's attention adds to the residual stream as a second input, attention_output",
+    )
+    stack.add_argument(
+        "--stream_dtype",
+        choices=("model", "float32"),
+        default="model",
+        help="type of the residual stream (default: model, the same as --dtype)",
+    )
     return parser
 
 
@@ -33,7 +58,14 @@ def run(arguments: argparse.Namespace) -> int:
     from trtllm_ext.checkpoint import convert
 
     report = convert(
-        arguments.model_dir, arguments.output_dir, dtype=arguments.dtype, allow_nan=arguments.allow_nan
+        arguments.model_dir,
+        arguments.output_dir,
+        dtype=arguments.dtype,
+        layers=arguments.layers,
+        stack=arguments.stack,
+        attention_input=arguments.attention_input,
+        stream_dtype=arguments.stream_dtype,
+        allow_nan=arguments.allow_nan,
     )
     config = report.config
     print(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy.typing as npt
 
 from trtllm_ext.checkpoint.convert.plan import Plan
-from trtllm_ext.checkpoint.convert.planners import PLANNERS
+from trtllm_ext.checkpoint.convert.planners import MODEL_TYPES, PLANNERS
 from trtllm_ext.checkpoint.convert.report import ConversionReport, ConvertedWeight
 from trtllm_ext.checkpoint.convert.source_files import open_weights
 from trtllm_ext.checkpoint.convert.stack import StackOptions
@@ -23,6 +23,7 @@ from trtllm_ext.checkpoint.dtypes import WEIGHT_DTYPES, all_finite, convert_valu
 from trtllm_ext.checkpoint.weights import expected_weights
 from trtllm_ext.errors import CheckpointError, ConfigError
 from trtllm_ext.runtime.json_files import read_json_object
+from trtllm_ext.suggest import did_you_mean
 
 
 def convert(
@@ -33,6 +34,7 @@ def convert(
     layers: str | None = None,
     stack: str | None = None,
     attention_input: bool = False,
+    stream_dtype: str = "model",
     allow_nan: bool = False,
 ) -> ConversionReport:
     """Convert a Hugging Face model folder (config.json with weights) to a checkpoint directory.
@@ -43,6 +45,7 @@ def convert(
     layers: those of a stack, as a Python slice: '3:7' for 3 to 6; None for all.
     stack: 'encoder' or 'decoder' of a model that has both; None for the first.
     attention_input: let the stack take each layer's attention contribution as an input, as SublayerStack describes.
+    stream_dtype: 'float32' keeps the stack's residual stream in float32 whatever dtype is; 'model' has it in dtype.
     dtype: 'float32', 'float16', 'bfloat16', or 'auto' for the type of the source's weights.
     allow_nan: accept NaN and infinity in weights.
     Cost: one pass over the weights, 4 MiB at a time. Every weight of the source is used, or dropped for a
@@ -64,7 +67,9 @@ def convert(
             source_config,
             weights,
             "float32" if dtype == "auto" else dtype,
-            StackOptions(layers=layers, stack=stack, attention_input=attention_input),
+            StackOptions(
+                layers=layers, stack=stack, attention_input=attention_input, stream_dtype=stream_dtype
+            ),
         )
         if dtype == "auto":
             plan = replace(plan, config=replace(plan.config, dtype=_common_dtype(plan, source_dir)))
@@ -134,14 +139,16 @@ def _architecture(path: Path, data: Mapping[str, Any]) -> str:
     if architectures is None:
         raise CheckpointError(
             f"{path} has no architectures, so it does not say which model this is. Take the config.json that belongs "
-            f"to the weights; supported: {', '.join(PLANNERS)}."
+            f"to the weights, of a model of one of these types: {', '.join(MODEL_TYPES)}."
         )
     if not isinstance(architectures, list) or len(architectures) != 1:
         raise CheckpointError(f"{path}: architectures={architectures!r}, expected a list of one name.")
     name = architectures[0]
     if not isinstance(name, str) or name not in PLANNERS:
+        hint = did_you_mean(name, PLANNERS)
         raise CheckpointError(
-            f"{path}: the architecture {name!r} is not supported; supported: {', '.join(PLANNERS)}."
+            f"{path}: the architecture {name!r} is not supported. {hint + ' ' if hint else ''}Supported are models of "
+            f"the types {', '.join(MODEL_TYPES)}."
         )
     return name
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from trtllm_ext.checkpoint.convert.architectures import specs_by_class
+from trtllm_ext.checkpoint.convert.architectures import STACK_ARCHITECTURES, specs_by_class
 from trtllm_ext.checkpoint.convert.encoders import (
     ENCODER_ARCHITECTURES,
     EncoderArchitecture,
@@ -46,3 +46,7 @@ PLANNERS: dict[str, Planner] = {
     },
     **{name: partial(plan_stack, specs) for name, specs in specs_by_class().items()},
 }
+
+MODEL_TYPES: tuple[str, ...] = tuple(
+    sorted({spec.model_type for spec in (*ENCODER_ARCHITECTURES, *STACK_ARCHITECTURES)})
+)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from trtllm_ext.checkpoint.convert.source import SourceWeights
 from trtllm_ext.checkpoint.convert.source_files import WeightFile
 from trtllm_ext.checkpoint.weights import expected_weights
 from trtllm_ext.errors import CheckpointError
+from trtllm_ext.suggest import nearest
 
 _OUR_WEIGHT = re.compile(r"transformer\.layers\.(\d+)\.(.+)\.(weight|bias)")
 
@@ -28,17 +29,20 @@ class StackOptions:
 
     layers: Python's notation of a slice, '3:7', ':4', '-2:', or one layer's number; None for all.
     stack: 'encoder' or 'decoder' of a model that has both; None for the first.
-    attention_input: see `Contract`.
+    attention_input: see `Contract`. stream_dtype: see `ResidualContract`.
     """
 
     layers: str | None = None
     stack: str | None = None
     attention_input: bool = False
+    stream_dtype: str = "model"
 
     def given(self) -> dict[str, Any]:
         """Those that ask for something, by name."""
-        values = {"layers": self.layers, "stack": self.stack, "attention_input": self.attention_input or None}
-        return {name: value for name, value in values.items() if value is not None}
+        plain = StackOptions()
+        names = ("layers", "stack", "attention_input", "stream_dtype")
+        values = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in values.items() if value != getattr(plain, name)}
 
 
 def chosen_layers(layers: str | None, depth: int, path: Path) -> range:
@@ -81,7 +85,7 @@ def plan_stack(
     spec = _choose(specs, options.stack, path)
     config = _config_of(spec, HfConfig(path, data))
     layers = chosen_layers(options.layers, _depth(config, spec), path)
-    form = spec.read(config, layers)
+    form = _with_stream(spec.read(config, layers), options.stream_dtype)
     config.finish(spec.other_fields | HF_FIELDS_OUTSIDE_FEED_FORWARD)
     name = data["architectures"][0]
     model_config = stack_config(
@@ -102,6 +106,14 @@ def plan_stack(
     _drop_others(source, spec, layers)
     source.finish()
     return Plan(model_config, parts, source)
+
+
+def _with_stream(form: StackForm, stream_dtype: str) -> StackForm:
+    known = ("model", "float32")
+    if stream_dtype not in known:
+        raise CheckpointError(f"stream_dtype={stream_dtype!r} is not known. {nearest(stream_dtype, known)}")
+    residual = replace(form.feed_forward.residual, stream_dtype=stream_dtype)
+    return replace(form, feed_forward=replace(form.feed_forward, residual=residual))
 
 
 def _choose(specs: tuple[StackArchitecture, ...], stack: str | None, path: Path) -> StackArchitecture:

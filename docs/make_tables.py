@@ -1,0 +1,101 @@
+"""Writes docs/forms.md and docs/architectures.md from the code; `tests/test_docs.py` finds them out of date.
+
+python docs/make_tables.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from trtllm_ext.checkpoint import ACTIVATIONS, FORMS, GATES, PLACEMENTS, FeedForwardContract
+from trtllm_ext.checkpoint.convert.activation_names import ACTIVATION_NAMES
+from trtllm_ext.checkpoint.convert.architectures import STACK_ARCHITECTURES, StackArchitecture
+from trtllm_ext.checkpoint.convert.hf_config import HfConfig
+from trtllm_ext.checkpoint.describe import (
+    bias_text,
+    feed_forward_formula,
+    mixture_text,
+    norm_text,
+    residual_formula,
+)
+
+DOCS = Path(__file__).parent
+WRITTEN = "<!-- Written by docs/make_tables.py from the code. -->\n\n"
+
+
+def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    heads = list(heads)
+    lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def forms() -> str:
+    """The vocabulary: activations, placements, gates, and the named forms."""
+    called = {
+        name: ", ".join(f"`{theirs}`" for theirs, ours in ACTIVATION_NAMES.items() if ours == name)
+        for name in ACTIVATIONS
+    }
+    return (
+        "# Forms of sublayers\n\n"
+        + WRITTEN
+        + "One word for one formula, in layers, checkpoints, converters and tests. What is not here is refused by name.\n\n"
+        "## Activations\n\n"
+        + table(
+            ("name", "formula", "Hugging Face's names"),
+            ((f"`{name}`", f"`{formula}`", called[name]) for name, formula in ACTIVATIONS.items()),
+        )
+        + "\nPlain `gelu` is missing on purpose: it is the erf form to Hugging Face and the tanh form to TensorRT-LLM.\n\n"
+        "## Where the norm stands\n\nx is the residual stream, F the sublayer.\n\n"
+        + table(("placement", "output"), ((f"`{name}`", f"`{text}`") for name, text in PLACEMENTS.items()))
+        + "\n## What joins the stream\n\n"
+        + table(("gate", "joins"), ((f"`{name}`", f"`{text}`") for name, text in GATES.items()))
+        + "\n## Named forms\n\n`trtllm_ext.checkpoint.FORMS`: each field of the contract in use, and the forms of known models. "
+        "Each is tested against its formula in float64, in float32, float16 and bfloat16.\n\n"
+        + table(
+            ("form", "feed-forward F(x)", "biases", "norm", "output", "experts"),
+            ((f"`{name}`", *form_cells(form)) for name, form in FORMS.items()),
+        )
+    )
+
+
+def architectures() -> str:
+    """What `trtllm-ext convert` reads."""
+    return (
+        "# Architectures that `trtllm-ext convert` reads\n\n"
+        + WRITTEN
+        + "Of these the feed-forward sublayer of each layer is taken, with its norms, as a `SublayerStack`; the contract "
+        "is read from each checkpoint's own config, and the rows here are those of the usual one. Every row is tested "
+        "against the layers of `transformers`, in float32 and bfloat16.\n\n"
+        + table(
+            ("architecture", "feed-forward F(x)", "biases", "norm", "output", "experts", "particular"),
+            sorted(architecture_row(spec) for spec in STACK_ARCHITECTURES),
+        )
+    )
+
+
+def architecture_row(spec: StackArchitecture) -> tuple[str, ...]:
+    config = HfConfig(Path(spec.model_type) / "config.json", spec.example)
+    form = spec.read(config, range(config.size(spec.depth)))
+    name = f"{spec.model_type}, {spec.stack}" if spec.stack else spec.model_type
+    return (f"`{name}`", *form_cells(form.feed_forward), spec.note)
+
+
+def form_cells(form: FeedForwardContract) -> tuple[str, ...]:
+    return (
+        f"`{feed_forward_formula(form)}`",
+        bias_text(form),
+        norm_text(form.residual.norm),
+        f"`{residual_formula(form.residual)}`",
+        mixture_text(form),
+    )
+
+
+def main() -> None:
+    (DOCS / "forms.md").write_text(forms())
+    (DOCS / "architectures.md").write_text(architectures())
+
+
+if __name__ == "__main__":
+    main()
