@@ -86,6 +86,7 @@ class SentenceEncoder:
         (self._least, _, self._most) = session.profiles("input_ids")[0]
         config = _model_config(session.engine_dir)
         self._vocab_size = config.vocab_size or 0
+        self._num_types = config.type_vocab_size or 0
         self._tokenizer_file = _tokenizer_file(tokenizer, session.engine_dir)
         self._tokenizer = _load_tokenizer(self._tokenizer_file)
         pooling, engine_most = config.contract.pooling, self._most[1]
@@ -151,11 +152,13 @@ class SentenceEncoder:
             if name not in parts:
                 raise EngineError(f"embed does not know what to give for the engine's input {name!r}.")
             array = np.zeros((rows, length), np.int32)  # the mask hides padding, so any valid id does
+            arrays[name] = array
+            if name == "token_type_ids" and self._num_types == 1:
+                continue  # tokenizers of such models may count types that the model was trained without
             for row in range(rows):
                 # Rows beyond the batch only fill it up to the engine's least size.
                 values = getattr(batch[min(row, len(batch) - 1)], parts[name])
                 array[row, : len(values)] = values
-            arrays[name] = array
         return arrays
 
 
