@@ -43,7 +43,7 @@ def convert(
     each layer's feed-forward sublayer with its norms is taken, which makes a SublayerStack.
 
     layers: those of a stack, as a Python slice: '3:7' for 3 to 6; None for all.
-    stack: 'encoder' or 'decoder' of a model that has both; None for the first.
+    stack: of a model that has two, 'encoder' or 'decoder', 'text' or 'vision'; None for the first.
     attention_input: let the stack take each layer's attention contribution as an input, as SublayerStack describes.
     stream_dtype: 'float32' keeps the stack's residual stream in float32 whatever dtype is; 'model' has it in dtype.
     dtype: 'float32', 'float16', 'bfloat16', or 'auto' for the type of the source's weights.

@@ -28,7 +28,7 @@ class StackOptions:
     """What of a model becomes a stack.
 
     layers: Python's notation of a slice, '3:7', ':4', '-2:', or one layer's number; None for all.
-    stack: 'encoder' or 'decoder' of a model that has both; None for the first.
+    stack: of a model that has two, 'encoder' or 'decoder', 'text' or 'vision'; None for the first.
     attention_input: see `Contract`. stream_dtype: see `ResidualContract`.
     """
 
