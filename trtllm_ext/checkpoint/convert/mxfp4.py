@@ -8,6 +8,7 @@ uint8 (..., columns / 32): E8M0, the exponent of two plus 127, where 255 is NaN.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from types import EllipsisType
 from typing import cast
 
@@ -21,12 +22,18 @@ from trtllm_ext.errors import CheckpointError
 
 BLOCKS, SCALES = "_blocks", "_scales"
 _HALF_BLOCK = 16
-_E2M1 = np.array([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0], np.float32)
-_NUMBERS = np.concatenate([_E2M1, -_E2M1])
-# Byte -> the two numbers in it.
-_PAIRS = np.stack([np.tile(_NUMBERS, 16), np.repeat(_NUMBERS, 16)], axis=1)
-# E8M0 -> its value.
-_POWERS = np.append(np.ldexp(np.float32(1), np.arange(255) - 127), np.float32(np.nan))
+_E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+
+
+@cache
+def _pairs() -> npt.NDArray[np.uint32]:
+    """The two bfloat16 numbers, as one, of each scale and byte: the entry 256 * scale + byte."""
+    numbers = np.array([*_E2M1, *(-number for number in _E2M1)], np.float32)
+    pairs = np.stack([np.tile(numbers, 16), np.repeat(numbers, 16)], axis=1)
+    powers = np.append(np.ldexp(np.float32(1), np.arange(255) - 127), np.float32(np.nan))
+    with np.errstate(over="ignore"):
+        values = (powers[:, None, None] * pairs).astype(bfloat16)
+    return values.view(np.uint32).reshape(-1)
 
 
 class Mxfp4Values:
@@ -54,11 +61,9 @@ class Mxfp4Values:
     def __getitem__(self, key: tuple[slice | EllipsisType, ...]) -> npt.NDArray:
         """A part as an array of its own; key: a slice for each axis, then an ellipsis, as a Piece asks."""
         *rows, columns, _ = key
-        scales = _POWERS[self._scales[tuple(rows)]]
-        numbers = _PAIRS[self._blocks[tuple(rows)]].reshape(*scales.shape, -1)
-        with np.errstate(over="ignore"):
-            numbers *= scales[..., None]
-            values = numbers.astype(bfloat16)
+        scales = self._scales[tuple(rows)]
+        entries = scales[..., None].astype(np.uint16) << 8 | self._blocks[tuple(rows)]
+        values = _pairs()[entries].view(bfloat16)
         return values.reshape(*scales.shape[:-1], -1)[..., columns]
 
 
