@@ -9,12 +9,25 @@ from trtllm_ext.checkpoint.convert.architectures import (
     olmo,
     parallel,
     rms_norm_decoders,
+    seq2seq_decoders,
     t5,
     vision,
 )
 from trtllm_ext.checkpoint.convert.architectures.spec import StackArchitecture
 
-_FAMILIES = (llama, gemma, olmo, mixture, gpt2, layer_norm_decoders, parallel, t5, vision, rms_norm_decoders)
+_FAMILIES = (
+    llama,
+    gemma,
+    olmo,
+    mixture,
+    gpt2,
+    layer_norm_decoders,
+    parallel,
+    t5,
+    vision,
+    rms_norm_decoders,
+    seq2seq_decoders,
+)
 
 STACK_ARCHITECTURES: tuple[StackArchitecture, ...] = tuple(
     spec for family in _FAMILIES for spec in family.ARCHITECTURES
