@@ -93,6 +93,17 @@ XGLM = Case(
 # Its norms do not have the epsilon of the config.
 BIOGPT = decoder("BioGpt", {"residual.norm.eps": 1e-5}, layer_norm_eps=1e-2)
 BIOGPT.layers = lambda model: model.biogpt.layers
+# Nor have those of CTRL.
+CTRL = Case(
+    name="CTRL",
+    config=hf.CTRLConfig(
+        vocab_size=50, n_embd=24, dff=40, n_layer=3, n_head=4, n_positions=16, layer_norm_epsilon=1e-2
+    ),
+    model=hf.CTRLLMHeadModel,
+    layers=lambda model: model.transformer.h,
+    attention="multi_head_attention",
+    expect={"activation": "relu", "residual.norm.eps": 1e-6},
+)
 NEMOTRON = decoder(
     "Nemotron", {"activation": "squared_relu", "residual.norm.weight_offset": 1.0}, num_key_value_heads=2
 )
@@ -115,6 +126,8 @@ NEMOTRON_BIASED = decoder(
     decoder("Persimmon", {"activation": "squared_relu", "fc_bias": True}),
     XGLM,
     BIOGPT,
+    CTRL,
+    decoder("Jais2", {"activation": "squared_relu", "fc_bias": True}, layer_norm_eps=1e-3),
 )
 def test_the_stack_is_the_models_own_layers(case, tmp_path, dtype):
     check(case, tmp_path, dtype)

@@ -63,6 +63,15 @@ def decoder(prefix, expect, name=None, **changes):
 
 GPTJ = in_h("GPTJ", "GPTJ", hf.GPTJConfig(**GPT2_SIZES), {**SHARED, "activation": "gelu_tanh"})
 CODEGEN = in_h("CodeGen", "CodeGen", hf.CodeGenConfig(**GPT2_SIZES, n_inner=40), SHARED)
+JAPANESE = Case(
+    name="GPTNeoXJapanese",
+    config=hf.GPTNeoXJapaneseConfig(**SIZES, intermediate_multiple_size=2),
+    model=hf.GPTNeoXJapaneseForCausalLM,
+    layers=lambda model: model.gpt_neox_japanese.layers,
+    attention="attention",
+    wrap=lambda output: (output, None, None),
+    expect={**SEQUENTIAL, "fc_bias": False, "proj_bias": False},
+)
 COHERE = {**SHARED, "residual.norm.kind": "layer_norm", "residual.norm.bias": False, "gated": True}
 
 
@@ -77,6 +86,7 @@ COHERE = {**SHARED, "residual.norm.kind": "layer_norm", "residual.norm.bias": Fa
         use_parallel_residual=False,
         layer_norm_eps=1e-3,
     ),
+    JAPANESE,
     falcon("Falcon", {**SHARED, "fc_bias": False}),
     falcon("FalconSequential", {**SEQUENTIAL, "fc_bias": True}, parallel_attn=False, bias=True, alibi=True),
     falcon("FalconTwoNorms", SEPARATE, new_decoder_architecture=True, num_kv_heads=2),

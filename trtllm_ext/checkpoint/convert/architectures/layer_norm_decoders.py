@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 from trtllm_ext.checkpoint.contract import NormContract
@@ -116,6 +117,23 @@ def _read_nemotron(config: HfConfig, layers: range) -> StackForm:
         {"post_layernorm": "post_attention_layernorm", "mlp.fc": "mlp.up_proj", "mlp.proj": "mlp.down_proj"},
         bias=config.flag("mlp_bias", False),
     )
+
+
+def _read_jais2(config: HfConfig, layers: range) -> StackForm:
+    return _form(
+        config,
+        config.activation("hidden_act", "relu2"),
+        layer_norm(config.eps("layer_norm_eps", 1e-5)),
+        {"post_layernorm": "post_attention_layernorm", "mlp.fc": "mlp.up_proj", "mlp.proj": "mlp.down_proj"},
+        bias=config.flag("mlp_bias", True),
+    )
+
+
+def _read_ctrl(config: HfConfig, layers: range) -> StackForm:
+    # Its layer_norm_epsilon is that of the last norm alone.
+    norm = layer_norm(1e-6)
+    weights = {"post_layernorm": "layernorm2", "mlp.fc": "ffn.0", "mlp.proj": "ffn.2"}
+    return _form(config, "relu", norm, weights, hidden="n_embd", ffn="dff")
 
 
 def _read_persimmon(config: HfConfig, layers: range) -> StackForm:
@@ -248,5 +266,23 @@ PERSIMMON = StackArchitecture(
         "layer_norm_eps": 1e-5,
     },
 )
+JAIS2 = replace(
+    PERSIMMON,
+    model_type="jais2",
+    prefix="Jais2",
+    read=_read_jais2,
+    example={**PERSIMMON.example, "mlp_bias": True},
+)
+CTRL = StackArchitecture(
+    model_type="ctrl",
+    prefix="CTRL",
+    read=_read_ctrl,
+    layers=("transformer.h", "h"),
+    beside=("multi_head_attention", "layernorm1"),
+    depth="n_layer",
+    other_fields=frozenset({"layer_norm_epsilon", "from_tf", "pruned_heads"}),
+    example={"n_embd": 64, "dff": 256, "n_layer": 2},
+    note="eps is 1e-6 whatever layer_norm_epsilon says",
+)
 
-ARCHITECTURES = (OPT, BLOOM, STARCODER2, NEMOTRON, MPT, PERSIMMON, XGLM, BIOGPT)
+ARCHITECTURES = (OPT, BLOOM, STARCODER2, NEMOTRON, MPT, PERSIMMON, XGLM, BIOGPT, JAIS2, CTRL)

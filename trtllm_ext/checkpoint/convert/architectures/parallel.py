@@ -45,6 +45,17 @@ def _read_gpt_neox(config: HfConfig, layers: range) -> StackForm:
     )
 
 
+def _read_gpt_neox_japanese(config: HfConfig, layers: range) -> StackForm:
+    hidden = config.size("hidden_size")
+    block = _norm_field(config, "layer_norm_eps")
+    return StackForm(
+        hidden_size=hidden,
+        ffn_hidden_size=hidden * config.size("intermediate_multiple_size", 4),
+        feed_forward=plain_form(config.activation("hidden_act", "gelu"), block, bias=False),
+        weights=MEGATRON_WEIGHTS,
+    )
+
+
 def _read_phi(config: HfConfig, layers: range) -> StackForm:
     block = _norm_field(config, "layer_norm_eps", parallel="shared_norm")
     return StackForm(
@@ -159,6 +170,14 @@ GPT_NEOX = StackArchitecture(
     example={**_SIZES, "hidden_act": "gelu", "layer_norm_eps": 1e-5, "use_parallel_residual": True},
     note="in sequence where use_parallel_residual is false",
 )
+GPT_NEOX_JAPANESE = StackArchitecture(
+    model_type="gpt_neox_japanese",
+    prefix="GPTNeoXJapanese",
+    read=_read_gpt_neox_japanese,
+    layers=("gpt_neox_japanese.layers", "layers"),
+    beside=GPT_NEOX.beside,
+    example={"hidden_size": 64, "num_hidden_layers": 2, "hidden_act": "gelu", "layer_norm_eps": 1e-5},
+)
 _FALCON_FIELDS = frozenset({"auto_map", "multi_query", "num_kv_heads", "ff_factor"})
 FALCON = StackArchitecture(
     model_type="falcon",
@@ -230,4 +249,15 @@ STABLELM = StackArchitecture(
     note="parallel, off one norm, where use_parallel_residual is true",
 )
 
-ARCHITECTURES = (GPTJ, GPT_NEOX, FALCON, REFINED_WEB, PHI, COHERE, COHERE2, CODEGEN, STABLELM)
+ARCHITECTURES = (
+    GPTJ,
+    GPT_NEOX,
+    GPT_NEOX_JAPANESE,
+    FALCON,
+    REFINED_WEB,
+    PHI,
+    COHERE,
+    COHERE2,
+    CODEGEN,
+    STABLELM,
+)
