@@ -285,6 +285,13 @@ def test_inspect_as_json(engine, capsys):
     assert report["contract"]["feed_forward"]["activation"] == "relu"
 
 
+def test_inspect_tells_the_maths_in_formulas(engine, capsys):
+    assert cli.main(["inspect", str(engine)]) == 0
+    told = capsys.readouterr().out
+    assert "F(x) = proj(relu(fc(x)))\n" in told
+    assert "output = x + F(norm(x)); norm: LayerNorm\n" in told
+
+
 def test_inspect_a_bare_engine_file(engine, capsys):
     assert cli.main(["inspect", str(engine / "rank0.engine")]) == 0
     told = capsys.readouterr().out

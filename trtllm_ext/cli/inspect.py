@@ -115,7 +115,8 @@ def _print(report: dict[str, Any], *, every_layer: bool) -> None:
             for key in ("num_hidden_layers", "hidden_size", "intermediate_size")
             if key in model
         )
-        print(f"{model.get('architecture')} {model.get('dtype')}: {sizes}")
+        source = f" from {model['source']}" if model.get("source") else ""
+        print(f"{model.get('architecture')} {model.get('dtype')}{source}: {sizes}")
     if level := report.get("fusion_level"):
         print(f"fusion level {level}: {AGREEMENT[level]}")
     print()
@@ -132,6 +133,8 @@ def _print(report: dict[str, Any], *, every_layer: bool) -> None:
             print(f"  {point} ({count}): {meaning}")
     if report.get("contract"):
         print("\ncontract")
+        for line in _formulas(report["contract"]):
+            print(f"  {line}")
         for line in _tree(report["contract"], 1):
             print(line)
     print()
@@ -139,6 +142,23 @@ def _print(report: dict[str, Any], *, every_layer: bool) -> None:
         print(f"The engine itself cannot be loaded here: {report['problem']}")
         return
     _print_layers(report["layers"], every_layer)
+
+
+def _formulas(contract: dict[str, Any]) -> list[str]:
+    """The feed-forward sublayer in formulas; none for a contract of another version."""
+    from trtllm_ext.checkpoint import Contract
+    from trtllm_ext.checkpoint.describe import feed_forward_formula, mixture_text, norm_text, residual_formula
+    from trtllm_ext.errors import ConfigError
+
+    try:
+        form = Contract.from_dict(contract).feed_forward
+    except ConfigError:
+        return []
+    mixture = mixture_text(form)
+    return [
+        f"F(x) = {feed_forward_formula(form)}" + (f", {mixture}" if mixture else ""),
+        f"output = {residual_formula(form.residual)}; norm: {norm_text(form.residual.norm)}",
+    ]
 
 
 def _print_layers(layers: list[dict[str, Any]], every_layer: bool) -> None:
