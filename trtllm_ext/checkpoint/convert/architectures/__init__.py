@@ -3,6 +3,7 @@
 from trtllm_ext.checkpoint.convert.architectures import (
     gemma,
     gpt2,
+    gpt_oss,
     layer_norm_decoders,
     llama,
     mixture,
@@ -20,6 +21,7 @@ _FAMILIES = (
     gemma,
     olmo,
     mixture,
+    gpt_oss,
     gpt2,
     layer_norm_decoders,
     parallel,

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from trtllm_ext.checkpoint.contract import MixtureContract
-from trtllm_ext.checkpoint.convert.architectures.forms import gated_form, llama_norm, residual, rms_norm
+from trtllm_ext.checkpoint.convert.architectures.forms import gated_form, llama_norm, residual
 from trtllm_ext.checkpoint.convert.architectures.llama import BESIDE, LAYERS, WEIGHTS
 from trtllm_ext.checkpoint.convert.architectures.spec import (
     Source,
@@ -17,14 +17,13 @@ from trtllm_ext.checkpoint.convert.architectures.spec import (
     named,
 )
 from trtllm_ext.checkpoint.convert.hf_config import HfConfig
-from trtllm_ext.checkpoint.convert.mxfp4 import BLOCKS, Mxfp4Weights
-from trtllm_ext.checkpoint.convert.pieces import Joined, Piece, Shape, Weight
+from trtllm_ext.checkpoint.convert.pieces import Piece
 from trtllm_ext.errors import CheckpointError
 
 # Said for training: what the router adds to the loss, noise in its input, what the model returns beside.
-_TRAINING = frozenset({"output_router_logits", "router_aux_loss_coef", "router_jitter_noise"})
+TRAINING = frozenset({"output_router_logits", "router_aux_loss_coef", "router_jitter_noise"})
 _Places = Mapping[str, str | Source]
-_NORM = {"post_layernorm": "post_attention_layernorm"}
+NORM = {"post_layernorm": "post_attention_layernorm"}
 
 
 def _half_of_each(name: str, index: int) -> Source:
@@ -40,14 +39,14 @@ _STACKED: _Places = {
     "mlp.proj": named("mlp.experts.down_proj"),
 }
 _MIXTRAL_WEIGHTS: _Places = {
-    **_NORM,
+    **NORM,
     "mlp.router": "block_sparse_moe.gate",
     "mlp.fc": experts("block_sparse_moe.experts.{}.w1"),
     "mlp.gate": experts("block_sparse_moe.experts.{}.w3"),
     "mlp.proj": experts("block_sparse_moe.experts.{}.w2"),
 }
 _QWEN_WEIGHTS: _Places = {
-    **_NORM,
+    **NORM,
     "mlp.router": "mlp.gate",
     "mlp.fc": experts("mlp.experts.{}.gate_proj"),
     "mlp.gate": experts("mlp.experts.{}.up_proj"),
@@ -58,7 +57,7 @@ _QWEN_WEIGHTS: _Places = {
     "mlp.shared_expert_gate": "mlp.shared_expert_gate",
 }
 _GRANITE_WEIGHTS: _Places = {
-    **_NORM,
+    **NORM,
     "mlp.router": "block_sparse_moe.router.layer",
     "mlp.fc": _half_of_each("block_sparse_moe.input_linear.weight", 0),
     "mlp.gate": _half_of_each("block_sparse_moe.input_linear.weight", 1),
@@ -93,7 +92,8 @@ def _form(
     )
 
 
-def _mixture(config: HfConfig, *, renormalized: bool, **changes: Any) -> MixtureContract:
+def mixture_of(config: HfConfig, *, renormalized: bool, **changes: Any) -> MixtureContract:
+    """From the fields that these architectures share, with fields of MixtureContract changed."""
     return MixtureContract(
         num_experts=_num_experts(config),
         top_k=config.size("num_experts_per_tok"),
@@ -114,18 +114,18 @@ def _num_experts(config: HfConfig) -> int:
 
 
 def _read_mixtral(config: HfConfig, layers: range) -> StackForm:
-    mixture = _mixture(config, renormalized=True)
+    mixture = mixture_of(config, renormalized=True)
     return _form(config, mixture, "intermediate_size", _MIXTRAL_WEIGHTS, _STACKED)
 
 
 def _read_granite(config: HfConfig, layers: range) -> StackForm:
-    mixture = _mixture(config, renormalized=True)
+    mixture = mixture_of(config, renormalized=True)
     scale = config.number("residual_multiplier", 1.0)
     return _form(config, mixture, "intermediate_size", _GRANITE_WEIGHTS, _GRANITE_STACKED, scale=scale)
 
 
 def _read_olmoe(config: HfConfig, layers: range) -> StackForm:
-    mixture = _mixture(config, renormalized=config.flag("norm_topk_prob", False))
+    mixture = mixture_of(config, renormalized=config.flag("norm_topk_prob", False))
     return _form(config, mixture, "intermediate_size", _QWEN_WEIGHTS, _STACKED)
 
 
@@ -135,7 +135,7 @@ def _read_qwen2(config: HfConfig, layers: range) -> StackForm:
 
 
 def _read_qwen(config: HfConfig, layers: range, **shared: Any) -> StackForm:
-    mixture = _mixture(config, renormalized=config.flag("norm_topk_prob", False), **shared)
+    mixture = mixture_of(config, renormalized=config.flag("norm_topk_prob", False), **shared)
     if _have_mixture(config, layers):
         return _form(config, mixture, "moe_intermediate_size", _QWEN_WEIGHTS, _STACKED)
     return _form(config, None, "intermediate_size", WEIGHTS)
@@ -162,91 +162,7 @@ def _have_mixture(config: HfConfig, layers: range) -> bool:
     return kinds[layers[0]]
 
 
-def _read_gpt_oss(config: HfConfig, layers: range) -> StackForm:
-    # x sigmoid(alpha x) is an activation by the name of quick_gelu for this alpha alone.
-    config.fixed("swiglu_alpha", 1.702)
-    _check_quantization(config)
-    mixture = _mixture(config, renormalized=True, router_bias=True)
-    config.fixed("experts_per_token", mixture.top_k)
-    return StackForm(
-        hidden_size=config.size("hidden_size"),
-        ffn_hidden_size=config.size("intermediate_size"),
-        feed_forward=gated_form(
-            "quick_gelu",
-            residual(rms_norm(config.eps("rms_norm_eps"))),
-            bias=True,
-            clamp=config.number("swiglu_limit", 7.0),
-            gate_offset=1.0,
-            mixture=mixture,
-        ),
-        weights={
-            **_NORM,
-            "mlp.router": "mlp.router",
-            "mlp.fc": _interleaved(0),
-            "mlp.gate": _interleaved(1),
-            "mlp.proj": _down,
-        },
-        other_namings=({"mlp.fc": _coded_rows(0), "mlp.gate": _coded_rows(1), "mlp.proj": _coded_down},),
-        decode=Mxfp4Weights,
-    )
-
-
-def _check_quantization(config: HfConfig) -> None:
-    quantization = config.get("quantization_config", {})
-    method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
-    if method not in (None, "mxfp4"):
-        raise CheckpointError(
-            f"{config.path}: quantization_config has quant_method={method!r}; of quantised models those in 'mxfp4' can "
-            "be read. Dequantise this one first: load it into the type wanted and save it again."
-        )
-
-
-def _interleaved(start: int) -> Source:
-    """Every second column of (experts, hidden, 2 * ffn), and of the bias."""
-
-    def source(leaf: str, shape: Shape) -> Weight:
-        if leaf == "bias":
-            return _coded_rows(start)(leaf, shape)
-        num_experts, ffn, hidden = shape
-        return (
-            Piece("mlp.experts.gate_up_proj", (num_experts, hidden, 2 * ffn))
-            .transpose()
-            .every_second(start, 1)
-        )
-
-    return source
-
-
-def _down(leaf: str, shape: Shape) -> Weight:
-    if leaf == "bias":
-        return Piece("mlp.experts.down_proj_bias", shape)
-    return Piece("mlp.experts.down_proj", (shape[0], shape[2], shape[1])).transpose()
-
-
-def _coded_rows(start: int) -> Source:
-    """Every second row of the coded (experts, 2 * ffn, hidden), and of the bias."""
-
-    def source(leaf: str, shape: Shape) -> Weight:
-        stem, source_shape = "mlp.experts.gate_up_proj", (shape[0], 2 * shape[1], *shape[2:])
-        if leaf == "bias":
-            return Piece(f"{stem}_bias", source_shape).every_second(start)
-        return _by_expert(Piece(stem + BLOCKS, source_shape).every_second(start, axis=1))
-
-    return source
-
-
-def _coded_down(leaf: str, shape: Shape) -> Weight:
-    return (
-        _down(leaf, shape) if leaf == "bias" else _by_expert(Piece("mlp.experts.down_proj" + BLOCKS, shape))
-    )
-
-
-def _by_expert(piece: Piece) -> Joined:
-    """One piece for each expert, so that no more than one expert's weights are decoded at a time."""
-    return Joined(tuple(piece.only(expert) for expert in range(piece.shape[0])), piece.shape)
-
-
-_EXAMPLE = {
+EXAMPLE = {
     "hidden_size": 64,
     "intermediate_size": 160,
     "num_hidden_layers": 2,
@@ -254,25 +170,26 @@ _EXAMPLE = {
     "rms_norm_eps": 1e-6,
     "num_experts_per_tok": 2,
 }
-_QWEN_EXAMPLE = {**_EXAMPLE, "num_experts": 8, "moe_intermediate_size": 48, "norm_topk_prob": True}
-_QWEN_FIELDS = _TRAINING | {"intermediate_size", "moe_intermediate_size"}
+_QWEN_EXAMPLE = {**EXAMPLE, "num_experts": 8, "moe_intermediate_size": 48, "norm_topk_prob": True}
+_QWEN_FIELDS = TRAINING | {"intermediate_size", "moe_intermediate_size"}
 
 
-def _spec(model_type: str, prefix: str, **fields: Any) -> StackArchitecture:
+def spec_of(model_type: str, prefix: str, **fields: Any) -> StackArchitecture:
+    """With Llama's names of layers and what is beside, unless `fields` says otherwise."""
     return StackArchitecture(
         **{
             "model_type": model_type,
             "prefix": prefix,
             "layers": LAYERS,
             "beside": BESIDE,
-            "other_fields": _TRAINING,
+            "other_fields": TRAINING,
             **fields,
         }
     )
 
 
-MIXTRAL = _spec("mixtral", "Mixtral", read=_read_mixtral, example={**_EXAMPLE, "num_local_experts": 8})
-QWEN2_MOE = _spec(
+MIXTRAL = spec_of("mixtral", "Mixtral", read=_read_mixtral, example={**EXAMPLE, "num_local_experts": 8})
+QWEN2_MOE = spec_of(
     "qwen2_moe",
     "Qwen2Moe",
     read=_read_qwen2,
@@ -280,7 +197,7 @@ QWEN2_MOE = _spec(
     example={**_QWEN_EXAMPLE, "shared_expert_intermediate_size": 96, "norm_topk_prob": False},
     note="layers without experts (decoder_sparse_step, mlp_only_layers) are converted apart",
 )
-QWEN3_MOE = _spec(
+QWEN3_MOE = spec_of(
     "qwen3_moe",
     "Qwen3Moe",
     read=_read_qwen,
@@ -288,28 +205,18 @@ QWEN3_MOE = _spec(
     example=_QWEN_EXAMPLE,
     note="layers without experts (decoder_sparse_step, mlp_only_layers) are converted apart",
 )
-OLMOE = _spec(
+OLMOE = spec_of(
     "olmoe",
     "Olmoe",
     read=_read_olmoe,
-    other_fields=_TRAINING | {"clip_qkv"},
-    example={**_EXAMPLE, "num_experts": 8},
+    other_fields=TRAINING | {"clip_qkv"},
+    example={**EXAMPLE, "num_experts": 8},
 )
-GRANITEMOE = _spec(
+GRANITEMOE = spec_of(
     "granitemoe",
     "GraniteMoe",
     read=_read_granite,
-    other_fields=_TRAINING | {"embedding_multiplier", "logits_scaling", "attention_multiplier"},
-    example={**_EXAMPLE, "num_local_experts": 8, "residual_multiplier": 0.22},
+    other_fields=TRAINING | {"embedding_multiplier", "logits_scaling", "attention_multiplier"},
+    example={**EXAMPLE, "num_local_experts": 8, "residual_multiplier": 0.22},
 )
-GPT_OSS = _spec(
-    "gpt_oss",
-    "GptOss",
-    read=_read_gpt_oss,
-    # Its experts have one activation, whatever hidden_act says.
-    other_fields=_TRAINING | {"hidden_act", "initial_context_length"},
-    example={**_EXAMPLE, "num_local_experts": 8, "swiglu_limit": 7.0},
-    note="gate and up stored in turns; MXFP4 is decoded exactly",
-)
-
-ARCHITECTURES = (MIXTRAL, QWEN2_MOE, QWEN3_MOE, OLMOE, GRANITEMOE, GPT_OSS)
+ARCHITECTURES = (MIXTRAL, QWEN2_MOE, QWEN3_MOE, OLMOE, GRANITEMOE)
