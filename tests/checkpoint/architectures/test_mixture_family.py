@@ -4,6 +4,7 @@ import json
 
 import pytest
 import transformers as hf
+from safetensors.numpy import load_file, save_file
 from stack_against_transformers import Case, cases, check, saved_model
 
 from trtllm_ext.checkpoint import convert
@@ -145,6 +146,40 @@ PUBLISHED = {
         "sliding_window": 32768,
         "use_sliding_window": False,
     },
+    "Qwen3Moe": {
+        **_COMMON,
+        **QWEN,
+        "attention_bias": False,
+        "decoder_sparse_step": 1,
+        "head_dim": 6,
+        "max_window_layers": 48,
+        "mlp_only_layers": [],
+        "norm_topk_prob": True,
+        "rope_scaling": None,
+        "router_aux_loss_coef": 0.001,
+        "sliding_window": None,
+        "use_sliding_window": False,
+    },
+    "Olmoe": {
+        **_COMMON,
+        "clip_qkv": None,
+        "num_experts": 4,
+        "norm_topk_prob": False,
+        "num_key_value_heads": 4,
+        "rope_scaling": None,
+        "router_aux_loss_coef": 0.01,
+    },
+    "GraniteMoe": {
+        **_COMMON,
+        **LOCAL,
+        "attention_bias": False,
+        "attention_multiplier": 0.015625,
+        "embedding_multiplier": 12.0,
+        "logits_scaling": 6.0,
+        "residual_multiplier": 0.22,
+        "rope_scaling": None,
+        "router_aux_loss_coef": 0.0,
+    },
     "GptOss": {
         **_COMMON,
         **LOCAL,
@@ -161,13 +196,14 @@ PUBLISHED = {
     },
 }
 
+_SIZES_OF_FORMS = {*QWEN2, *LOCAL, "num_key_value_heads", "head_dim"}
+
 
 def published(name, folder, **changes):
     """A model's folder with the published config in place of the one that transformers writes today."""
     fields = {**PUBLISHED[name], "architectures": [f"{name}ForCausalLM"], **changes}
-    more = {"head_dim": 8} if name == "GptOss" else {}
-    forms = {"Mixtral": LOCAL, "Qwen2Moe": QWEN2, "GptOss": LOCAL}
-    saved_model(mixture(name, **forms[name], **more), folder, "bfloat16")
+    sizes = {key: value for key, value in PUBLISHED[name].items() if key in _SIZES_OF_FORMS}
+    saved_model(mixture(name, **sizes), folder, "bfloat16")
     (folder / "config.json").write_text(json.dumps(fields))
     return folder
 
@@ -209,3 +245,15 @@ def test_published_configs(tmp_path, name):
 def test_refusals(tmp_path, name, changes, message):
     with pytest.raises(CheckpointError, match=message):
         convert(published(name, tmp_path / "model", **changes), tmp_path / "c")
+
+
+@pytest.mark.parametrize("saving", [{}, STACKED])
+def test_what_is_missing_is_named_as_the_folder_names_it(tmp_path, saving):
+    saved_model(mixture("Mixtral", saving=saving, **LOCAL), tmp_path / "model", "float32")
+    path = tmp_path / "model" / "model.safetensors"
+    weights = load_file(path)
+    missing = "mlp.experts.down_proj" if saving else "block_sparse_moe.experts.2.w1.weight"
+    del weights[f"model.layers.1.{missing}"]
+    save_file(weights, path)
+    with pytest.raises(CheckpointError, match=rf"1 problem\(s\): 1.{missing} \(.*\) is missing"):
+        convert(tmp_path / "model", tmp_path / "c")
