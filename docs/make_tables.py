@@ -11,6 +11,7 @@ from pathlib import Path
 from trtllm_ext.checkpoint import ACTIVATIONS, FORMS, GATES, PLACEMENTS, FeedForwardContract
 from trtllm_ext.checkpoint.convert.activation_names import ACTIVATION_NAMES
 from trtllm_ext.checkpoint.convert.architectures import STACK_ARCHITECTURES, StackArchitecture
+from trtllm_ext.checkpoint.convert.encoders import ENCODER_ARCHITECTURES, EncoderArchitecture
 from trtllm_ext.checkpoint.convert.hf_config import HfConfig
 from trtllm_ext.checkpoint.describe import (
     bias_text,
@@ -72,6 +73,14 @@ def architectures() -> str:
             ("architecture", "feed-forward F(x)", "biases", "norm", "output", "experts", "particular"),
             sorted(architecture_row(spec) for spec in STACK_ARCHITECTURES),
         )
+        + "\n## Whole encoders\n\n"
+        "Of these the whole model is taken, as an `Encoder`. Models that end in a head for training are read from "
+        "sentence-transformers folders alone, where the head has no part. Every row is tested against the models of "
+        "`transformers`, in float32 and bfloat16.\n\n"
+        + table(
+            ("architecture", "feed-forward F(x)", "output", "positions", "token types", "pooler", "classes"),
+            (encoder_row(spec) for spec in ENCODER_ARCHITECTURES),
+        )
     )
 
 
@@ -80,6 +89,20 @@ def architecture_row(spec: StackArchitecture) -> tuple[str, ...]:
     form = spec.read(config, range(config.size(spec.depth)))
     name = f"{spec.model_type}, {spec.stack}" if spec.stack else spec.model_type
     return (f"`{name}`", *form_cells(form.feed_forward), spec.note)
+
+
+def encoder_row(spec: EncoderArchitecture) -> tuple[str, ...]:
+    form = spec.read(HfConfig(Path(spec.model_type) / "config.json", spec.example))
+    first = form.position_offset
+    return (
+        f"`{spec.model_type}`",
+        f"`proj({form.activation}(fc(x)))`",
+        f"`{PLACEMENTS['post']}`",
+        f"from the table's row {first} on" if first else "the table's rows",
+        str(form.type_vocab_size or "none"),
+        "where stored" if spec.names.has_pooler else "none",
+        ", ".join(f"`{name}`" for name in spec.class_names()),
+    )
 
 
 def form_cells(form: FeedForwardContract) -> tuple[str, ...]:

@@ -32,6 +32,17 @@ NAMES = EncoderNames(
     query_key_value=("attention.self.query", "attention.self.key", "attention.self.value"),
 )
 
+_EXAMPLE = {
+    "vocab_size": 100,
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 160,
+    "max_position_embeddings": 32,
+    "type_vocab_size": 2,
+    "hidden_act": "gelu",
+}
+
 
 def _read(config: HfConfig) -> EncoderForm:
     check_form(config, hidden_size="hidden_size", num_heads="num_attention_heads")
@@ -65,6 +76,7 @@ def _roberta(model_type: str, prefix: str) -> EncoderArchitecture:
         heads={f"{prefix}ForMaskedLM": ("lm_head.",)},
         read=_read_roberta,
         names=NAMES,
+        example={**_EXAMPLE, "type_vocab_size": 1},
     )
 
 
@@ -75,6 +87,7 @@ BERT = EncoderArchitecture(
     heads={"BertForMaskedLM": ("cls.",), "BertForPreTraining": ("cls.",)},
     read=_read,
     names=NAMES,
+    example=_EXAMPLE,
 )
 ROBERTA = _roberta("roberta", "Roberta")
 XLM_ROBERTA = _roberta("xlm-roberta", "XLMRoberta")

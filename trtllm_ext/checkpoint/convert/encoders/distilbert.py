@@ -52,6 +52,15 @@ DISTILBERT = EncoderArchitecture(
     heads={"DistilBertForMaskedLM": ("vocab_transform.", "vocab_layer_norm.", "vocab_projector.")},
     read=_read,
     names=NAMES,
+    example={
+        "vocab_size": 100,
+        "dim": 64,
+        "n_layers": 2,
+        "n_heads": 4,
+        "hidden_dim": 160,
+        "max_position_embeddings": 32,
+        "activation": "gelu",
+    },
     # sinusoidal_pos_embds says what the position table was filled with at first; it is stored in either case.
     other_fields=frozenset(
         [

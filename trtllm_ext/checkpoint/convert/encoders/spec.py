@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from trtllm_ext.checkpoint.convert.hf_config import HfConfig
 from trtllm_ext.errors import CheckpointError
@@ -55,6 +56,7 @@ class EncoderArchitecture:
     base: what task models put before the encoder's weights, with its dot.
     heads: class name -> what the names of its head's weights start with.
     read: reads the config. Raises CheckpointError. other_fields: fields of the config without a say in the maths.
+    example: a config of the architecture, for the table in the docs.
     """
 
     model_type: str
@@ -63,6 +65,7 @@ class EncoderArchitecture:
     heads: Mapping[str, tuple[str, ...]]
     read: Callable[[HfConfig], EncoderForm]
     names: EncoderNames
+    example: Mapping[str, Any]
     other_fields: frozenset[str] = frozenset()
 
     def class_names(self) -> tuple[str, ...]:
