@@ -43,7 +43,8 @@ class Weights(nn.Module):
         return nnf.linear(x, weight, bias)
 
 
-def normed(x: Tensor, form: NormContract, weight: Tensor, bias: Tensor | None) -> Tensor:
+def normed(x: Tensor, form: NormContract, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    weight = x.new_ones(x.shape[-1]) if weight is None else weight
     if form.kind == "layer_norm":
         return nnf.layer_norm(x, x.shape[-1:], weight + form.weight_offset, bias, form.eps)
     return x * torch.rsqrt((x * x).mean(-1, keepdim=True) + form.eps) * (weight + form.weight_offset)
@@ -80,7 +81,7 @@ class TorchLayer(nn.Module):
         name = self.norms[which]
         form = self.form.residual.post_norm if which else self.form.residual.norm
         assert form is not None
-        return normed(x, form, self.weights[f"{name}.weight"], self.weights.get(f"{name}.bias"))
+        return normed(x, form, self.weights.get(f"{name}.weight"), self.weights.get(f"{name}.bias"))
 
     def _feed_forward(self, x: Tensor, prefix: str, expert: int | None = None) -> Tensor:
         form = self.form

@@ -12,6 +12,7 @@ from trtllm_ext.checkpoint import ACTIVATIONS, FORMS, GATES, PLACEMENTS, FeedFor
 from trtllm_ext.checkpoint.convert.activation_names import ACTIVATION_NAMES
 from trtllm_ext.checkpoint.convert.architectures import STACK_ARCHITECTURES, StackArchitecture
 from trtllm_ext.checkpoint.convert.encoders import ENCODER_ARCHITECTURES, EncoderArchitecture
+from trtllm_ext.checkpoint.convert.encoders import ENCODER_ARCHITECTURES, EncoderArchitecture
 from trtllm_ext.checkpoint.convert.hf_config import HfConfig
 from trtllm_ext.checkpoint.describe import (
     bias_text,
@@ -22,7 +23,7 @@ from trtllm_ext.checkpoint.describe import (
 )
 
 DOCS = Path(__file__).parent
-WRITTEN = "<!-- Written by docs/make_tables.py from the code. -->\n\n"
+WRITTEN = "<!-- Written by docs/make_tables.py from the code. -->\n"
 
 
 def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -38,49 +39,64 @@ def forms() -> str:
         name: ", ".join(f"`{theirs}`" for theirs, ours in ACTIVATION_NAMES.items() if ours == name)
         for name in ACTIVATIONS
     }
-    return (
-        "# Forms of sublayers\n\n"
-        + WRITTEN
-        + "One word for one formula, in layers, checkpoints, converters and tests. What is not here is refused by name.\n\n"
-        "## Activations\n\n"
-        + table(
+    parts = [
+        "# Forms of sublayers\n",
+        WRITTEN,
+        "One word for one formula, in layers, checkpoints, converters and tests. What is not here is refused by name.\n",
+        "## Activations\n",
+        table(
             ("name", "formula", "Hugging Face's names"),
             ((f"`{name}`", f"`{formula}`", called[name]) for name, formula in ACTIVATIONS.items()),
-        )
-        + "\nPlain `gelu` is missing on purpose: it is the erf form to Hugging Face and the tanh form to TensorRT-LLM.\n\n"
-        "## Where the norm stands\n\nx is the residual stream, F the sublayer.\n\n"
-        + table(("placement", "output"), ((f"`{name}`", f"`{text}`") for name, text in PLACEMENTS.items()))
-        + "\n## What joins the stream\n\n"
-        + table(("gate", "joins"), ((f"`{name}`", f"`{text}`") for name, text in GATES.items()))
-        + "\n## Named forms\n\n`trtllm_ext.checkpoint.FORMS`: each field of the contract in use, and the forms of known models. "
-        "Each is tested against its formula in float64, in float32, float16 and bfloat16.\n\n"
-        + table(
+        ),
+        "Plain `gelu` is missing on purpose: it is the erf form to Hugging Face and the tanh form to TensorRT-LLM.\n",
+        "## Where the norm stands\n",
+        "x is the residual stream, F the sublayer.\n",
+        table(("placement", "output"), ((f"`{name}`", f"`{text}`") for name, text in PLACEMENTS.items())),
+        "## What joins the stream\n",
+        table(("gate", "joins"), ((f"`{name}`", f"`{text}`") for name, text in GATES.items())),
+        "## Named forms\n",
+        "`trtllm_ext.checkpoint.FORMS`: every field of the contract in use, and the forms of known models. Each is tested "
+        "against its formula in float64, in float32, float16 and bfloat16.\n",
+        table(
             ("form", "feed-forward F(x)", "biases", "norm", "output", "experts"),
             ((f"`{name}`", *form_cells(form)) for name, form in FORMS.items()),
-        )
-    )
+        ),
+    ]
+    return "\n".join(parts)
 
 
 def architectures() -> str:
     """What `trtllm-ext convert` reads."""
-    return (
-        "# Architectures that `trtllm-ext convert` reads\n\n"
-        + WRITTEN
-        + "Of these the feed-forward sublayer of each layer is taken, with its norms, as a `SublayerStack`; the contract "
-        "is read from each checkpoint's own config, and the rows here are those of the usual one. Every row is tested "
-        "against the layers of `transformers`, in float32 and bfloat16.\n\n"
-        + table(
+    parts = [
+        "# Architectures that `trtllm-ext convert` reads\n",
+        WRITTEN,
+        "A row is the contract read from a usual config of the architecture; each checkpoint's own config decides. Every "
+        "row is tested against the layers of `transformers`, in float32 and bfloat16.\n",
+        "## Stacks\n",
+        "Of these the feed-forward sublayer of each layer is taken, with its norms, as a `SublayerStack`.\n",
+        table(
             ("architecture", "feed-forward F(x)", "biases", "norm", "output", "experts", "particular"),
             sorted(architecture_row(spec) for spec in STACK_ARCHITECTURES),
-        )
-        + "\n## Whole encoders\n\n"
-        "Of these the whole model is taken, as an `Encoder`. Models that end in a head for training are read from "
-        "sentence-transformers folders alone, where the head has no part. Every row is tested against the models of "
-        "`transformers`, in float32 and bfloat16.\n\n"
-        + table(
-            ("architecture", "feed-forward F(x)", "output", "positions", "token types", "pooler", "classes"),
-            (encoder_row(spec) for spec in ENCODER_ARCHITECTURES),
-        )
+        ),
+        "## Encoders\n",
+        "These are taken whole, as an `Encoder`: embeddings, attention and feed-forward with biases and LayerNorm after "
+        "each sum, and pooling as the model's folder says.\n",
+        table(
+            ("architecture", "classes", "activation", "first position", "token types"),
+            sorted(encoder_row(architecture) for architecture in ENCODER_ARCHITECTURES),
+        ),
+    ]
+    return "\n".join(parts)
+
+
+def encoder_row(architecture: EncoderArchitecture) -> tuple[str, ...]:
+    form = architecture.read(HfConfig(Path(architecture.model_type) / "config.json", architecture.example))
+    return (
+        f"`{architecture.model_type}`",
+        ", ".join(architecture.class_names()),
+        f"`{form.activation}`",
+        str(form.position_offset),
+        "none" if form.type_vocab_size is None else str(form.type_vocab_size),
     )
 
 

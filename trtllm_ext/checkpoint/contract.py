@@ -50,7 +50,10 @@ PLACEMENTS: dict[str, str] = {
     "sandwich": "x + post_norm(F(norm(x)))",
 }
 
-# What stands before the plus sign's right side: a learned factor g of what joins the stream.
+# The type of the residual stream.
+StreamDtype = Literal["model", "float32"]
+
+# A learned factor g of what joins the stream.
 Gate = Literal["none", "scalar", "tanh", "channel"]
 GATES: dict[str, str] = {
     "none": "F(x)",
@@ -88,6 +91,7 @@ class NormContract:
 
     layer_norm: (x - mean) / sqrt(variance + eps) * (weight + weight_offset) (+ bias), the biased variance.
     rms_norm: x / sqrt(mean(x^2) + eps) * (weight + weight_offset).
+    weight: whether there is one; without it nothing is multiplied (OLMo), and there is no bias either.
     rounding: whether the float32 value is rounded to the model's type before the product with the weight (Llama),
         or once, after it (LayerNorm, Gemma, OLMo 2). The two agree in float32.
     """
@@ -95,6 +99,7 @@ class NormContract:
     kind: Literal["layer_norm", "rms_norm"]
     eps: float
     bias: bool
+    weight: bool = True
     weight_offset: float = 0.0
     rounding: Literal["before_weight", "after_weight"] = "after_weight"
     statistics_dtype: Literal["float32"] = "float32"
@@ -104,6 +109,11 @@ class NormContract:
             raise ConfigError(f"eps={self.eps} must be above 0.")
         if self.kind == "rms_norm" and self.bias:
             raise ConfigError("an rms_norm has no bias; set bias to false.")
+        if not self.weight and (self.bias or self.weight_offset or self.rounding != "after_weight"):
+            raise ConfigError(
+                "a norm without a weight has no bias, weight_offset or rounding before it: set bias to false, "
+                "weight_offset to 0 and rounding to 'after_weight'."
+            )
         if self.rounding == "before_weight" and (self.kind != "rms_norm" or self.weight_offset):
             raise ConfigError(
                 "rounding='before_weight' is a form of the plain rms_norm; set it to 'after_weight'."
@@ -160,7 +170,7 @@ class ResidualContract:
     skip_scale: float = 1.0
     gate: Gate = "none"
     parallel: Literal["none", "shared_norm", "separate_norms"] = "none"
-    stream_dtype: Literal["model", "float32"] = "model"
+    stream_dtype: StreamDtype = "model"
     clamp: Literal["none", "float16"] = "none"
     hyper_connections: HyperConnectionContract | None = None
 

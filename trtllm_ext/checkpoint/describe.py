@@ -40,6 +40,8 @@ def norm_text(norm: NormContract | None) -> str:
     """'LayerNorm', 'LayerNorm without bias', 'RMSNorm (1 + weight)', with the rounding where it is particular."""
     if norm is None:
         return "none"
+    if not norm.weight:
+        return {"layer_norm": "LayerNorm", "rms_norm": "RMSNorm"}[norm.kind] + " without weights"
     offset = f" ({norm.weight_offset:g} + weight)" if norm.weight_offset else ""
     if norm.kind == "layer_norm":
         return "LayerNorm" + offset + ("" if norm.bias else " without bias")

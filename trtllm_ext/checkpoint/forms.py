@@ -52,6 +52,8 @@ FORMS: dict[str, FeedForwardContract] = {
     "llama_swiglu": _LLAMA,
     # ModernBERT.
     "geglu_erf": _form("gelu_erf", True, False, _residual(_NO_BIAS)),
+    # OLMo, the first one.
+    "norm_without_weights": _form("silu", True, False, _residual(replace(_NO_BIAS, weight=False))),
     # Gemma, the first one.
     "geglu_tanh": _form("gelu_tanh", True, False, _residual(_ONE_PLUS)),
     # Shazeer 2020, arXiv 2002.05202, off T5's norm.

@@ -121,7 +121,7 @@ def _linear(
 
 
 def _norm(prefix: str, norm: NormContract | None, hidden: int) -> Iterator[tuple[str, Shape]]:
-    if norm is not None:
+    if norm is not None and norm.weight:
         yield f"{prefix}.weight", (hidden,)
         if norm.bias:
             yield f"{prefix}.bias", (hidden,)

@@ -37,6 +37,7 @@ def norm_from_contract(
         return LayerNorm(
             hidden_size,
             eps=norm.eps,
+            elementwise_affine=norm.weight,
             bias=norm.bias,
             dtype=dtype,
             weight_offset=norm.weight_offset,
@@ -45,6 +46,7 @@ def norm_from_contract(
     return RmsNorm(
         hidden_size,
         eps=norm.eps,
+        elementwise_affine=norm.weight,
         dtype=dtype,
         weight_offset=norm.weight_offset,
         rounding=norm.rounding,

@@ -116,6 +116,11 @@ NEMOTRON_BIASED = decoder(
 @cases(
     opt("OPT", {"activation": "relu", "residual.placement": "pre"}),
     POST_NORM_OPT,
+    opt(
+        "OPTWithoutNormWeights",
+        {"residual.norm.weight": False, "residual.norm.bias": False},
+        layer_norm_elementwise_affine=False,
+    ),
     opt("OPTWithoutBias", {"fc_bias": False, "proj_bias": False}, enable_bias=False),
     BLOOM,
     decoder("Starcoder2", {"activation": "gelu_tanh", "fc_bias": True}),
@@ -156,7 +161,7 @@ def test_configs_as_published(case, tmp_path):
 @pytest.mark.parametrize(
     ("case", "changed", "expected"),
     [
-        (opt("", {}), {"layer_norm_elementwise_affine": False}, "layer_norm_elementwise_affine=False is not"),
+        (opt("", {}), {"layer_norm_elementwise_affine": False}, "final_layer_norm.(weight|bias) is not used"),
         (opt("", {}), {"enable_bias": False}, "fc1.bias is not used"),
         (opt("", {}), {"activation_function": "prelu"}, "activation_function='prelu' is not known"),
         (

@@ -2,7 +2,10 @@
 
 import pytest
 import transformers as hf
-from stack_against_transformers import Case, cases, check
+from stack_against_transformers import Case, cases, check, saved_model
+
+from trtllm_ext.checkpoint import convert
+from trtllm_ext.errors import CheckpointError
 
 BUDGET_S = 30
 
@@ -41,3 +44,23 @@ BIASED.expect = {"fc_bias": True, "proj_bias": True, "activation": "gelu_erf", "
 )
 def test_the_stack_is_the_models_own_layers(case, tmp_path, dtype):
     check(case, tmp_path, dtype)
+
+
+PHI3_CODE = {
+    "AutoConfig": "configuration_phi3.Phi3Config",
+    "AutoModelForCausalLM": "modeling_phi3.Phi3ForCausalLM",
+}
+
+
+def test_code_of_the_architectures_own_name_is_taken_at_its_word(tmp_path):
+    case = llama("Phi3", pad_token_id=0)
+    case.changed_config = {"auto_map": PHI3_CODE}
+    check(case, tmp_path, "float32")
+
+
+def test_other_code_is_refused(tmp_path):
+    case = llama("Llama")
+    case.changed_config = {"auto_map": {"AutoModelForCausalLM": "modeling_mine.MyLlamaForCausalLM"}}
+    saved_model(case, tmp_path / "model", "float32")
+    with pytest.raises(CheckpointError, match="auto_map names 'modeling_mine.MyLlamaForCausalLM', code of"):
+        convert(tmp_path / "model", tmp_path / "checkpoint")

@@ -30,7 +30,7 @@ _ATTENTION = """
 num_attention_heads num_key_value_heads head_dim attention_bias attention_dropout attention_softmax_in_fp32 qkv_bias
 use_sliding_window sliding_window max_window_layers layer_types use_qk_norm qk_layernorm query_pre_attn_scalar
 attn_logit_softcapping sliding_window_pattern use_bidirectional_attention scale_attn_weights
-scale_attn_by_inverse_layer_idx reorder_and_upcast_attn attn_pdrop n_head num_heads
+scale_attn_by_inverse_layer_idx reorder_and_upcast_attn attn_pdrop n_head num_heads pruned_heads
 """
 _POSITIONS = """
 max_position_embeddings n_positions n_ctx rope_theta rope_scaling rope_parameters rope_local_base_freq rotary_dim
@@ -42,7 +42,7 @@ add_cross_attention is_decoder is_encoder_decoder
 """
 _DROPOUT = """
 resid_pdrop embd_pdrop hidden_dropout residual_dropout embedding_dropout dropout layerdrop pretraining_tp
-rescale_prenorm_residual initializer_factor init_std
+rescale_prenorm_residual initializer_factor init_std chunk_size_feed_forward
 """
 
 # Fields about the other parts of a model: of no consequence to its feed-forward sublayers.

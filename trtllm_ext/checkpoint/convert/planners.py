@@ -48,5 +48,8 @@ PLANNERS: dict[str, Planner] = {
 }
 
 MODEL_TYPES: tuple[str, ...] = tuple(
-    sorted({spec.model_type for spec in (*ENCODER_ARCHITECTURES, *STACK_ARCHITECTURES)})
+    sorted(
+        {spec.model_type for spec in ENCODER_ARCHITECTURES}
+        | {spec.model_type for spec in STACK_ARCHITECTURES}
+    )
 )

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 from trtllm_ext.checkpoint.config import stack_config
+from trtllm_ext.checkpoint.contract import StreamDtype
 from trtllm_ext.checkpoint.convert.architectures.spec import Source, StackArchitecture, StackForm, plain
 from trtllm_ext.checkpoint.convert.hf_config import HfConfig
 from trtllm_ext.checkpoint.convert.hf_fields import HF_FIELDS_OUTSIDE_FEED_FORWARD
@@ -86,6 +87,8 @@ def plan_stack(
     config = _config_of(spec, HfConfig(path, data))
     layers = chosen_layers(options.layers, _depth(config, spec), path)
     form = _with_stream(spec.read(config, layers), options.stream_dtype)
+    if "auto_map" not in spec.other_fields:
+        _check_auto_map(config, spec)
     config.finish(spec.other_fields | HF_FIELDS_OUTSIDE_FEED_FORWARD)
     name = data["architectures"][0]
     model_config = stack_config(
@@ -108,11 +111,22 @@ def plan_stack(
     return Plan(model_config, parts, source)
 
 
+def _check_auto_map(config: HfConfig, spec: StackArchitecture) -> None:
+    """Code that comes with a model may compute anything; of the architecture's own name it is taken at its word."""
+    for place in config.get("auto_map", {}).values():
+        for name in place if isinstance(place, list) else [place]:
+            if not str(name or spec.prefix).rpartition(".")[2].startswith(spec.prefix):
+                raise CheckpointError(
+                    f"{config.path}: auto_map names {name!r}, code of the model's own, which may compute something "
+                    f"else than {spec.prefix}. If it does not, take auto_map out of the file."
+                )
+
+
 def _with_stream(form: StackForm, stream_dtype: str) -> StackForm:
-    known = ("model", "float32")
+    known = get_args(StreamDtype)
     if stream_dtype not in known:
         raise CheckpointError(f"stream_dtype={stream_dtype!r} is not known. {nearest(stream_dtype, known)}")
-    residual = replace(form.feed_forward.residual, stream_dtype=stream_dtype)
+    residual = replace(form.feed_forward.residual, stream_dtype=cast(StreamDtype, stream_dtype))
     return replace(form, feed_forward=replace(form.feed_forward, residual=residual))
 
 

@@ -7,9 +7,13 @@ from typing import Any
 from trtllm_ext.checkpoint.contract import FeedForwardContract, NormContract, ResidualContract
 
 
-def layer_norm(eps: float, *, bias: bool = True, weight_offset: float = 0.0) -> NormContract:
-    """PyTorch's LayerNorm: rounded once, at the end."""
-    return NormContract(kind="layer_norm", eps=eps, bias=bias, weight_offset=weight_offset)
+def layer_norm(
+    eps: float, *, bias: bool = True, weight: bool = True, weight_offset: float = 0.0
+) -> NormContract:
+    """PyTorch's LayerNorm: rounded once, at the end. Without a weight there is no bias either."""
+    return NormContract(
+        kind="layer_norm", eps=eps, bias=bias and weight, weight=weight, weight_offset=weight_offset
+    )
 
 
 def llama_norm(eps: float) -> NormContract:

@@ -42,12 +42,10 @@ def _form(
 
 
 def _read_opt(config: HfConfig, layers: range) -> StackForm:
-    # A norm without weights.
-    config.fixed("layer_norm_elementwise_affine", True)
     return _form(
         config,
         config.activation("activation_function", "relu"),
-        layer_norm(TORCH_EPS),
+        layer_norm(TORCH_EPS, weight=config.flag("layer_norm_elementwise_affine", True)),
         _FAIRSEQ_WEIGHTS,
         ffn="ffn_dim",
         bias=config.flag("enable_bias", True),

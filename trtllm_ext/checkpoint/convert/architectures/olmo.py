@@ -1,11 +1,11 @@
-"""OLMo 2 and 3: the norm stands on what a sublayer gives, and its input is the stream as it is."""
+"""OLMo: first a norm without weights; in 2 and 3 the norm of what a sublayer gives, its input being the stream itself."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from trtllm_ext.checkpoint.convert.architectures.forms import gated_form, residual, rms_norm
-from trtllm_ext.checkpoint.convert.architectures.llama import LAYERS, WEIGHTS
+from trtllm_ext.checkpoint.convert.architectures.forms import gated_form, layer_norm, residual, rms_norm
+from trtllm_ext.checkpoint.convert.architectures.llama import BESIDE, LAYERS, WEIGHTS
 from trtllm_ext.checkpoint.convert.architectures.spec import StackArchitecture, StackForm
 from trtllm_ext.checkpoint.convert.hf_config import HfConfig
 
@@ -20,6 +20,28 @@ def _read(config: HfConfig, layers: range) -> StackForm:
     )
 
 
+def _read_olmo(config: HfConfig, layers: range) -> StackForm:
+    return StackForm(
+        hidden_size=config.size("hidden_size"),
+        ffn_hidden_size=config.size("intermediate_size"),
+        feed_forward=gated_form(
+            # The eps stands in its code.
+            config.activation("hidden_act", "silu"),
+            residual(layer_norm(1e-5, weight=False)),
+        ),
+        weights=WEIGHTS,
+    )
+
+
+OLMO = StackArchitecture(
+    model_type="olmo",
+    prefix="Olmo",
+    read=_read_olmo,
+    layers=LAYERS,
+    beside=BESIDE,
+    other_fields=frozenset({"clip_qkv"}),
+    example={"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 2, "hidden_act": "silu"},
+)
 OLMO2 = StackArchitecture(
     model_type="olmo2",
     prefix="Olmo2",
@@ -36,4 +58,4 @@ OLMO2 = StackArchitecture(
 )
 OLMO3 = replace(OLMO2, model_type="olmo3", prefix="Olmo3")
 
-ARCHITECTURES = (OLMO2, OLMO3)
+ARCHITECTURES = (OLMO, OLMO2, OLMO3)
