@@ -12,7 +12,6 @@ from trtllm_ext.checkpoint import ACTIVATIONS, FORMS, GATES, PLACEMENTS, FeedFor
 from trtllm_ext.checkpoint.convert.activation_names import ACTIVATION_NAMES
 from trtllm_ext.checkpoint.convert.architectures import STACK_ARCHITECTURES, StackArchitecture
 from trtllm_ext.checkpoint.convert.encoders import ENCODER_ARCHITECTURES, EncoderArchitecture
-from trtllm_ext.checkpoint.convert.encoders import ENCODER_ARCHITECTURES, EncoderArchitecture
 from trtllm_ext.checkpoint.convert.hf_config import HfConfig
 from trtllm_ext.checkpoint.describe import (
     bias_text,
@@ -42,7 +41,8 @@ def forms() -> str:
     parts = [
         "# Forms of sublayers\n",
         WRITTEN,
-        "One word for one formula, in layers, checkpoints, converters and tests. What is not here is refused by name.\n",
+        "One word for one formula, in layers, checkpoints, converters and tests. What is not here is refused by "
+        "name.\n",
         "## Activations\n",
         table(
             ("name", "formula", "Hugging Face's names"),
@@ -55,8 +55,8 @@ def forms() -> str:
         "## What joins the stream\n",
         table(("gate", "joins"), ((f"`{name}`", f"`{text}`") for name, text in GATES.items())),
         "## Named forms\n",
-        "`trtllm_ext.checkpoint.FORMS`: every field of the contract in use, and the forms of known models. Each is tested "
-        "against its formula in float64, in float32, float16 and bfloat16.\n",
+        "`trtllm_ext.checkpoint.FORMS`: every field of the contract in use, and the forms of known models. Each is "
+        "tested against its formula in float64, in float32, float16 and bfloat16.\n",
         table(
             ("form", "feed-forward F(x)", "biases", "norm", "output", "experts"),
             ((f"`{name}`", *form_cells(form)) for name, form in FORMS.items()),
@@ -70,8 +70,8 @@ def architectures() -> str:
     parts = [
         "# Architectures that `trtllm-ext convert` reads\n",
         WRITTEN,
-        "A row is the contract read from a usual config of the architecture; each checkpoint's own config decides. Every "
-        "row is tested against the layers of `transformers`, in float32 and bfloat16.\n",
+        "A row is the contract read from a usual config of the architecture; each checkpoint's own config decides. "
+        "Every row is tested against the layers of `transformers`, in float32 and bfloat16.\n",
         "## Stacks\n",
         "Of these the feed-forward sublayer of each layer is taken, with its norms, as a `SublayerStack`.\n",
         table(
@@ -79,25 +79,14 @@ def architectures() -> str:
             sorted(architecture_row(spec) for spec in STACK_ARCHITECTURES),
         ),
         "## Encoders\n",
-        "These are taken whole, as an `Encoder`: embeddings, attention and feed-forward with biases and LayerNorm after "
-        "each sum, and pooling as the model's folder says.\n",
+        "These are taken whole, as an `Encoder`: embeddings, attention and feed-forward with biases and LayerNorm "
+        "after each sum, and pooling as the model's folder says.\n",
         table(
-            ("architecture", "classes", "activation", "first position", "token types"),
-            sorted(encoder_row(architecture) for architecture in ENCODER_ARCHITECTURES),
+            ("architecture", "feed-forward F(x)", "output", "positions", "token types", "pooler", "classes"),
+            sorted(encoder_row(spec) for spec in ENCODER_ARCHITECTURES),
         ),
     ]
     return "\n".join(parts)
-
-
-def encoder_row(architecture: EncoderArchitecture) -> tuple[str, ...]:
-    form = architecture.read(HfConfig(Path(architecture.model_type) / "config.json", architecture.example))
-    return (
-        f"`{architecture.model_type}`",
-        ", ".join(architecture.class_names()),
-        f"`{form.activation}`",
-        str(form.position_offset),
-        "none" if form.type_vocab_size is None else str(form.type_vocab_size),
-    )
 
 
 def architecture_row(spec: StackArchitecture) -> tuple[str, ...]:

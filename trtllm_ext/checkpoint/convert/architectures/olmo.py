@@ -1,4 +1,4 @@
-"""OLMo: first a norm without weights; in 2 and 3 the norm of what a sublayer gives, its input being the stream itself."""
+"""OLMo: first a norm without weights; in 2 and 3 a norm of what a sublayer gives, which reads the stream as it is."""
 
 from __future__ import annotations
 
