@@ -37,6 +37,12 @@ def test_the_commands_shown_are_the_ones_the_demo_runs():
             assert flag in demo
 
 
+def test_the_number_of_architectures_is_true():
+    from trtllm_ext.checkpoint.convert.planners import MODEL_TYPES
+
+    assert f"{len(MODEL_TYPES)} model types" in README
+
+
 def test_every_command_prints_its_help():
     environment = {**os.environ, "COLUMNS": "120"}
     command = [sys.executable, "-m", "trtllm_ext.cli.main"]
