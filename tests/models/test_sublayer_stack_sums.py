@@ -97,3 +97,11 @@ def test_random_checkpoints_stay_around_1_and_change_what_passes(tmp_path, name)
     skipped = TABLE[name].residual.skip_scale ** 8 if TABLE[name].residual.placement != "post" else 1
     assert 0.3 * min(skipped, 1) < y.std() / count < 5
     assert abs(np.corrcoef(x.ravel(), y.ravel())[0, 1]) < 0.99
+
+
+@pytest.mark.parametrize("name", ["wide post", "float32_stream"])
+def test_a_float32_stream_is_not_rounded_on_its_way(tmp_path, name):
+    config = config_of(TABLE[name], "bfloat16")
+    checkpoint(tmp_path / "c", config)
+    got = run(tmp_path / "c", random_input(config))
+    assert (got != got.astype(DTYPES["bfloat16"]).astype(np.float32)).mean() > 0.9
