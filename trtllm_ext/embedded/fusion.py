@@ -23,6 +23,10 @@ FUSIONS_OF_BASIC_LEVEL = (
     "MatMul_BatchNormalization_Fusion",
 )
 
+# Fusions that `all` does without. ONNX Runtime's kernel for a sum with its norm took 5 % longer than the two apart in
+# a sentence encoder at 16, 128 and 1024 tokens, and gave other last bits (benchmarks/results/fusion_level.md).
+FUSIONS_NOT_WORTH_IT = ("SkipLayerNormFusion", "BiasSkipLayerNormFusion")
+
 # `builder_optimization_level` of an IBuilderConfig, up to which an engine keeps to basic.
 BASIC_OPTIMIZATION_LEVEL = 1
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from trtllm_ext.embedded.brief import brief
-from trtllm_ext.embedded.fusion import FUSIONS_OF_BASIC_LEVEL, FusionLevel
+from trtllm_ext.embedded.fusion import FUSIONS_NOT_WORTH_IT, FUSIONS_OF_BASIC_LEVEL, FusionLevel
 from trtllm_ext.embedded.running.threads import num_threads
 from trtllm_ext.errors import EngineError
 
@@ -129,6 +129,8 @@ def _options(mode: LoadMode, fusion_level: FusionLevel, threads: int | None) -> 
     if fusion_level == "basic":
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         disabled += FUSIONS_OF_BASIC_LEVEL
+    else:
+        disabled += FUSIONS_NOT_WORTH_IT
     options.use_per_session_threads = threads is not None
     if threads is None:
         _make_process_pool()
