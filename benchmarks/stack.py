@@ -2,7 +2,7 @@
 
     python benchmarks/stack.py [--threads N] [--rounds N] [--forms NAME ...]
 
-Four float32 layers with hidden_size 256 and ffn_hidden_size 1024 (of one expert 256). The bare sessions run our
+Four float32 layers with hidden_size 512 and ffn_hidden_size 2048 (of one expert 512). The bare sessions run our
 lowered graph and the graph that torch.onnx makes of the same stack in PyTorch; all share one thread pool.
 Correctness is checked before timing, against PyTorch.
 """
@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from common import Spread, interleaved, ratios, report
 
-HIDDEN, FFN, EXPERT_FFN, LAYERS = 256, 1024, 256, 4
-TOKENS = (16, 128, 1024)
-LIMITS = {"max_num_tokens": 1024, "opt_num_tokens": 128}
+HIDDEN, FFN, EXPERT_FFN, LAYERS = 512, 2048, 512, 4
+TOKENS = (16, 128, 512)
+LIMITS = {"max_num_tokens": 512, "opt_num_tokens": 128}
 
 
 def main() -> None:

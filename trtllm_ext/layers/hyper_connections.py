@@ -69,20 +69,21 @@ class HyperConnections(Module):
         """
         wide = functional.cast(streams, "float32")
         forms = {"static": self._static, "dynamic": self._dynamic, "manifold": self._manifold}
-        read, mixing, beta = forms[self.kind](wide)
-        x = functional.squeeze(functional.matmul(read, wide), -2)
-        mixed = functional.matmul(mixing, wide)
+        alpha, beta = forms[self.kind](wide)
+        # One product for both: its first row is what the sublayer reads.
+        product = functional.matmul(alpha, wide)
+        x, mixed = functional.split(product, [1, self.num_streams], -2)
+        x = functional.squeeze(x, -2)
         x, mixed, beta = (functional.cast(each, streams.dtype) for each in (x, mixed, beta))
         return x, mixed, beta
 
-    def _static(self, streams: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _static(self, streams: Tensor) -> tuple[Tensor, Tensor]:
         front = [1] * (streams.rank() - 2)
         n = self.num_streams
         alpha = functional.view(self._weight("static_alpha"), [*front, n, n + 1])
-        read, mixing = self._transposed(alpha)
-        return read, mixing, functional.view(self._weight("static_beta"), [*front, n, 1])
+        return _transposed(alpha), functional.view(self._weight("static_beta"), [*front, n, 1])
 
-    def _dynamic(self, streams: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _dynamic(self, streams: Tensor) -> tuple[Tensor, Tensor]:
         n = self.num_streams
         weight = self._weight("norm_weight")
         if self.norm == "layer_norm":
@@ -96,10 +97,9 @@ class HyperConnections(Module):
         static = [functional.view(self._weight("static_beta"), [n, 1]), self._weight("static_alpha")]
         coefficients = functional.tanh(product) * scales + functional.concat(static, 1)
         beta, alpha = functional.split(coefficients, [1, n + 1], -1)
-        read, mixing = self._transposed(alpha)
-        return read, mixing, beta
+        return _transposed(alpha), beta
 
-    def _manifold(self, streams: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _manifold(self, streams: Tensor) -> tuple[Tensor, Tensor]:
         n, keep = self.num_streams, [0] * (streams.rank() - 2)
         flat = functional.view(streams, [*keep, n * self.hidden_size])
         mean = functional.mean(flat * flat, -1, keepdim=True)
@@ -113,7 +113,8 @@ class HyperConnections(Module):
         pre, post, mixing = functional.split(normed * scales + biases, list(sizes.values()), -1)
         read = functional.view(functional.sigmoid(pre), [*keep, 1, n])
         beta = functional.view(functional.sigmoid(post) * 2.0, [*keep, n, 1])
-        return read, sinkhorn(functional.view(mixing, [*keep, n, n]), self.sinkhorn_iterations), beta
+        mixing = sinkhorn(functional.view(mixing, [*keep, n, n]), self.sinkhorn_iterations)
+        return functional.concat([read, mixing], -2), beta
 
     def _weight(self, *names: str) -> Tensor:
         """Weights one after the other along their first axis, in float32."""
@@ -124,10 +125,11 @@ class HyperConnections(Module):
         """A weight of one number, as (count)."""
         return functional.expand(self._weight(name), [count])
 
-    def _transposed(self, alpha: Tensor) -> list[Tensor]:
-        """(A_m A_r), (..., n, n + 1), as the two matrices that stand on the streams' left."""
-        order = [*range(alpha.rank() - 2), alpha.rank() - 1, alpha.rank() - 2]
-        return functional.split(functional.permute(alpha, order), [1, self.num_streams], -2)
+
+def _transposed(alpha: Tensor) -> Tensor:
+    """(A_m A_r), (..., n, n + 1), as the matrix that stands on the streams' left, (..., n + 1, n)."""
+    order = [*range(alpha.rank() - 2), alpha.rank() - 1, alpha.rank() - 2]
+    return functional.permute(alpha, order)
 
 
 def sinkhorn(logits: Tensor, iterations: int) -> Tensor:
