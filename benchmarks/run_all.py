@@ -8,6 +8,7 @@ BENCHMARKS = (
     "import_time.py",
     "depth.py",
     "encoder.py",
+    "stack.py",
     "fusion_level.py",
     "build_and_load.py",
     "convert.py",
