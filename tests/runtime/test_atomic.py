@@ -198,7 +198,7 @@ WRITER = textwrap.dedent("""
         with replaced_directory(path, KIND) as staging:
             (staging / "data.bin").write_text(text)
             print("writing", flush=True)
-            time.sleep(float(seconds))
+            sys.stdin.readline() if seconds == "until told" else time.sleep(float(seconds))
             (staging / "config.json").write_text('{"mine": 1}')
     except BuildError as problem:
         sys.exit(str(problem))
@@ -209,6 +209,7 @@ def start_writer(path, seconds, text, cwd=None, before=""):
     return subprocess.Popen(
         [sys.executable, "-c", before + WRITER, str(path), str(seconds), text],
         cwd=cwd,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -217,13 +218,13 @@ def start_writer(path, seconds, text, cwd=None, before=""):
 
 def test_a_second_writer_is_told_who_is_first(tmp_path):
     target = tmp_path / "engine"
-    first = start_writer(target, 1.5, "first")
+    first = start_writer(target, "until told", "first")
     assert first.stdout.readline() == "writing\n"
     second = start_writer(target, 0, "second")
     _, told = second.communicate(timeout=10)
     assert second.returncode == 1
     assert f"another process (pid {first.pid}) is writing the engine in {target} right now" in told
-    first.communicate(timeout=10)
+    first.communicate("go on\n", timeout=10)
     assert first.returncode == 0
     assert (target / "data.bin").read_text() == "first"
     assert names(tmp_path) == ["engine"]
@@ -243,7 +244,7 @@ WRITERS = {
 def test_two_writers_from_different_places(tmp_path, first, second):
     target = tmp_path / "engine"
     write(target, "one")
-    holder = start_writer(seconds=30, text="first", **WRITERS[first](target))
+    holder = start_writer(seconds="until told", text="first", **WRITERS[first](target))
     assert holder.stdout.readline() == "writing\n"
     late = start_writer(seconds=0, text="second", **WRITERS[second](target))
     _, told = late.communicate(timeout=10)
