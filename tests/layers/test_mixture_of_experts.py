@@ -1,32 +1,14 @@
 """Mixture of experts against the formula in which only the chosen experts are computed."""
 
-from collections import OrderedDict
-from functools import partial
-
 import numpy as np
 import pytest
-from sublayer_formulas import (
-    DTYPES,
-    assert_close,
-    feed_forward,
-    gated_feed_forward,
-    linear,
-    mixture_of_experts,
-    run_module,
-    set_random,
-)
+from small_mixture import EXPERTS, FFN, HIDDEN, TOKENS, expected, layer_of, margins, tokens
+from sublayer_formulas import DTYPES, assert_close, linear, run_module, set_random
 
-import trtllm_ext as tx
 from trtllm_ext.checkpoint import ACTIVATIONS
 from trtllm_ext.errors import ConfigError
-from trtllm_ext.layers import MixtureOfExperts
 
 BUDGET_S = 8
-
-HIDDEN, FFN, EXPERTS, TOKENS = 24, 40, 4, 7
-
-# What float32 may do to a router's value is far below; no engine may choose differently from the formula.
-MARGIN = 1e-3
 
 GPT_OSS = {"bias": True, "clamp": 0.5, "gate_offset": 1.0}
 CASES = {
@@ -49,42 +31,6 @@ CASES = {
     "clamped shared expert": {"top_k": 2, "shared_expert_intermediate_size": 56, **GPT_OSS},
 }
 IN_EVERY_TYPE = ("top 2", "biases", "plain with biases", "clamp and offset", "gated shared expert")
-
-
-def layer_of(dtype="float32", activation="silu", **arguments):
-    return MixtureOfExperts(HIDDEN, FFN, activation, num_experts=EXPERTS, dtype=dtype, **arguments)
-
-
-def expected(
-    x,
-    parameters,
-    activation="silu",
-    *,
-    top_k,
-    weights="softmax",
-    gated=True,
-    clamp=np.inf,
-    gate_offset=0.0,
-    **_,  # what the parameters tell by being there
-):
-    expert = partial(feed_forward, activation=activation)
-    if gated:
-        expert = partial(gated_feed_forward, activation=activation, clamp=clamp, gate_offset=gate_offset)
-    return mixture_of_experts(x.astype(np.float64), parameters, expert, top_k, weights == "renormalized")
-
-
-def margins(x, weights, top_k):
-    """How far the last chosen expert is in front of the first one that is not, for each token."""
-    scores = np.sort(linear(x.astype(np.float64), weights, "router"), -1)[..., ::-1]
-    return np.full(len(x), np.inf) if top_k == EXPERTS else scores[:, top_k - 1] - scores[:, top_k]
-
-
-def tokens(dtype, weights, top_k, count=TOKENS):
-    """Random tokens whose choice of experts no rounding turns over."""
-    x = np.random.default_rng(9).normal(size=(4 * count, HIDDEN)).astype(DTYPES[dtype])
-    x = x[np.argsort(-margins(x, weights, top_k), kind="stable")[:count]]
-    assert margins(x, weights, top_k).min() > MARGIN
-    return x
 
 
 @pytest.mark.parametrize(
@@ -140,6 +86,7 @@ def test_of_equal_experts_the_first_is_chosen():
     ("dtype", "shape"),
     [
         ("float32", (1, HIDDEN)),
+        ("float16", (1, HIDDEN)),
         ("bfloat16", (1, HIDDEN)),
         ("float32", (1, 1, HIDDEN)),
         ("float16", (2, 3, HIDDEN)),
@@ -152,51 +99,6 @@ def test_one_token_and_batches_of_sentences(dtype, shape):
     weights = set_random(layer, dtype)
     x = tokens(dtype, weights, 2)[: int(np.prod(shape[:-1]))].reshape(shape)
     assert_close(run_module(layer, {"x": x}, dtype), expected(x, weights, **arguments), dtype)
-
-
-@pytest.mark.parametrize("use_refit", [False, True])
-def test_one_engine_for_every_number_of_tokens(use_refit):
-    layer = layer_of(top_k=2, bias=True)
-    weights = set_random(layer, "float32")
-    builder = tx.Builder()
-    network = builder.create_network()
-    with tx.net_guard(network):
-        ranges = OrderedDict(tokens=[[1, 8, 64]], hidden=[HIDDEN])
-        x = tx.Tensor(name="x", dtype="float32", shape=[-1, HIDDEN], dim_range=ranges)
-        layer(x).mark_output("y", "float32")
-    config = builder.create_builder_config(precision="float32", use_refit=use_refit)
-    with tx.Session.from_serialized_engine(builder.build_engine(network, config)) as session:
-        for count in (64, 1, 2, 33):
-            x = tokens("float32", weights, 2, count)
-            reference = expected(x, weights, top_k=2)
-            assert_close(session.run({"x": x})["y"], reference, "float32")
-
-
-@pytest.mark.parametrize(
-    ("dtype", "value"), [("float32", np.inf), ("float32", np.nan), ("float16", np.inf), ("bfloat16", np.nan)]
-)
-def test_an_expert_that_is_not_chosen_adds_nothing_whatever_it_computes(dtype, value):
-    layer = layer_of(dtype, top_k=2)
-    weights = set_random(layer, dtype)
-    x = tokens(dtype, weights, 2, 20)
-    broken = layer.proj.weight.raw_value.copy()
-    broken[1, 0, 0] = value
-    layer.proj.weight.value = broken
-    took = (np.argsort(-linear(x.astype(np.float64), weights, "router"))[:, :2] == 1).any(-1)
-    assert took.any() and not took.all()
-    got = run_module(layer, {"x": x}, dtype).astype(np.float64)
-    assert not np.isfinite(got[took, 0]).any()
-    assert_close(got[~took], expected(x[~took], weights, top_k=2), dtype)
-
-
-def test_a_token_that_is_not_a_number_stays_alone():
-    layer = layer_of(top_k=2)
-    weights = set_random(layer, "float32")
-    x = tokens("float32", weights, 2)
-    x[3] = np.nan
-    got, others = run_module(layer, {"x": x}), np.arange(TOKENS) != 3
-    assert np.isnan(got[3]).all()
-    assert_close(got[others], expected(x[others], weights, top_k=2), "float32")
 
 
 def exchanged(weights):
