@@ -39,7 +39,8 @@ def plain(gated=False, activation="silu", fc_bias=True, proj_bias=False, **more)
 
 
 def streams(kind, count, **more):
-    return HyperConnectionContract(kind=kind, num_streams=count, eps=1e-3, **more)
+    eps = None if kind == "static" else 1e-3
+    return HyperConnectionContract(kind=kind, num_streams=count, eps=eps, **more)
 
 
 def small(form):

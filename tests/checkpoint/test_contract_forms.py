@@ -140,6 +140,18 @@ def test_at_every_level_a_value_of_another_type_is_refused(where):
         (NORM, {"weight": False}, "a norm without a weight has no bias"),
         (STREAMS, {"num_streams": 0}, "num_streams=0 must be at least 1"),
         (STREAMS, {"eps": -1.0}, "eps=-1.0 must be above 0"),
+        (STREAMS, {"eps": None}, "eps=None must be above 0"),
+        (STREAMS, {"kind": "static"}, "eps=1e-05 with kind='static': this form has no norm; set it to null"),
+        (
+            STREAMS,
+            {"kind": "static", "eps": None, "norm": "rms_norm"},
+            "norm='rms_norm' with kind='static': only the dynamic form has a choice of norm",
+        ),
+        (
+            STREAMS,
+            {"kind": "manifold", "sinkhorn_iterations": 1, "norm": "rms_norm"},
+            "norm='rms_norm' with kind='manifold': only the dynamic form",
+        ),
         (STREAMS, {"sinkhorn_iterations": 3}, "sinkhorn_iterations=3 with kind='dynamic'"),
         (
             STREAMS,

@@ -28,6 +28,8 @@ class ModelConfig:
     The names are TensorRT-LLM's; `contract` alone says what the network computes. `hidden_act` and
     `norm_epsilon` are written for readers that expect them, from the contract.
     intermediate_size: the feed-forward width, of one expert in a mixture.
+    num_attention_heads, head_size: of the attention. Where the contract has none, as in a SublayerStack, nothing is
+        computed from them, and they stand for readers that expect them.
     source: where the weights come from, for people: 'LlamaForCausalLM, layers 3:7'.
     Raises ConfigError for sizes that are not positive, do not fit each other, or do not fit the contract.
     """

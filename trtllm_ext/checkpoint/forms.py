@@ -34,7 +34,8 @@ def _residual(norm: NormContract | None, placement: Any = "pre", **more: Any) ->
 
 
 def _streams(kind: Any, **more: Any) -> FeedForwardContract:
-    connections = HyperConnectionContract(kind=kind, num_streams=4, eps=1e-6, **more)
+    eps = None if kind == "static" else 1e-6
+    connections = HyperConnectionContract(kind=kind, num_streams=4, eps=eps, **more)
     return replace(_LLAMA, residual=_residual(_BEFORE, hyper_connections=connections))
 
 

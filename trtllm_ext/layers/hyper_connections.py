@@ -24,8 +24,8 @@ class HyperConnections(Module):
         A_m^T = sigmoid(pre), B = 2 sigmoid(post), A_r^T = sinkhorn(res), which makes all rows and columns sum to 1.
         Xie et al. 2025, "mHC: manifold-constrained hyper-connections", arXiv 2512.24880, equations 7 to 9.
 
-    Weights: see `checkpoint.hyper_connections`. norm: of the dynamic form, 'layer_norm' or 'rms_norm'. eps: of either
-    form's norm.
+    Weights: see `checkpoint.hyper_connections`. norm: of the dynamic form, 'layer_norm' or 'rms_norm'. eps: of the
+    dynamic and the manifold form's norm; the static form has none and does not look at it.
     Raises ConfigError for an unknown kind or norm, a size below 1, an eps that is not above 0, and sinkhorn_iterations
     with any kind but manifold, which needs them.
     """
@@ -35,7 +35,7 @@ class HyperConnections(Module):
         hidden_size: int,
         num_streams: int,
         kind: str = "static",
-        eps: float = 1e-05,
+        eps: float | None = 1e-05,
         sinkhorn_iterations: int = 0,
         dtype: str | None = None,
         *,
@@ -47,13 +47,13 @@ class HyperConnections(Module):
         HyperConnectionContract(
             kind=kind,  # type: ignore[arg-type]  # weight_shapes has checked it
             num_streams=num_streams,
-            eps=eps,
+            eps=None if kind == "static" else eps,
             sinkhorn_iterations=sinkhorn_iterations,
         )
         self.hidden_size = hidden_size
         self.num_streams = num_streams
         self.kind = kind
-        self.eps = eps
+        self.eps = eps or 0.0  # None for the static form, which has none
         self.sinkhorn_iterations = sinkhorn_iterations
         self.dtype = dtype or "float32"
         self.norm = norm
