@@ -33,12 +33,12 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     stack.add_argument(
         "--layers",
         metavar="FIRST:END",
-        help="those to convert, such as 3:7 for 3 to 6, or one number (default: all)",
+        help="those to convert: 3:7 for 3 to 6, one number, or --layers=-2: for the last two (default: all)",
     )
     stack.add_argument(
         "--stack",
-        choices=("encoder", "decoder"),
-        help="which, of a model that has both (default: the encoder)",
+        metavar="NAME",
+        help="of a model that has two: encoder or decoder, text or vision (default: the first)",
     )
     stack.add_argument(
         "--attention_input",

@@ -51,6 +51,8 @@ def chosen_layers(layers: str | None, depth: int, path: Path) -> range:
     everything = range(depth)
     if layers is None:
         return everything
+    if not isinstance(layers, str):
+        raise CheckpointError(f"layers={layers!r} is not a text such as '3:7' or '3'.")
     single = re.fullmatch(r"\s*(-?\d+)\s*", layers)
     part = re.fullmatch(r"\s*(-?\d+)?\s*:\s*(-?\d+)?\s*", layers)
     chosen: range = range(0)
@@ -84,11 +86,12 @@ def plan_stack(
     """
     path = model_dir / "config.json"
     spec = _choose(specs, options.stack, path)
-    config = _config_of(spec, HfConfig(path, data))
-    layers = chosen_layers(options.layers, _depth(config, spec), path)
+    whole = HfConfig(path, data)
+    _check_auto_map(whole, spec)
+    config = _config_of(spec, whole)
+    depth = _depth(config, spec)
+    layers = chosen_layers(options.layers, depth, path)
     form = _with_stream(spec.read(config, layers), options.stream_dtype)
-    if "auto_map" not in spec.other_fields:
-        _check_auto_map(config, spec)
     config.finish(spec.other_fields | HF_FIELDS_OUTSIDE_FEED_FORWARD)
     name = data["architectures"][0]
     model_config = stack_config(
@@ -106,16 +109,21 @@ def plan_stack(
     parts = plan_weights(
         model_config, source, lambda ours, shape: _source_weight(ours, shape, naming, layers)
     )
-    _drop_others(source, spec, layers)
+    _drop_others(source, specs, spec, layers, depth)
     source.finish()
     return Plan(model_config, parts, source)
 
 
 def _check_auto_map(config: HfConfig, spec: StackArchitecture) -> None:
     """Code that comes with a model may compute anything; of the architecture's own name it is taken at its word."""
-    for place in config.get("auto_map", {}).values():
+    places = config.get("auto_map", {})
+    if not isinstance(places, dict):
+        raise CheckpointError(f"{config.path}: auto_map={places!r} is not an object of classes' names.")
+    known = tuple(prefix.lower() for prefix in (spec.prefix, *spec.code_prefixes))
+    for place in places.values():
         for name in place if isinstance(place, list) else [place]:
-            if not str(name or spec.prefix).rpartition(".")[2].startswith(spec.prefix):
+            own = str(name or spec.prefix).rpartition(".")[2]
+            if not own.lower().startswith(known):
                 raise CheckpointError(
                     f"{config.path}: auto_map names {name!r}, code of the model's own, which may compute something "
                     f"else than {spec.prefix}. If it does not, take auto_map out of the file."
@@ -144,12 +152,15 @@ def _choose(specs: tuple[StackArchitecture, ...], stack: str | None, path: Path)
 
 
 def _config_of(spec: StackArchitecture, config: HfConfig) -> HfConfig:
-    """The object inside that has the stack's fields, or the config itself."""
-    if spec.text_config is None:
+    """The object inside that has the stack's fields, or the config itself.
+
+    What else stands in the outer one is about the other stacks and how they are joined; a code for all weights is not.
+    """
+    name = next((name for name in spec.nested_config if name in config), None)
+    if name is None:
         return config
-    inside = (name for name in (f"{spec.text_config}_dict", spec.text_config) if name in config)
-    name = next(inside, None)
-    return config if name is None else config.nested(name)
+    config.fixed("quantization_config", None)
+    return config.nested(name)
 
 
 def _depth(config: HfConfig, spec: StackArchitecture) -> int:
@@ -162,7 +173,7 @@ def _depth(config: HfConfig, spec: StackArchitecture) -> int:
 
 def _names_in_layers(names: Iterable[str], spec: StackArchitecture, model_dir: Path) -> dict[str, str]:
     """Source name -> '3.mlp.fc.weight' for weights of layers; the others keep their names."""
-    pattern = re.compile(rf"(?:{'|'.join(map(re.escape, spec.layers))})\.(\d+)\.(.+)")
+    pattern = re.compile(rf"(?:{_any_of(spec.layers)})\.(\d+)\.(.+)")
     result, found = {}, False
     for source in names:
         match = pattern.fullmatch(source)
@@ -211,9 +222,27 @@ def _named(piece: Piece, layer: int) -> Piece:
     return Piece(f"{layer}.{piece.name}", piece.source_shape, piece.ranges, piece.transposed)
 
 
-def _drop_others(source: SourceWeights, spec: StackArchitecture, layers: range) -> None:
-    others = "|".join(map(re.escape, spec.beside))
-    chosen = "|".join(map(str, layers))
+def _drop_others(
+    source: SourceWeights,
+    specs: tuple[StackArchitecture, ...],
+    spec: StackArchitecture,
+    layers: range,
+    depth: int,
+) -> None:
+    """Drop what belongs elsewhere; whatever has no known place stays, to be listed by the ledger."""
+    others = _any_of(spec.beside)
+    chosen, left = "|".join(map(str, layers)), "|".join(str(i) for i in range(depth) if i not in layers)
     source.drop_matching(rf"(?:{chosen})\.(?:{others})(?:\..+)?", "another part of its layer")
-    source.drop_matching(rf"(?!(?:{chosen})\.)\d+\..+", "of a layer that was not chosen")
-    source.drop_matching(r"(?!\d+\.).+", "not part of a layer")
+    if left:
+        source.drop_matching(rf"(?:{left})\..+", "of a layer that was not chosen")
+    for other in specs:
+        if other is not spec:
+            source.drop_matching(rf"(?:{_any_of(other.layers)})\.\d+\..+", f"of the {other.stack} stack")
+    # Something that stands before a layer's usual name, such as an adapter, may change what the layer computes.
+    places = [place for place in spec.layers if "." in place]  # 'layers' alone is anybody's
+    inside = rf".*\.(?:{_any_of(places)})\.\d+\..*" if places else r"\b\B"
+    source.drop_matching(rf"(?!\d+\.|{inside}).+", "not part of a layer")
+
+
+def _any_of(names: Iterable[str]) -> str:
+    return "|".join(map(re.escape, names))

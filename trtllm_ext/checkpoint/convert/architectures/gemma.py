@@ -94,7 +94,7 @@ GEMMA3 = replace(
     model_type="gemma3",
     prefix="Gemma3",
     layers=(*LAYERS, "language_model.model.layers", "model.language_model.layers", "language_model.layers"),
-    text_config="text_config",
+    nested_config=("text_config",),
     other_classes=("Gemma3TextModel", "Gemma3TextForSequenceClassification"),
     note="with a vision tower: the language model's layers",
 )
@@ -117,7 +117,7 @@ T5GEMMA = tuple(
             for place, end in (("", ""), ("pre_", "_layernorm"), ("post_", "_layernorm"))
         ),
         other_fields=GEMMA2.other_fields | {"dropout_rate"},
-        text_config=stack,
+        nested_config=(stack,),
         stack=stack,
     )
     for stack, attentions in (("encoder", ("self_attn",)), ("decoder", ("self_attn", "cross_attn")))

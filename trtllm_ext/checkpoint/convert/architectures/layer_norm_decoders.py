@@ -203,7 +203,7 @@ _MPT_FIELDS = frozenset(
             "init_device",
             "init_config",
         ),
-        *("embedding_fraction", "verbose", "tokenizer_name", "auto_map"),
+        *("embedding_fraction", "verbose", "tokenizer_name"),
     }
 )
 MPT = StackArchitecture(

@@ -178,7 +178,7 @@ GPT_NEOX_JAPANESE = StackArchitecture(
     beside=GPT_NEOX.beside,
     example={"hidden_size": 64, "num_hidden_layers": 2, "hidden_act": "gelu", "layer_norm_eps": 1e-5},
 )
-_FALCON_FIELDS = frozenset({"auto_map", "multi_query", "num_kv_heads", "ff_factor"})
+_FALCON_FIELDS = frozenset({"multi_query", "num_kv_heads", "ff_factor"})
 FALCON = StackArchitecture(
     model_type="falcon",
     prefix="Falcon",
@@ -203,6 +203,7 @@ REFINED_WEB = StackArchitecture(
     beside=FALCON.beside,
     depth="n_layer",
     other_fields=_FALCON_FIELDS | {"n_head_kv"},
+    code_prefixes=("Falcon",),
     example={"model_type": "RefinedWeb", "hidden_size": 64, "n_layer": 2, "layer_norm_epsilon": 1e-5},
     note="Falcon as first published; RefinedWebModel has one norm",
 )
@@ -212,7 +213,6 @@ PHI = StackArchitecture(
     read=_read_phi,
     layers=LLAMA_LAYERS,
     beside=("self_attn",),
-    other_fields=frozenset({"auto_map"}),
     example={**_SIZES, "hidden_act": "gelu_new", "layer_norm_eps": 1e-5},
 )
 COHERE = StackArchitecture(

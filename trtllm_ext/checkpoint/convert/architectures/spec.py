@@ -50,7 +50,7 @@ class StackArchitecture:
     """One Hugging Face architecture.
 
     model_type: as in its config.json. prefix: of its classes' names, 'Llama' in LlamaForCausalLM.
-    other_classes: names of classes with these layers that are not the prefix and one of HEADS.
+    heads: what may stand behind the prefix. other_classes: names of classes with these layers that are made otherwise.
     read: reads the config, for the chosen layers, which have to be of one form. Raises CheckpointError.
     layers: what stands before a layer's number in names of weights, one for each way in which models are saved.
     beside: the parts of a layer that are not its feed-forward sublayer's.
@@ -58,8 +58,9 @@ class StackArchitecture:
     depth: the field with the number of layers. depth_unless_given: the field that holds it where `depth` is missing,
         or the number itself.
     stack: its name where a model has more than one ('encoder').
-    text_config: the fields may be in an object of this name inside (models of images and text), or in one with
-        '_dict' behind the name, which then is the one that counts.
+    nested_config: names of objects inside that may hold the fields (models of several stacks); the first that is there
+        counts.
+    code_prefixes: how classes of the architecture's own code may begin beside the prefix (auto_map).
     example: a config of the architecture, for the table in the docs.
     note: for the table, what is particular.
     """
@@ -74,13 +75,15 @@ class StackArchitecture:
     depth: str = "num_hidden_layers"
     depth_unless_given: str | int | None = None
     stack: str | None = None
-    text_config: str | None = None
+    nested_config: tuple[str, ...] = ()
+    heads: tuple[str, ...] = HEADS
     other_classes: tuple[str, ...] = ()
+    code_prefixes: tuple[str, ...] = ()
     note: str = ""
 
     def class_names(self) -> tuple[str, ...]:
         """The names in `architectures` of models that have these layers."""
-        return (*(self.prefix + head for head in HEADS), *self.other_classes)
+        return (*(self.prefix + head for head in self.heads), *self.other_classes)
 
 
 def plain(stem: str) -> Source:

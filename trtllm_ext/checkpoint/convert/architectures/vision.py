@@ -10,6 +10,7 @@ from typing import Any
 from trtllm_ext.checkpoint.contract import FeedForwardContract
 from trtllm_ext.checkpoint.convert.architectures.forms import gated_form, layer_norm, plain_form, residual
 from trtllm_ext.checkpoint.convert.architectures.spec import (
+    HEADS,
     Source,
     StackArchitecture,
     StackForm,
@@ -175,9 +176,13 @@ DINOV3_VIT = StackArchitecture(
 
 
 def _towers(
-    model_type: str, prefix: str, usual: Mapping[str, Mapping[str, Any]]
+    model_type: str, prefix: str, usual: Mapping[str, Mapping[str, Any]], configs: tuple[str, ...]
 ) -> tuple[StackArchitecture, ...]:
-    """The text and the image encoder of a model that has both, or of which one was saved alone."""
+    """The text and the image encoder of a model that has both, or of which one was saved alone.
+
+    usual: what stands for fields that are missing, by stack. configs: the objects with a stack's fields, by precedence,
+    with {} for the stack's name.
+    """
     return tuple(
         StackArchitecture(
             model_type=model_type,
@@ -188,7 +193,8 @@ def _towers(
             other_fields=_fields(_IMAGE, _TOWERS),
             depth_unless_given=usual[stack]["num_hidden_layers"],
             stack=stack,
-            text_config=f"{stack}_config",
+            nested_config=tuple(config.format(stack) for config in configs),
+            heads=HEADS if stack == "vision" else tuple(head for head in HEADS if "Image" not in head),
             example={**usual[stack]},
             other_classes=tuple(f"{prefix}{stack.title()}Model{end}" for end in ("", "WithProjection")),
         )
@@ -211,7 +217,8 @@ CLIP = _towers(
         "text": {"hidden_size": 512, "intermediate_size": 2048, **_CLIP},
         "vision": {"hidden_size": 768, "intermediate_size": 3072, **_CLIP},
     },
+    ("{}_config_dict", "{}_config"),
 )
-SIGLIP = _towers("siglip", "Siglip", {"text": _SIGLIP, "vision": _SIGLIP})
+SIGLIP = _towers("siglip", "Siglip", {"text": _SIGLIP, "vision": _SIGLIP}, ("{}_config",))
 
 ARCHITECTURES = (VIT, DEIT, BEIT, DINOV2, DINOV2_WITH_REGISTERS, DINOV3_VIT, *CLIP, *SIGLIP)
