@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 from trtllm_ext.checkpoint.convert.architectures.forms import gated_form, llama_norm, residual
-from trtllm_ext.checkpoint.convert.architectures.spec import StackArchitecture, StackForm, half
+from trtllm_ext.checkpoint.convert.architectures.spec import Source, StackArchitecture, StackForm, half
 from trtllm_ext.checkpoint.convert.hf_config import HfConfig
 
-LAYERS = ("model.layers", "layers")
+LAYERS = ("model.layers", "layers", "transformer.layers")
 BESIDE = ("self_attn", "input_layernorm")
 WEIGHTS = {
     "post_layernorm": "post_attention_layernorm",
@@ -14,7 +17,13 @@ WEIGHTS = {
     "mlp.gate": "mlp.up_proj",
     "mlp.proj": "mlp.down_proj",
 }
-_EXAMPLE = {
+# Gate and up stored as one matrix, gate first.
+FUSED: dict[str, str | Source] = {
+    **WEIGHTS,
+    "mlp.fc": half("mlp.gate_up_proj", 0),
+    "mlp.gate": half("mlp.gate_up_proj", 1),
+}
+EXAMPLE = {
     "hidden_size": 64,
     "intermediate_size": 160,
     "num_hidden_layers": 2,
@@ -23,53 +32,55 @@ _EXAMPLE = {
 }
 
 
-def _read(config: HfConfig, layers: range) -> StackForm:
-    norm = llama_norm(config.eps("rms_norm_eps", 1e-6))
-    # Granite's factor of what each sublayer adds; other configs do not have the field.
-    scale = config.number("residual_multiplier", 1.0)
+def read(config: HfConfig, layers: range, *, eps: float = 1e-6, bias: str | None = None) -> StackForm:
+    """eps: where the config has none. bias: the field that says whether the matrices have biases; None: they do not."""
     return StackForm(
         hidden_size=config.size("hidden_size"),
         ffn_hidden_size=config.size("intermediate_size"),
         feed_forward=gated_form(
             config.activation("hidden_act", "silu"),
-            residual(norm, scale=scale),
-            bias=config.flag("mlp_bias", False),
+            residual(llama_norm(config.eps("rms_norm_eps", eps))),
+            bias=config.flag(bias, False) if bias else False,
         ),
         weights=WEIGHTS,
     )
 
 
+def _read_granite(config: HfConfig, layers: range) -> StackForm:
+    form = read(config, layers, bias="mlp_bias")
+    scaled = replace(form.feed_forward.residual, scale=config.number("residual_multiplier", 1.0))
+    return replace(form, feed_forward=replace(form.feed_forward, residual=scaled))
+
+
 def _read_phi3(config: HfConfig, layers: range) -> StackForm:
-    form = _read(config, layers)
-    fused = {"mlp.fc": half("mlp.gate_up_proj", 0), "mlp.gate": half("mlp.gate_up_proj", 1)}
-    return StackForm(
-        hidden_size=form.hidden_size,
-        ffn_hidden_size=form.ffn_hidden_size,
-        feed_forward=form.feed_forward,
-        weights={**WEIGHTS, **fused},
-    )
+    return replace(read(config, layers, eps=1e-5), weights=FUSED)
 
 
 LLAMA = StackArchitecture(
-    model_type="llama", prefix="Llama", read=_read, layers=LAYERS, beside=BESIDE, example=_EXAMPLE
+    model_type="llama",
+    prefix="Llama",
+    read=partial(read, bias="mlp_bias"),
+    layers=LAYERS,
+    beside=BESIDE,
+    example=EXAMPLE,
 )
 MISTRAL = StackArchitecture(
-    model_type="mistral", prefix="Mistral", read=_read, layers=LAYERS, beside=BESIDE, example=_EXAMPLE
+    model_type="mistral", prefix="Mistral", read=read, layers=LAYERS, beside=BESIDE, example=EXAMPLE
 )
 QWEN2 = StackArchitecture(
-    model_type="qwen2", prefix="Qwen2", read=_read, layers=LAYERS, beside=BESIDE, example=_EXAMPLE
+    model_type="qwen2", prefix="Qwen2", read=read, layers=LAYERS, beside=BESIDE, example=EXAMPLE
 )
 QWEN3 = StackArchitecture(
-    model_type="qwen3", prefix="Qwen3", read=_read, layers=LAYERS, beside=BESIDE, example=_EXAMPLE
+    model_type="qwen3", prefix="Qwen3", read=read, layers=LAYERS, beside=BESIDE, example=EXAMPLE
 )
 GRANITE = StackArchitecture(
     model_type="granite",
     prefix="Granite",
-    read=_read,
+    read=_read_granite,
     layers=LAYERS,
     beside=BESIDE,
     other_fields=frozenset({"embedding_multiplier", "logits_scaling", "attention_multiplier"}),
-    example={**_EXAMPLE, "residual_multiplier": 0.22},
+    example={**EXAMPLE, "residual_multiplier": 0.22},
 )
 PHI3 = StackArchitecture(
     model_type="phi3",
@@ -78,7 +89,7 @@ PHI3 = StackArchitecture(
     layers=LAYERS,
     beside=BESIDE,
     other_fields=frozenset({"resid_pdrop", "embd_pdrop", "original_max_position_embeddings"}),
-    example=_EXAMPLE,
+    example=EXAMPLE,
     note="gate and up stored as one matrix, gate first",
 )
 

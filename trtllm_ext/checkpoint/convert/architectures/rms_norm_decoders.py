@@ -6,48 +6,18 @@ from dataclasses import replace
 from functools import partial
 
 from trtllm_ext.checkpoint.convert.architectures.forms import (
-    gated_form,
     llama_norm,
     plain_form,
     residual,
     rms_norm,
 )
-from trtllm_ext.checkpoint.convert.architectures.llama import BESIDE, LAYERS, WEIGHTS
-from trtllm_ext.checkpoint.convert.architectures.spec import Source, StackArchitecture, StackForm, half
+from trtllm_ext.checkpoint.convert.architectures.llama import BESIDE, EXAMPLE, FUSED, LAYERS, WEIGHTS, read
+from trtllm_ext.checkpoint.convert.architectures.spec import StackArchitecture, StackForm
 from trtllm_ext.checkpoint.convert.hf_config import HfConfig
-
-_FUSED: dict[str, str | Source] = {
-    "post_layernorm": "post_attention_layernorm",
-    "mlp.fc": half("mlp.gate_up_proj", 0),
-    "mlp.gate": half("mlp.gate_up_proj", 1),
-    "mlp.proj": "mlp.down_proj",
-}
-_EXAMPLE = {
-    "hidden_size": 64,
-    "intermediate_size": 160,
-    "num_hidden_layers": 2,
-    "hidden_act": "silu",
-    "rms_norm_eps": 1e-6,
-}
-
-
-def _read(config: HfConfig, layers: range, *, eps: float, bias: str = "mlp_bias") -> StackForm:
-    """Llama's. eps: where the config has none. bias: the field that says whether the matrices have biases."""
-    form = gated_form(
-        config.activation("hidden_act", "silu"),
-        residual(llama_norm(config.eps("rms_norm_eps", eps))),
-        bias=config.flag(bias, False),
-    )
-    return StackForm(
-        hidden_size=config.size("hidden_size"),
-        ffn_hidden_size=config.size("intermediate_size"),
-        feed_forward=form,
-        weights=WEIGHTS,
-    )
 
 
 def _read_glm(config: HfConfig, layers: range) -> StackForm:
-    return replace(_read(config, layers, eps=1.5625e-7), weights=_FUSED)
+    return replace(read(config, layers, eps=1.5625e-7), weights=FUSED)
 
 
 def _read_glm4(config: HfConfig, layers: range) -> StackForm:
@@ -58,13 +28,11 @@ def _read_glm4(config: HfConfig, layers: range) -> StackForm:
         "pre_feedforward_layernorm": "post_attention_layernorm",
         "post_feedforward_layernorm": "post_mlp_layernorm",
     }
-    return replace(
-        form, feed_forward=replace(form.feed_forward, residual=joined), weights={**_FUSED, **norms}
-    )
+    return replace(form, feed_forward=replace(form.feed_forward, residual=joined), weights={**FUSED, **norms})
 
 
 def _read_helium(config: HfConfig, layers: range) -> StackForm:
-    form = _read(config, layers, eps=1e-8)
+    form = read(config, layers, eps=1e-8, bias="mlp_bias")
     norm = rms_norm(config.eps("rms_norm_eps", 1e-8))
     return replace(form, feed_forward=replace(form.feed_forward, residual=residual(norm)))
 
@@ -87,7 +55,7 @@ def _read_arcee(config: HfConfig, layers: range) -> StackForm:
 
 
 def _read_exaone4(config: HfConfig, layers: range) -> StackForm:
-    form = _read(config, layers, eps=1e-5)
+    form = read(config, layers, eps=1e-5)
     norm = llama_norm(config.eps("rms_norm_eps", 1e-5))
     return replace(
         form,
@@ -99,11 +67,11 @@ def _read_exaone4(config: HfConfig, layers: range) -> StackForm:
 SMOLLM3 = StackArchitecture(
     model_type="smollm3",
     prefix="SmolLM3",
-    read=partial(_read, eps=1e-6),
+    read=partial(read, bias="mlp_bias"),
     layers=LAYERS,
     beside=BESIDE,
     other_fields=frozenset({"no_rope_layers", "no_rope_layer_interval"}),
-    example=_EXAMPLE,
+    example=EXAMPLE,
 )
 SEED_OSS = replace(
     SMOLLM3, model_type="seed_oss", prefix="SeedOss", other_fields=frozenset({"attention_out_bias"})
@@ -112,7 +80,7 @@ ERNIE4_5 = replace(
     SMOLLM3,
     model_type="ernie4_5",
     prefix="Ernie4_5",
-    read=partial(_read, eps=1e-5, bias="use_bias"),
+    read=partial(read, eps=1e-5, bias="use_bias"),
     other_fields=frozenset(),
 )
 HELIUM = replace(SMOLLM3, model_type="helium", prefix="Helium", read=_read_helium, other_fields=frozenset())
@@ -122,7 +90,7 @@ ARCEE = replace(
     prefix="Arcee",
     read=_read_arcee,
     other_fields=frozenset(),
-    example={**_EXAMPLE, "hidden_act": "relu2"},
+    example={**EXAMPLE, "hidden_act": "relu2"},
 )
 GLM = replace(
     SMOLLM3,
