@@ -4,10 +4,14 @@ import difflib
 from collections.abc import Iterable
 
 
+def closest(name: object, known: Iterable[object]) -> list[str]:
+    """The up to three known names that are close to `name`, the closest first."""
+    return difflib.get_close_matches(str(name), [str(item) for item in known], n=3, cutoff=0.5)
+
+
 def did_you_mean(name: object, known: Iterable[object]) -> str:
     """A question with the up to three known names closest to `name`; empty when none is close."""
-    names = [str(item) for item in known]
-    close = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
+    close = closest(name, known)
     return f"Did you mean {' or '.join(close)}?" if close else ""
 
 

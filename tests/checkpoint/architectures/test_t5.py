@@ -174,11 +174,12 @@ def test_fields_that_contradict_each_other_are_refused(tmp_path, fields):
         converted_with(tmp_path, fields)
 
 
-def test_an_unknown_form_is_refused_with_the_known_ones(tmp_path):
+def test_an_unknown_form_is_refused_with_the_nearest_ones(tmp_path):
     with pytest.raises(
-        CheckpointError, match=r"feed_forward_proj='gated-mish' is not known.*gated-gelu \(gelu_tanh\)"
+        CheckpointError,
+        match=r"feed_forward_proj='gated-gelo' is not known. Did you mean gated-gelu \(gelu_tanh\)",
     ):
-        converted_with(tmp_path, {"feed_forward_proj": "gated-mish"})
+        converted_with(tmp_path, {"feed_forward_proj": "gated-gelo"})
 
 
 def test_an_encoder_alone_has_no_decoder(tmp_path):

@@ -11,6 +11,7 @@ from trtllm_ext.checkpoint.convert.activation_names import ACTIVATION_NAMES
 from trtllm_ext.checkpoint.convert.hf_fields import HF_FIELDS_WITHOUT_MATHS
 from trtllm_ext.checkpoint.convert.source import check_source_fields
 from trtllm_ext.errors import CheckpointError
+from trtllm_ext.suggest import closest
 
 _REQUIRED: Any = object()
 
@@ -18,8 +19,9 @@ _REQUIRED: Any = object()
 class HfConfig:
     """The fields of a config.json, each taken by a method that checks it.
 
-    path: named in messages. data: the fields. A default stands for a field that is missing or null; without one the
-    field has to be there. Every method raises CheckpointError with the field, its value and what is allowed.
+    path: named in messages. data: the fields. A default stands for a field that is missing or null (but see `flag`);
+    without one the field has to be there. Every method raises CheckpointError with the field, its value and what is
+    allowed.
     """
 
     def __init__(self, path: Path, data: Mapping[str, Any]) -> None:
@@ -57,7 +59,9 @@ class HfConfig:
         return value
 
     def flag(self, name: str, default: Any = _REQUIRED) -> bool:
-        """true or false."""
+        """true or false. Null, which `if config.field` takes for False, is refused where the default is True."""
+        if default is True and self._is_null(name):
+            default = None
         value = self.get(name, default)
         if not isinstance(value, bool):
             raise CheckpointError(f"{self.path}: {name}={value!r} is not true or false.")
@@ -82,22 +86,28 @@ class HfConfig:
         value = self.get(name, default)
         names = {**ACTIVATION_NAMES, **(means or {})}
         if not isinstance(value, str) or value not in names:
+            near = closest(value, names) if isinstance(value, str) else []
+            told = " or ".join(f"{known} ({names[known]})" for known in near) or ", ".join(
+                f"{known} ({meaning})" for known, meaning in names.items()
+            )
             raise CheckpointError(
-                f"{self.path}: {name}={value!r} is not known. Known, with the function that each means: "
-                + ", ".join(f"{known} ({meaning})" for known, meaning in names.items())
-                + "."
+                f"{self.path}: {name}={value!r} is not known. "
+                + (f"Did you mean {told}?" if near else f"Known, with the function that each means: {told}.")
             )
         return names[value]
 
     def fixed(self, name: str, *allowed: Any) -> None:
-        """Refuse a field that is there with any value but these; missing means the first."""
-        value = self.get(name, allowed[0])
+        """Refuse a field that has any value but these; missing means the first, null too unless that is True."""
+        value = self.get(name, None if allowed[0] is True and self._is_null(name) else allowed[0])
         if not any(type(value) is type(each) and value == each for each in allowed):
             raise CheckpointError(
                 f"{self.path}: {name}={value!r} is not supported; expected "
                 + " or ".join(repr(each) for each in allowed)
                 + "."
             )
+
+    def _is_null(self, name: str) -> bool:
+        return name in self._data and self._data[name] is None
 
     def finish(self, others: Collection[str]) -> None:
         """Refuse a field that was not read and is not among `others`, which have no say in what is converted."""
