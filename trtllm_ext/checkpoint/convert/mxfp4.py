@@ -68,12 +68,21 @@ class Mxfp4Values:
 
 
 class Mxfp4Weights(Mapping[str, npt.NDArray]):
-    """A weight file whose `name_blocks` are the numbers that they stand for; `name_scales` do not appear."""
+    """A weight file whose `name_blocks` are the numbers that they stand for; `name_scales` do not appear.
+
+    Raises CheckpointError for blocks that have no scales.
+    """
 
     def __init__(self, weights: WeightFile) -> None:
         self._weights = weights
-        names = set(weights)
-        self._coded = {name for name in names if name.endswith(BLOCKS) and _scales_of(name) in names}
+        self._coded = {name for name in weights if name.endswith(BLOCKS)}
+        missing = sorted({_scales_of(name) for name in self._coded} - set(weights))
+        if missing:
+            raise CheckpointError(
+                f"weights in MXFP4 lack their scales: {', '.join(missing[:8])} "
+                + (f"and {len(missing) - 8} more " if len(missing) > 8 else "")
+                + "missing beside the blocks. Get the model's files again, all of them."
+            )
         scales = {_scales_of(name) for name in self._coded}
         self._names = [name for name in weights if name not in scales]
 
