@@ -36,16 +36,21 @@ network = builder.create_network()
 with tx.net_guard(network):
     ranges = OrderedDict(num_tokens=[[1, 16, 128]], hidden=[hidden])
     block(tx.Tensor(name="x", dtype="float32", shape=[-1, hidden], dim_range=ranges)).mark_output("y")
+    # Everything that modules noted, by name: the bottleneck, and the stream before and after the sublayer.
+    noted = dict(block.named_network_outputs())
+    noted["sublayer.bottleneck"].mark_output("bottleneck")
 engine = builder.build_engine(network, builder.create_builder_config(precision="float32"))
 
 x = rng.normal(size=(5, hidden)).astype(np.float32)
 with tx.Session.from_serialized_engine(engine) as session:
-    y = session.run({"x": x})["y"]
+    outputs = session.run({"x": x})
+    y, bottleneck = outputs["y"], outputs["bottleneck"]
 
 # The same in NumPy.
 value = {name: parameter.raw_value for name, parameter in block.named_parameters()}
 normed = x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6) * value["norm.weight"]
-branch = np.maximum(normed @ value["sublayer.down"].T, 0) ** 2 @ value["sublayer.up"].T
+narrow = np.maximum(normed @ value["sublayer.down"].T, 0) ** 2
+branch = narrow @ value["sublayer.up"].T
 expected = x + value["gate.weight"] * branch
 print(f"largest difference from NumPy: {np.abs(y - expected).max():.1e}")
-assert np.abs(y - expected).max() < 1e-5
+assert np.abs(y - expected).max() < 1e-5 and np.abs(bottleneck - narrow).max() < 1e-5

@@ -1,11 +1,18 @@
-"""The tables in docs are what the code says."""
+"""The tables in docs are what the code says, and the commands there run."""
 
 import importlib.util
+import json
+import re
+import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-BUDGET_S = 5
+from trtllm_ext.cli import main as cli
+
+BUDGET_S = 8
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -21,3 +28,43 @@ def make_tables():
 def test_a_table_is_up_to_date(name):
     text = getattr(make_tables(), name)()
     assert (DOCS / f"{name}.md").read_text() == text, "run `python docs/make_tables.py`"
+
+
+def small_llama(folder):
+    hidden, ffn = 8, 12
+    config = {"hidden_size": hidden, "intermediate_size": ffn, "num_hidden_layers": 4, "rms_norm_eps": 1e-5}
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"], **config}))
+    shapes = {"post_attention_layernorm": (hidden,), "mlp.down_proj": (hidden, ffn)}
+    shapes |= {
+        "mlp.gate_proj": (ffn, hidden),
+        "mlp.up_proj": (ffn, hidden),
+        "self_attn.q_proj": (hidden, hidden),
+    }
+    rng = np.random.default_rng(0)
+    weights = {
+        f"model.layers.{i}.{name}.weight": rng.normal(size=shape).astype(np.float32)
+        for i in range(4)
+        for name, shape in shapes.items()
+    }
+    save_file(weights, folder / "model.safetensors")
+
+
+def test_the_commands_for_a_model_of_ones_own(tmp_path, monkeypatch, capsys):
+    small_llama(tmp_path / "MODEL")
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(1)
+    x, attention = (rng.normal(size=size).astype(np.float32) for size in ((3, 8), (2, 3, 8)))
+    np.savez("inputs.npz", hidden_states=x, attention_output=attention)
+    text = (DOCS / "your_own_model.md").read_text()
+    (block,) = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    listing = re.findall(r"`trtllm-ext (build --dry_run [^`]*)`", text)
+    commands = [line.removeprefix("trtllm-ext ") for line in block.splitlines()]
+    assert len(commands) == 4 and len(listing) == 1
+    for command in [*commands, *listing]:
+        assert cli.main(shlex.split(command)) == 0, command
+    assert "transformer.layers.0.mlp.before" in capsys.readouterr().out
+    outputs = np.load("outputs.npz")
+    added = [outputs[name] for name in outputs if name.endswith(".contribution")]
+    assert len(added) == 4
+    np.testing.assert_allclose(x + sum(added), outputs["hidden_states_out"], rtol=0, atol=1e-4)

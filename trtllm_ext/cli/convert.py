@@ -69,8 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
     )
     config = report.config
     print(
-        f"{report.output_dir}: {report.source_architecture} as {config.architecture}, {config.num_hidden_layers} "
-        f"layers, hidden {config.hidden_size}, {config.dtype}; {len(report.converted)} weights, "
+        f"{report.output_dir}: {config.source or report.source_architecture} as {config.architecture}, "
+        f"{config.num_hidden_layers} layers, hidden {config.hidden_size}, {config.dtype}; {len(report.converted)} weights, "
         f"{human_bytes(report.num_bytes)}"
     )
     for reason, names in report.dropped_by_reason().items():

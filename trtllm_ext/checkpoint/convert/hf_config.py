@@ -109,6 +109,14 @@ class HfConfig:
     def _is_null(self, name: str) -> bool:
         return name in self._data and self._data[name] is None
 
+    def unquantized(self) -> None:
+        """Refuse weights in a code, unless the architecture's own reader has looked at it."""
+        if "quantization_config" not in self._read and self.get("quantization_config", None) is not None:
+            raise CheckpointError(
+                f"{self.path}: quantization_config={self._data['quantization_config']!r}: weights in such a code are "
+                "not read. Dequantise the model first: save it in float16, bfloat16 or float32."
+            )
+
     def finish(self, others: Collection[str]) -> None:
         """Refuse a field that was not read and is not among `others`, which have no say in what is converted."""
         check_source_fields(

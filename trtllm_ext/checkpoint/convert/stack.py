@@ -65,8 +65,8 @@ def chosen_layers(layers: str | None, depth: int, path: Path) -> range:
         chosen = everything[begin:end] if inside else chosen
     if not chosen:
         raise CheckpointError(
-            f"layers={layers!r} names no layers of {path.parent}, which has {depth}. Give one number, or a range "
-            f"such as '0:{min(depth, 4)}' (its end is not included), within 0 to {depth}."
+            f"layers={layers!r} is not within the {depth} layers of {path.parent}, or names none of them. Give one "
+            f"number from 0 to {depth - 1}, or a range such as '0:{min(depth, 4)}', whose end is not included."
         )
     return chosen
 
@@ -92,6 +92,7 @@ def plan_stack(
     depth = _depth(config, spec)
     layers = chosen_layers(options.layers, depth, path)
     form = _with_stream(spec.read(config, layers), options.stream_dtype)
+    config.unquantized()
     config.finish(spec.other_fields | HF_FIELDS_OUTSIDE_FEED_FORWARD)
     name = data["architectures"][0]
     model_config = stack_config(
@@ -159,7 +160,7 @@ def _config_of(spec: StackArchitecture, config: HfConfig) -> HfConfig:
     name = next((name for name in spec.nested_config if name in config), None)
     if name is None:
         return config
-    config.fixed("quantization_config", None)
+    config.unquantized()
     return config.nested(name)
 
 

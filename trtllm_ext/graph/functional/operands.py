@@ -10,6 +10,7 @@ from trtllm_ext.errors import GraphError
 from trtllm_ext.graph.dtypes import Scalar, index_dtype, is_int, scalar_array
 from trtllm_ext.graph.functional.constants import constant
 from trtllm_ext.graph.layer import add_layer, fail, output
+from trtllm_ext.graph.parameter import Parameter
 from trtllm_ext.graph.tensor import Tensor
 from trtllm_ext.runtime.dtypes import dtype_name, readable
 
@@ -17,9 +18,12 @@ from trtllm_ext.runtime.dtypes import dtype_name, readable
 def require_tensor(value: Any, name: str) -> Tensor:
     """`value` if it is a Tensor, else a GraphError that names the argument."""
     if not isinstance(value, Tensor):
-        raise fail(
-            f"{name} is a {type(value).__name__} ({value!r}); it takes a Tensor (see functional.constant)"
+        hint = (
+            "a Parameter's tensor is its .value"
+            if isinstance(value, Parameter)
+            else "see functional.constant"
         )
+        raise fail(f"{name} is a {type(value).__name__} ({value!r}); it takes a Tensor ({hint})")
     return value
 
 

@@ -89,5 +89,5 @@ def check_form(config: HfConfig, *, hidden_size: str, num_heads: str) -> None:
     config.fixed("is_encoder_decoder", False)
     config.fixed("chunk_size_feed_forward", 0)
     config.fixed("pruned_heads", {})
-    config.fixed("quantization_config", None)
+    config.unquantized()
     config.fixed("auto_map", {})
