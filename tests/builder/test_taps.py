@@ -2,14 +2,24 @@
 
 import json
 
+import numpy as np
 import pytest
-from tapped import HIDDEN, TOKENS, OfParts, model_of, names, run, stack, tokens
+from sublayer_formulas import set_random
+from tapped import HIDDEN, TOKENS, WIDE, OfParts, model_of, names, run, stack, tokens
 
 import trtllm_ext as tx
 from trtllm_ext import backend
 from trtllm_ext.builder import Engine, EngineConfig
+from trtllm_ext.checkpoint import FORMS, stack_config
 from trtllm_ext.errors import ConfigError, EngineError
-from trtllm_ext.layers import TAP_POINTS
+from trtllm_ext.layers import (
+    TAP_POINTS,
+    FeedForward,
+    HyperConnections,
+    ParallelSublayers,
+    Residual,
+    expand_streams,
+)
 from trtllm_ext.models import write_random_checkpoint
 
 BUDGET_S = 3
@@ -36,12 +46,82 @@ def test_names_and_meanings(asked, taps):
 
 
 def test_what_a_module_of_ones_own_notes():
-    engine = tx.build(OfParts(), tx.BuildConfig(dry_run=True, taps=["parts.tanh"]))
+    """Also under a name that Residual uses for something else."""
+    engine = tx.build(OfParts(), tx.BuildConfig(dry_run=True, taps=["parts.tanh", "parts.after"]))
+    assert engine.config.taps["parts.after"].meaning == engine.config.taps["parts.tanh"].meaning
     tap = engine.config.taps["parts.tanh"]
     assert (tap.point, tap.meaning) == (
         "tanh",
         "noted by the module under this name; what it means is its own affair",
     )
+
+
+def meanings(block):
+    class Model(OfParts):
+        def __init__(self):
+            super().__init__(parts=False)
+            self.block = block
+
+        def forward(self, x):
+            streams = expand_streams(x, 2) if block.connections is not None else x
+            self.block(streams).mark_output("y")
+
+    model = Model()
+    set_random(model, "float32")
+    engine = tx.build(model, tx.BuildConfig(dry_run=True, taps=["*"]))
+    return {name.removeprefix("block."): tap.meaning for name, tap in engine.config.taps.items()}
+
+
+def test_a_block_that_does_something_else_says_so():
+    ffn = FeedForward(WIDE, 8)
+    told = meanings(Residual(ffn, connections=HyperConnections(WIDE, 2)))
+    assert "the residual streams before hyper-connections mix" in told["sublayer.before"]
+    assert "each mixed stream adds it times its factor" in told["sublayer.contribution"]
+    told = meanings(Residual(ffn, skip_scale=0.5))
+    assert told["sublayer.before"] == f"{TAP_POINTS['before']} to 0.5 times it"
+    assert told["sublayer.contribution"] == TAP_POINTS["contribution"]
+    told = meanings(Residual(ParallelSublayers(ffn, FeedForward(WIDE, 8)), clamp=True))
+    assert set(told) == {
+        "sublayer.attention.contribution",
+        *(f"sublayer.feed_forward.{point}" for point in TAP_POINTS),
+    }
+    assert "in one sum with that of the sublayer at its side" in told["sublayer.feed_forward.contribution"]
+    assert told["sublayer.attention.contribution"] == told["sublayer.feed_forward.contribution"]
+    assert "contributions of attention and feed-forward" in told["sublayer.feed_forward.after"]
+
+
+@pytest.mark.parametrize(("dtype", "said"), [("float16", True), ("float32", False)])
+def test_a_clamp_is_told_where_it_acts(dtype, said):
+    form = FORMS["t5_clamped"]
+    config = stack_config(form, hidden_size=8, ffn_hidden_size=8, num_hidden_layers=1, dtype=dtype)
+    engine = tx.build(model_of(config), tx.BuildConfig(dry_run=True, taps=["*.after"]))
+    (tap,) = engine.config.taps.values()
+    assert ("brought back into float16's range" in tap.meaning) == said
+
+
+def test_a_sublayer_in_two_blocks_is_tapped_twice():
+    class Twice(OfParts):
+        def __init__(self):
+            super().__init__(parts=False)
+            shared = FeedForward(WIDE, 8)
+            self.first, self.second = Residual(shared), Residual(shared, scale=0.5)
+
+        def forward(self, x):
+            self.second(self.first(x)).mark_output("y")
+
+    model, x = Twice(), np.random.default_rng(0).normal(size=(TOKENS, WIDE)).astype(np.float32)
+    set_random(model, "float32")
+    for _ in range(2):  # what an earlier network's build noted does not count
+        got = run(model, {"x": x}, taps=["*.contribution*"])
+        points = ["contribution", "contribution_1"]
+        assert list(got) == ["y", *(f"first.sublayer.{point}" for point in points)]
+    first, second = (got[f"first.sublayer.{point}"] for point in points)
+    np.testing.assert_allclose(x + first + second, got["y"], rtol=1e-6, atol=1e-6)
+    assert np.abs(first - second).max() > 1e-3
+    config = tx.build(model, tx.BuildConfig(dry_run=True, taps=["*"])).config
+    tap = config.taps["first.sublayer.contribution_1"]
+    assert (tap.point, tap.meaning) == ("contribution", TAP_POINTS["contribution"])
+    assert len(config.taps) == 6
 
 
 def test_a_directory_tells_what_its_taps_mean(tmp_path):

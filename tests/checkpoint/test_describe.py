@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from trtllm_ext.checkpoint import FORMS
+from trtllm_ext.checkpoint import FORMS, stack_config
 from trtllm_ext.checkpoint.describe import (
     bias_text,
     feed_forward_formula,
@@ -45,6 +45,29 @@ BUDGET_S = 1
 def test_formulas(name, formula, residual):
     assert feed_forward_formula(FORMS[name]) == formula
     assert residual_formula(FORMS[name].residual) == residual
+
+
+def config_of(form, attention_input):
+    return stack_config(
+        FORMS[form], hidden_size=8, ffn_hidden_size=8, num_hidden_layers=1, attention_input=attention_input
+    )
+
+
+@pytest.mark.parametrize(
+    ("form", "attention_input", "formula"),
+    [
+        ("neox_parallel_two_norms", False, "x + F(norm(x))"),
+        ("neox_parallel_two_norms", True, "x + given + F(norm(x))"),
+        ("gptj_parallel", False, "x + F(norm(x))"),
+        ("gptj_parallel", True, "x + given + F(norm(x))"),
+        ("llama_swiglu", False, "x + F(norm(x))"),
+        ("llama_swiglu", True, "x + F(norm(x)), x being the stream with given added"),
+        ("bert", False, "norm(x + F(x))"),
+    ],
+)
+def test_what_an_engine_has_of_attention(form, attention_input, formula):
+    contract = config_of(form, attention_input).contract
+    assert residual_formula(contract.feed_forward.residual, contract) == formula
 
 
 def test_every_form_reads_differently():

@@ -41,14 +41,16 @@ def test_taps_from_the_checkpoint_to_arrays(build, tmp_path, capsys):
     code, told, _ = build("--taps", "*.contribution", "--deterministic")
     assert code == 0
     assert f"  out  {CONTRIBUTIONS[1]} float32 (-1, {HIDDEN})" in told
-    assert "  fusion level basic: with and without taps the numbers are the same, bit for bit" in told
+    agreement = (
+        "fusion level basic: with and without taps float32 outputs were tested to be the same, bit for bit"
+    )
+    assert f"  {agreement}\n" in told
 
     assert cli.main(["inspect", str(tmp_path / "engine")]) == 0
     told = capsys.readouterr().out
-    assert (
-        f"taps, by the last part of their names\n  contribution (2): {TAP_POINTS['contribution']}\n" in told
-    )
-    assert "fusion level basic: " in told
+    heading = "taps, by the last part of their names, without its number"
+    assert f"\n{heading}\n  contribution (2): {TAP_POINTS['contribution']}\n" in told
+    assert f"\n{agreement}\n" in told
     assert cli.main(["inspect", str(tmp_path / "engine"), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["fusion_level"] == "basic"
@@ -78,10 +80,18 @@ def test_a_dry_run_lists_them(build, tmp_path, flags, count):
     code, told, _ = build("--dry_run", *flags)
     assert code == 0
     assert told.count("  out  ") == 1 + count
-    assert ("fusion level all: with and without taps float32 numbers agree within 1e-6" in told) == bool(
-        count
+    agreement = (
+        "fusion level all: with and without taps float32 outputs were tested to agree within 1e-6 of the"
     )
+    assert (agreement in told) == bool(count)
     assert not (tmp_path / "engine").exists()
+
+
+def test_without_taps_the_level_alone_is_told(build, tmp_path, capsys):
+    assert build()[0] == 0
+    assert cli.main(["inspect", str(tmp_path / "engine")]) == 0
+    told = capsys.readouterr().out
+    assert "\nfusion level all\n" in told and "with and without taps" not in told
 
 
 def test_settings_of_a_file(build, tmp_path):

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import trtllm_ext as tx
+from trtllm_ext.checkpoint import FORMS, stack_config
 from trtllm_ext.cli import main as cli
 from trtllm_ext.models import sublayer_stack_config, write_random_checkpoint
 
@@ -290,6 +292,18 @@ def test_inspect_tells_the_maths_in_formulas(engine, capsys):
     told = capsys.readouterr().out
     assert "F(x) = proj(relu(fc(x)))\n" in told
     assert "output = x + F(norm(x)); norm: LayerNorm\n" in told
+
+
+def test_inspect_tells_only_what_the_engine_has(tmp_path, capsys):
+    form = FORMS["neox_parallel_two_norms"]
+    for given, formula in ((False, "x + F(norm(x));"), (True, "x + given + F(norm(x));")):
+        config = stack_config(
+            form, hidden_size=HIDDEN, ffn_hidden_size=8, num_hidden_layers=1, attention_input=given
+        )
+        write_random_checkpoint(tmp_path / f"c{given}", config)
+        tx.build_engine_dir(tmp_path / f"c{given}", tmp_path / f"e{given}", tx.BuildConfig())
+        assert cli.main(["inspect", str(tmp_path / f"e{given}")]) == 0
+        assert f"output = {formula} norm: LayerNorm\n" in capsys.readouterr().out
 
 
 def test_inspect_a_bare_engine_file(engine, capsys):

@@ -124,6 +124,18 @@ def test_network_outputs(guarded):
     ]
 
 
+def test_a_module_used_twice_notes_both(guarded):
+    _, add_input = guarded
+    model = Stack(layers=1)
+    x, y = add_input("x", "float32", [4]), add_input("y", "float32", [4])
+    model.layers[0].register_network_output("after", x, "the first")
+    model.layers[0].register_network_output("after", y, "the second")
+    notes = dict(model.named_network_notes())
+    assert list(notes) == ["layers.0.after", "layers.0.after_1"]
+    assert notes["layers.0.after"] == (x, "after", "the first")
+    assert notes["layers.0.after_1"] == (y, "after", "the second")
+
+
 def test_update_parameters_from_torch():
     torch = pytest.importorskip("torch", reason="torch is an extra")
 

@@ -110,6 +110,14 @@ WIDE_FORMS = {
     "plain": (lambda f, d: Residual(f, **_wide(d)), 1),
     "pre": (lambda f, d: Residual(f, _norm(d), **_wide(d)), 1),
     "branch": (lambda f, d: Residual(f, _norm(d), "branch", skip_scale=3.0, **_wide(d)), 3),
+    "parallel, one norm": (
+        lambda f, d: Residual(ParallelSublayers(f, Given(2 * f.values)), _norm(d), **_wide(d)),
+        1,
+    ),
+    "parallel, two norms": (
+        lambda f, d: Residual(ParallelSublayers(f, Given(2 * f.values), _norm(d), _norm(d)), **_wide(d)),
+        1,
+    ),
     "connections": (
         lambda f, d: OnStreams(Residual(f, _norm(d), connections=_connections("static", d), **_wide(d))),
         STREAMS,

@@ -9,21 +9,25 @@ from typing import Any
 
 from trtllm_ext.errors import ConfigError, EngineError
 from trtllm_ext.graph import functional
-from trtllm_ext.layers import TAP_POINTS
+from trtllm_ext.graph.module import Note
 from trtllm_ext.suggest import did_you_mean, nearest
 
 HOW_TO_LIST = "`trtllm-ext build --dry_run --taps '*'` lists every name."
-# How an engine with taps and the same one without compare, by the fusion level that they were built at.
+# How an engine with taps and the same one without have compared in every test, by the fusion level of both.
 AGREEMENT = {
-    "basic": "with and without taps the numbers are the same, bit for bit",
-    "all": "with and without taps float32 numbers agree within 1e-6 relative (deterministic: bit for bit)",
+    "basic": "with and without taps float32 outputs were tested to be the same, bit for bit",
+    "all": "with and without taps float32 outputs were tested to agree within 1e-6 of the largest number "
+    "(deterministic: bit for bit)",
 }
 _UNKNOWN_POINT = "noted by the module under this name; what it means is its own affair"
 
 
 @dataclass(frozen=True)
 class Tap:
-    """One extra output. point: the last part of its name. meaning: a sentence."""
+    """One extra output. point: the last part of its name, without a number that tells uses of a module apart.
+
+    meaning: a sentence.
+    """
 
     point: str
     meaning: str
@@ -38,23 +42,17 @@ def mark_taps(network: Any, model: Any, patterns: Iterable[str]) -> dict[str, Ta
     Raises ConfigError for a pattern that matches nothing.
     """
     wanted = list(patterns)
-    noted = {name: tensor for name, tensor in _noted(model) if tensor.network is network} if wanted else {}
+    noted = {name: note for name, note in _noted(model) if note.value.network is network} if wanted else {}
     for pattern in wanted:
         if not any(fnmatchcase(name, pattern) for name in noted):
             raise ConfigError(_no_match(pattern, noted, type(model).__name__))
     taps = {}
-    for name, tensor in noted.items():
+    for name, (tensor, point, meaning) in noted.items():
         if any(fnmatchcase(name, pattern) for pattern in wanted):
             is_bound = tensor.trt_tensor.is_network_input or tensor.trt_tensor.is_network_output
             (functional.identity(tensor) if is_bound else tensor).mark_output(name)
-            taps[name] = tap_named(name)
+            taps[name] = Tap(point, meaning or _UNKNOWN_POINT)
     return taps
-
-
-def tap_named(name: str) -> Tap:
-    """What the last part of a dotted name says."""
-    point = name.rpartition(".")[2]
-    return Tap(point, TAP_POINTS.get(point, _UNKNOWN_POINT))
 
 
 def taps_to_json(taps: Mapping[str, Tap]) -> dict[str, dict[str, str]]:
@@ -72,9 +70,9 @@ def taps_from_json(values: Any) -> dict[str, Tap]:
         ) from problem
 
 
-def _noted(model: Any) -> Iterable[tuple[str, Any]]:
+def _noted(model: Any) -> Iterable[tuple[str, Note]]:
     # Whatever has the graph's Module below it; a model need not be one.
-    return model.named_network_outputs() if hasattr(model, "named_network_outputs") else ()
+    return model.named_network_notes() if hasattr(model, "named_network_notes") else ()
 
 
 def _no_match(pattern: str, noted: Mapping[str, Any], model: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trtllm_ext.checkpoint.contract import FeedForwardContract, NormContract, ResidualContract
+from trtllm_ext.checkpoint.contract import Contract, FeedForwardContract, NormContract, ResidualContract
 
 
 def feed_forward_formula(form: FeedForwardContract) -> str:
@@ -48,8 +48,12 @@ def norm_text(norm: NormContract | None) -> str:
     return "RMSNorm" + offset + (", rounded before weight" if norm.rounding == "before_weight" else "")
 
 
-def residual_formula(residual: ResidualContract) -> str:
-    """What becomes of the stream: 'x + 0.22 F(norm(x))'."""
+def residual_formula(residual: ResidualContract, contract: Contract | None = None) -> str:
+    """What becomes of the stream: 'x + 0.22 F(norm(x))'.
+
+    contract: of the network that computes it. Of an attention at F's side there is then what that network has of it:
+    nothing, or the `given` contribution of attention_input. Without a contract the formula is the whole model's.
+    """
     branch = {
         "none": "F(x)",
         "pre": "F(norm(x))",
@@ -65,11 +69,17 @@ def residual_formula(residual: ResidualContract) -> str:
     if residual.hyper_connections is not None:
         connections = residual.hyper_connections
         return f"{connections.num_streams} streams, {connections.kind} hyper-connections around {branch}"
-    before = {"none": "", "shared_norm": "attention(norm(x)) + ", "separate_norms": "attention(norm_a(x)) + "}
+    beside = {"none": "", "shared_norm": "attention(norm(x)) + ", "separate_norms": "attention(norm_a(x)) + "}
+    before = beside[residual.parallel]
+    given = contract is not None and contract.attention_input
+    if contract is not None and residual.parallel != "none":
+        before = "given + " if given else ""
     skip = "x" if residual.skip_scale == 1.0 else f"{residual.skip_scale:g} x"
-    total = f"{skip} + {before[residual.parallel]}{branch}"
+    total = f"{skip} + {before}{branch}"
     if residual.placement == "post":
         total = f"norm({total})"
     if residual.stream_dtype != "model":
         total += f", {residual.stream_dtype} stream"
+    if given and residual.parallel == "none":
+        total += ", x being the stream with given added"
     return total + (", float16 sums clamped" if residual.clamp == "float16" else "")

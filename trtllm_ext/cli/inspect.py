@@ -118,7 +118,7 @@ def _print(report: dict[str, Any], *, every_layer: bool) -> None:
         source = f" from {model['source']}" if model.get("source") else ""
         print(f"{model.get('architecture')} {model.get('dtype')}{source}: {sizes}")
     if level := report.get("fusion_level"):
-        print(f"fusion level {level}: {AGREEMENT[level]}")
+        print(f"fusion level {level}" + (f": {AGREEMENT[level]}" if report.get("taps") else ""))
     print()
     rows = [
         ["in", each["name"], each["dtype"], _dims(each["shape"]), _profiles(each)]
@@ -127,7 +127,7 @@ def _print(report: dict[str, Any], *, every_layer: bool) -> None:
     rows += [["out", each["name"], each["dtype"], _dims(each["shape"]), ""] for each in report["outputs"]]
     table(["", "tensor", "type", "shape", "profiles: min .. opt .. max"], rows)
     if taps := report.get("taps"):
-        print("\ntaps, by the last part of their names")
+        print("\ntaps, by the last part of their names, without its number")
         counts = Counter((tap["point"], tap["meaning"]) for tap in taps.values())
         for (point, meaning), count in counts.items():
             print(f"  {point} ({count}): {meaning}")
@@ -151,13 +151,13 @@ def _formulas(contract: dict[str, Any]) -> list[str]:
     from trtllm_ext.errors import ConfigError
 
     try:
-        form = Contract.from_dict(contract).feed_forward
+        known = Contract.from_dict(contract)
     except ConfigError:
         return []
-    mixture = mixture_text(form)
+    form, mixture = known.feed_forward, mixture_text(known.feed_forward)
     return [
         f"F(x) = {feed_forward_formula(form)}" + (f", {mixture}" if mixture else ""),
-        f"output = {residual_formula(form.residual)}; norm: {norm_text(form.residual.norm)}",
+        f"output = {residual_formula(form.residual, known)}; norm: {norm_text(form.residual.norm)}",
     ]
 
 

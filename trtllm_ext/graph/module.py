@@ -1,12 +1,20 @@
 """Module and ModuleList: networks written as a tree of named parts, after torch.nn."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Self, overload
+from typing import Any, NamedTuple, Self, overload
 
 from trtllm_ext.errors import GraphError
 from trtllm_ext.graph.network import current_net
 from trtllm_ext.graph.parameter import Parameter
 from trtllm_ext.graph.tensor import Tensor
+
+
+class Note(NamedTuple):
+    """A tensor that a module has noted. point: under which name. meaning: what it is, where the module says so."""
+
+    value: Tensor
+    point: str
+    meaning: str | None
 
 
 class Module:
@@ -150,15 +158,32 @@ class Module:
         else:
             setattr(self, name, param)
 
-    def register_network_output(self, name: str, value: Tensor) -> None:
-        """Note a tensor that may become an output of the network, for debugging."""
-        self._network_outputs[name] = value
+    def register_network_output(self, name: str, value: Tensor, meaning: str | None = None) -> None:
+        """Note a tensor that may become an output of the network, for debugging.
+
+        A name that is noted in this network already gets a number: a module that is used twice has `after` and
+        `after_1`. What was noted in another network is forgotten.
+        meaning: a sentence on what it is.
+        """
+        notes = self._network_outputs
+        for key in [key for key, note in notes.items() if note.value.network is not value.network]:
+            del notes[key]
+        key, count = name, 0
+        while key in notes:
+            count += 1
+            key = f"{name}_{count}"
+        notes[key] = Note(value, name, meaning)
+
+    def named_network_notes(self) -> Iterator[tuple[str, Note]]:
+        """(dotted name, note) of all that was noted with `register_network_output` here and below."""
+        for prefix, module in self.named_modules():
+            for name, note in module._network_outputs.items():
+                yield f"{prefix}.{name}" if prefix else name, note
 
     def named_network_outputs(self) -> Iterator[tuple[str, Tensor]]:
-        """(dotted name, tensor) as noted with `register_network_output` here and below."""
-        for prefix, module in self.named_modules():
-            for name, value in module._network_outputs.items():
-                yield f"{prefix}.{name}" if prefix else name, value
+        """(dotted name, tensor) of all that was noted with `register_network_output` here and below."""
+        for name, note in self.named_network_notes():
+            yield name, note.value
 
     def update_parameters(self, torch_module: Any) -> None:
         """Take the values of a torch module's parameters and buffers, by name.

@@ -11,11 +11,24 @@ from trtllm_ext.errors import ConfigError
 from trtllm_ext.graph import Module, Tensor, functional, str_dtype_to_trt
 from trtllm_ext.suggest import nearest
 
-# What a residual block notes on its sublayer with `register_network_output`, to be looked at as an extra output.
+# What a residual block notes on its sublayer with `register_network_output`, to be looked at as an extra output: in
+# the plain case. A block that does something else says so, in `_meanings`.
 TAP_POINTS: dict[str, str] = {
     "before": "the residual stream before the sublayer's contribution is added",
     "contribution": "what is added to the residual stream: the sublayer's output after its norm, gate and scale",
     "after": "the residual stream after the contribution is added, before a norm of the sum",
+}
+_STREAMS_POINTS = {
+    "before": "the residual streams before hyper-connections mix them and the sublayer's contribution is added",
+    "contribution": "the sublayer's output after its norm, gate and scale; each mixed stream adds it times its factor",
+    "after": "the residual streams after hyper-connections have mixed them and added the contribution to each",
+}
+_PARALLEL_POINTS = {
+    "before": "the residual stream before the contributions of attention and feed-forward are added",
+    "contribution": "what is added to the residual stream, in one sum with that of the sublayer at its side: the "
+    "sublayer's output",
+    "after": "the residual stream after the contributions of attention and feed-forward are added, before a norm of "
+    "the sum",
 }
 
 _LARGEST_FLOAT16 = 65504.0
@@ -35,7 +48,7 @@ class Residual(Module):
     | `'sandwich'` | x + post_norm(F(norm(x))) | Gemma 2                      |
 
     sublayer, norm, post_norm: any modules that keep shape and type. For attention and feed-forward side by side the
-        sublayer is a `ParallelSublayers`.
+        sublayer is a `ParallelSublayers`, and the placement 'pre' or 'post'.
     scale: a factor of what is added (Granite). gate: a module that multiplies it by learned factors, such as
         LayerScale or ScalarGate. skip_scale: a factor of x (DeepNorm's alpha). None stands for 1.
     stream_dtype: the type of x and of the output where it is not the sublayer's own, which is then `dtype`: such as
@@ -76,6 +89,8 @@ class Residual(Module):
         for name in (stream_dtype, dtype):
             if name is not None:
                 weight_dtype(name)
+        if isinstance(sublayer, ParallelSublayers):
+            _check_parallel(placement, scale, gate, connections)
         if connections is not None and (placement == "post" or clamp or skip_scale not in (None, 1.0)):
             raise ConfigError(
                 "connections mix several streams, so placement 'post', skip_scale and clamp, which act on a single "
@@ -95,7 +110,8 @@ class Residual(Module):
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """hidden_states: any shape that the sublayer keeps. Further arguments go to the sublayer."""
-        self.sublayer.register_network_output("before", hidden_states)
+        meanings = self._meanings()
+        self.sublayer.register_network_output("before", hidden_states, meanings["before"])
         if self.connections is None:
             contribution = self._contribution(hidden_states, *args, **kwargs)
             output = _scaled(hidden_states, self.skip_scale) + contribution
@@ -105,17 +121,30 @@ class Residual(Module):
             output = mixed + weights * functional.unsqueeze(contribution, -2)
         if self.clamp and output.dtype == str_dtype_to_trt("float16"):
             output = _clamped(output)
-        self.sublayer.register_network_output("contribution", contribution)
-        self.sublayer.register_network_output("after", output)
+            meanings["after"] += "; brought back into float16's range"
+        self.sublayer.register_network_output("contribution", contribution, meanings["contribution"])
+        self.sublayer.register_network_output("after", output, meanings["after"])
         if self.norm is None or self.placement != "post":
             return output
         output = self.norm(output)
         return output if self.stream_dtype is None else functional.cast(output, self.stream_dtype)
 
+    def _meanings(self) -> dict[str, str]:
+        """What the tensors are that this block notes: TAP_POINTS, or what holds in its place."""
+        if self.connections is not None:
+            return dict(_STREAMS_POINTS)
+        meanings = dict(_PARALLEL_POINTS if isinstance(self.sublayer, ParallelSublayers) else TAP_POINTS)
+        if self.skip_scale not in (None, 1.0):
+            meanings["before"] += f" to {self.skip_scale:g} times it"
+        return meanings
+
     def _contribution(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """What joins the stream, in the stream's type."""
         if self.norm is not None and self.placement in ("pre", "sandwich"):
             x = self.norm(x)
+        if isinstance(self.sublayer, ParallelSublayers) and self.stream_dtype is not None:
+            # It may have norms of its own, which read the stream as it is.
+            return self.sublayer(x, *args, stream_dtype=self.stream_dtype, dtype=self.dtype, **kwargs)
         x = x if self.dtype is None else functional.cast(x, self.dtype)
         x = self.sublayer(x, *args, **kwargs)
         if self.norm is not None and self.placement == "branch":
@@ -132,7 +161,8 @@ class ParallelSublayers(Module):
     """attention(attention_norm(x)) + feed_forward(feed_forward_norm(x)): both read the same x (GPT-J, GPT-NeoX).
 
     As the sublayer of a Residual, with one norm for both as the Residual's (GPT-J, Falcon, Cohere), or one each here
-    (GPT-NeoX). Every module keeps shape and type; where the two give different types, the sum has attention's.
+    (GPT-NeoX). Every module keeps shape and type; where the two give different types, the sum has attention's, or the
+    stream's where that is given.
     Raises ConfigError for what is no Module.
     """
 
@@ -153,23 +183,39 @@ class ParallelSublayers(Module):
         self.attention_norm = attention_norm
         self.feed_forward_norm = feed_forward_norm
 
-    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """hidden_states: any shape that the sublayers keep. Further arguments go to `attention`."""
+    def forward(
+        self,
+        hidden_states: Tensor,
+        *args: Any,
+        stream_dtype: str | None = None,
+        dtype: str | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """hidden_states: any shape that the sublayers keep. Further arguments go to `attention`.
+
+        stream_dtype, dtype: a Residual's, where it has them: the norms here read hidden_states as they are, the
+        sublayers' input is rounded to `dtype`, and what they give is brought to `stream_dtype` before it is added.
+        """
         x = hidden_states if self.attention_norm is None else self.attention_norm(hidden_states)
         y = hidden_states if self.feed_forward_norm is None else self.feed_forward_norm(hidden_states)
+        if dtype is not None:
+            x, y = functional.cast(x, dtype), functional.cast(y, dtype)
         attended, fed = self.attention(x, *args, **kwargs), self.feed_forward(y)
-        self.attention.register_network_output("contribution", attended)
-        self.feed_forward.register_network_output("contribution", fed)
-        # A given contribution has the stream's type, which may be wider.
-        return attended + functional.cast(fed, attended.dtype)
+        if stream_dtype is not None:
+            attended = functional.cast(attended, stream_dtype)
+        fed = functional.cast(fed, attended.dtype)
+        meaning = _PARALLEL_POINTS["contribution"]
+        self.attention.register_network_output("contribution", attended, meaning)
+        self.feed_forward.register_network_output("contribution", fed, meaning)
+        return attended + fed
 
-    def register_network_output(self, name: str, value: Tensor) -> None:
+    def register_network_output(self, name: str, value: Tensor, meaning: str | None = None) -> None:
         """What a Residual notes here: the stream around both, under the feed-forward's name.
 
         The contributions have been noted one by one, so their sum is not.
         """
         if name != "contribution":
-            self.feed_forward.register_network_output(name, value)
+            self.feed_forward.register_network_output(name, value, meaning)
 
 
 class GivenContribution(Module):
@@ -196,6 +242,25 @@ def _check_placement(placement: str, norm: Module | None, post_norm: Module | No
     if (post_norm is not None) != (placement == "sandwich"):
         verb = "needs" if placement == "sandwich" else "has no use for"
         raise ConfigError(f"placement={placement!r} {verb} a post_norm: {PLACEMENTS[placement]}.")
+
+
+def _check_parallel(
+    placement: str, scale: float | None, gate: Module | None, connections: Module | None
+) -> None:
+    """Refuse what changes the sum of the two sublayers' contributions before it joins the stream."""
+    refused = {
+        f"placement={placement!r}": placement in ("branch", "sandwich"),
+        f"scale={scale}": scale not in (None, 1.0),
+        f"gate={type(gate).__name__}": gate is not None,
+        "connections": connections is not None,
+    }
+    for name, is_there in refused.items():
+        if is_there:
+            raise ConfigError(
+                f"{name} cannot stand around a ParallelSublayers: it would act on the sum of attention and "
+                "feed-forward, of which each is added to the stream as it is. Put it into the sublayers (a Module "
+                "around each, with its own factor or norm), or use one Residual each."
+            )
 
 
 def _scaled(x: Tensor, factor: float | None) -> Tensor:
