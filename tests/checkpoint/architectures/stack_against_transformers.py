@@ -8,6 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from norms_against_transformers import check_norms
 
 import trtllm_ext as tx
 from trtllm_ext.checkpoint import convert
@@ -120,16 +121,29 @@ def check(case, tmp_path, dtype):
         return rng.normal(size=size).astype(numpy_dtype).astype(np.float32)
 
     x, given = rounded(*shape), rounded(len(case.layers(model)), *shape) * case.attention_input
-    expected, added = reference(case, model, x, given)
-    inputs = {"hidden_states": x.astype(numpy_dtype)}
-    if case.attention_input:
-        inputs["attention_output"] = added.astype(numpy_dtype)
+    inputs = [(x, given)]
+    if dtype == "float32":
+        check_norms(case.layers(model)[0], tmp_path / "checkpoint")
+        # Small enough for the norms' eps to matter. Attention's may pass a norm of its own, that divides by sqrt(eps).
+        eps = config.contract.feed_forward.residual.norm.eps
+        inputs.append((x * np.float32(eps**0.5), given * np.float32(eps)))
     engine = tx.build(
         model_from_checkpoint(tmp_path / "checkpoint"), tx.BuildConfig(max_num_tokens=16)
     ).engine
     with tx.Session.from_serialized_engine(engine) as session:
-        got = session.run(inputs)["hidden_states_out"].astype(np.float32)
-    error = np.abs(got - expected).max() / np.abs(expected).max()
-    assert error <= LIMIT[dtype], f"{case.name} {dtype}: relative error {error:.2g}"
-    assert np.abs(expected - x).max() > 0.1, "the layers leave their input as it is: nothing was compared"
+        for each in inputs:
+            _compare(case, model, session, each, numpy_dtype)
     return config
+
+
+def _compare(case, model, session, inputs, dtype):
+    """The model's layers and the engine, on (stream, what attention gives)."""
+    x, given = inputs
+    expected, added = reference(case, model, x, given)
+    fed = {"hidden_states": x.astype(dtype)}
+    if case.attention_input:
+        fed["attention_output"] = added.astype(dtype)
+    got = session.run(fed)["hidden_states_out"].astype(np.float32)
+    error = np.abs(got - expected).max() / np.abs(expected).max()
+    assert error <= LIMIT[np.dtype(dtype).name], f"{case.name} {np.dtype(dtype)}: relative error {error:.2g}"
+    assert np.abs(expected - x).max() > 0.1 * np.abs(x).max(), "the layers leave their input as it is"

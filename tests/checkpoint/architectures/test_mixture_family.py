@@ -28,8 +28,8 @@ QWEN = {"num_experts": 4, "moe_intermediate_size": 16}
 QWEN2 = {**QWEN, "shared_expert_intermediate_size": 28}
 STACKED = {"save_original_format": False}  # as the model holds its weights in memory
 
-# The k-th largest router value of every token has to exceed the next by more than bfloat16 moves it.
-MARGIN = 0.05
+# The k-th largest router value of every token has to exceed the next by more than rounding moves it.
+MARGIN = {"float32": 1e-4, "bfloat16": 0.05}
 
 
 class Margins:
@@ -89,8 +89,8 @@ def test_the_stack_is_the_models_own_layers(case, tmp_path, dtype):
     margins = Margins()
     case.prepare = margins.watch
     check(case, tmp_path, dtype)
-    assert margins.seen == 2
-    assert margins.least > MARGIN, "another seed: rounding may choose another expert"
+    assert margins.seen == {"float32": 4, "bfloat16": 2}[dtype]
+    assert margins.least > MARGIN[dtype], "another seed: rounding may choose another expert"
 
 
 def test_layers_without_experts_are_converted_apart(tmp_path):
@@ -224,7 +224,7 @@ def test_published_configs(tmp_path, name):
             {"quantization_config": {"quant_method": "bnb"}},
             r"quant_method='bnb'; .* Dequantise this",
         ),
-        ("Mixtral", {"quantization_config": {"bits": 4}}, r"unknown field quantization_config"),
+        ("Mixtral", {"quantization_config": {"bits": 4}}, r"quantization_config=.*Dequantise"),
         ("Mixtral", {"num_experts_per_tok": 5}, r"top_k=5 must lie between 1 and num_experts=4"),
         (
             "Qwen2Moe",
