@@ -75,6 +75,23 @@ JAPANESE = Case(
 COHERE = {**SHARED, "residual.norm.kind": "layer_norm", "residual.norm.bias": False, "gated": True}
 
 
+def published(case, name, config, expect, known_as=None):
+    """known_as: what transformers reads of such a model today."""
+    known = {key: value for key, value in (known_as or config).items() if key != "auto_map"}
+    return replace(
+        case, name=name, config=type(case.config)(**known), whole_config=config, expect=expect, options={}
+    )
+
+
+FIRST_FALCON_40B = published(
+    falcon("", {}),
+    "first-falcon-40b",
+    configs.first_falcon(configs.FALCON_40B, model_type="RefinedWeb"),
+    SEPARATE,
+    configs.FALCON_40B,
+)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @cases(
     GPTJ,
@@ -97,6 +114,7 @@ COHERE = {**SHARED, "residual.norm.kind": "layer_norm", "residual.norm.bias": Fa
         num_ln_in_parallel_attn=1,
         ffn_hidden_size=40,
     ),
+    FIRST_FALCON_40B,
     decoder("Phi", {**SHARED, "activation": "gelu_tanh"}, hidden_act="gelu_new"),
     decoder("Cohere", COHERE, layer_norm_eps=1e-3),
     decoder("Cohere2", COHERE),
@@ -105,14 +123,6 @@ COHERE = {**SHARED, "residual.norm.kind": "layer_norm", "residual.norm.bias": Fa
 )
 def test_the_stack_is_the_models_own_layers(case, tmp_path, dtype):
     check(case, tmp_path, dtype)
-
-
-def published(case, name, config, expect, known_as=None):
-    """known_as: what transformers reads of such a model today."""
-    known = {key: value for key, value in (known_as or config).items() if key != "auto_map"}
-    return replace(
-        case, name=name, config=type(case.config)(**known), whole_config=config, expect=expect, options={}
-    )
 
 
 @cases(
@@ -126,13 +136,6 @@ def published(case, name, config, expect, known_as=None):
     published(falcon("", {}), "falcon-rw-1b", configs.FALCON_RW_1B, SEQUENTIAL),
     published(
         falcon("", {}), "first-falcon-7b", configs.first_falcon(configs.FALCON_7B), SHARED, configs.FALCON_7B
-    ),
-    published(
-        falcon("", {}),
-        "first-falcon-40b",
-        configs.first_falcon(configs.FALCON_40B, model_type="RefinedWeb"),
-        SEPARATE,
-        configs.FALCON_40B,
     ),
     published(
         falcon("", {}),

@@ -116,6 +116,14 @@ CLASSIFIER = encoder(
     ),
     CLASSIFIER,
     encoder("MT5ForConditionalGeneration", hf.MT5Config, expect=GATED_TANH),
+    decoder("MT5ForConditionalGeneration", hf.MT5Config, name="MT5Decoder", expect=GATED_TANH),
+    encoder(
+        "UMT5EncoderModel",
+        hf.UMT5Config,
+        wrap=lambda output: (output, None),
+        expect=GATED_TANH,
+        name="UMT5Encoder",
+    ),
     decoder("UMT5ForConditionalGeneration", hf.UMT5Config, wrap=lambda output: (output, None)),
 )
 def test_the_stack_is_the_models_own_layers(case, tmp_path, dtype):
