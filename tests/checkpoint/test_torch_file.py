@@ -70,3 +70,12 @@ def test_torch_files_with_anything_but_tensors_are_refused(torch_folder, shard):
     ):
         with pytest.raises(CheckpointError, match=message):
             open_weights(torch_folder(state, shard))
+
+
+def test_shards_that_can_only_be_read_as_a_whole_are_refused(torch_folder, monkeypatch):
+    import torch
+
+    folder = torch_folder({"w": torch.zeros(2)}, shard=True, _use_new_zipfile_serialization=False)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("read"))
+    with pytest.raises(CheckpointError, match=r"1.bin has the format of torch before 1.6, .* as safetensors"):
+        open_weights(folder)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from trtllm_ext.checkpoint.config import ModelConfig
 from trtllm_ext.checkpoint.dtypes import all_finite, weight_dtype
-from trtllm_ext.checkpoint.safetensors_file import SafetensorsFile
+from trtllm_ext.checkpoint.safetensors_file import SafetensorsFile, aligned
 from trtllm_ext.checkpoint.safetensors_writer import (
     CHECKSUMS,
     SafetensorsWriter,
@@ -118,7 +118,7 @@ def load_checkpoint(path: str | os.PathLike[str], *, rank: int = 0, allow_nan: b
         problems = [problem for problem in pool.map(check, enumerate(file)) if problem]
     if problems:
         raise CheckpointError(f"{file.path}: " + "; ".join(problems[:10]) + _more(problems))
-    return Checkpoint(config, {name: file[name] for name in expected_weights(config)})
+    return Checkpoint(config, {name: aligned(file[name]) for name in expected_weights(config)})
 
 
 def _check_names_and_shapes(file: SafetensorsFile, config: ModelConfig) -> None:

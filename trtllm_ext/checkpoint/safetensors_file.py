@@ -37,8 +37,9 @@ NUMPY_DTYPES: dict[str, np.dtype] = {
 
 
 class SafetensorsFile(Mapping[str, npt.NDArray]):
-    """The tensors of a file by name, in the order of their data: read-only views of its mapped pages.
+    """The tensors of a file by name, in the order of their data: read-only views of its mapped pages, never copies.
 
+    A foreign file may place a tensor at any byte: a view's flags.aligned tells, `aligned` makes it fit for others.
     The file stays mapped as long as this object or one of the views lives. `metadata` holds the header's
     free-form strings. Raises CheckpointError, on opening, for anything but a whole and valid file.
     """
@@ -117,12 +118,7 @@ class SafetensorsFile(Mapping[str, npt.NDArray]):
         count = math.prod(shape)
         if count == 0:
             return np.empty(shape, dtype)
-        # A foreign file may place a tensor at any byte; nothing above should meet an unaligned pointer.
-        flat: npt.NDArray = np.frombuffer(self._map, dtype, count, offset)
-        if not flat.flags.aligned:
-            flat = flat.copy()
-            flat.flags.writeable = False
-        return flat.reshape(shape)
+        return np.frombuffer(self._map, dtype, count, offset).reshape(shape)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
@@ -137,3 +133,12 @@ class SafetensorsFile(Mapping[str, npt.NDArray]):
         length = offset + math.prod(shape) * dtype.itemsize - begin
         if length > 0:
             self._map.madvise(mmap.MADV_DONTNEED, begin, length)
+
+
+def aligned(values: npt.NDArray) -> npt.NDArray:
+    """The same array where its elements lie at multiples of their size, else a read-only copy where they do."""
+    if values.flags.aligned:
+        return values
+    copy = values.copy()
+    copy.flags.writeable = False
+    return copy

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy.typing as npt
 
-from trtllm_ext.checkpoint.convert.torch_file import TorchFile
+from trtllm_ext.checkpoint.convert.torch_file import TorchFile, TorchShard
 from trtllm_ext.checkpoint.safetensors_file import SafetensorsFile
 from trtllm_ext.errors import CheckpointError
 from trtllm_ext.runtime.json_files import read_json_object
@@ -20,7 +20,10 @@ TORCH_INDEX_FILE = "pytorch_model.bin.index.json"
 
 
 class WeightFile(Protocol):
-    """Weights by name, as read-only views of mapped pages."""
+    """Weights by name, as views of mapped pages: a look-up reads and copies no values.
+
+    A view may lie at any byte (flags.aligned is then false); `stream` copies such a one chunk by chunk.
+    """
 
     def __getitem__(self, name: str, /) -> npt.NDArray: ...
     def __iter__(self) -> Iterator[str]: ...
@@ -63,7 +66,7 @@ def open_weights(model_dir: Path) -> WeightFile:
     if (model_dir / TORCH_FILE).exists():
         return TorchFile(model_dir / TORCH_FILE)
     if (model_dir / TORCH_INDEX_FILE).exists():
-        return _open_sharded(model_dir / TORCH_INDEX_FILE, TorchFile)
+        return _open_sharded(model_dir / TORCH_INDEX_FILE, TorchShard)
     raise CheckpointError(
         f"{model_dir} holds no weights: none of {WEIGHTS_FILE}, {INDEX_FILE}, {TORCH_FILE}, {TORCH_INDEX_FILE} is "
         "there."

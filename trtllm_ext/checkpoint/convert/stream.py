@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trtllm_ext.checkpoint import safetensors_writer
+from trtllm_ext.checkpoint.safetensors_file import aligned
 from trtllm_ext.checkpoint.safetensors_writer import split_into_chunks
 
 # Pages read before they are given back: few enough not to show in memory, many enough for the calls not to in time.
@@ -25,12 +26,13 @@ def stream(values: npt.NDArray, release: Release) -> Iterator[npt.NDArray]:
     """The values in row-major order, as flat contiguous chunks of at most CHUNK_BYTES.
 
     values: a view with any strides. release: gives back the pages that lie under it, called every RELEASE_BYTES and
-    at the end. Chunks of a contiguous view share its memory; others are copies, of BLOCK_BYTES at a time at most.
+    at the end. Chunks of a contiguous and aligned view share its memory; others are aligned copies, of BLOCK_BYTES at a
+    time at most.
     """
     bits = values.view(f"u{values.dtype.itemsize}")  # numpy copies its own types faster than bfloat16
     touched = 0
     for chunk, extent in _chunks(bits, release):
-        yield chunk.view(values.dtype)
+        yield aligned(chunk).view(values.dtype)
         touched += extent
         if touched >= RELEASE_BYTES:
             release()

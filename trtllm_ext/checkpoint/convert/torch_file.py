@@ -16,11 +16,14 @@ import numpy.typing as npt
 
 from trtllm_ext.errors import CheckpointError
 
+# What a file of the format before torch 1.6 begins with: the pickled number torch.serialization.MAGIC_NUMBER.
+_LEGACY_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
+
 
 class TorchFile(Mapping[str, npt.NDArray]):
     """The tensors of a state dict by name, as views of the mapped file.
 
-    A file of the format before torch 1.6 cannot be mapped and is read into memory.
+    A file of the format before torch 1.6 cannot be mapped and is read into memory, all of it.
     Raises CheckpointError, on opening, when torch is not installed, or the file is not a plain dict of dense tensors
     of types known here.
     """
@@ -57,6 +60,21 @@ class TorchFile(Mapping[str, npt.NDArray]):
             _madvise(begin, end - begin, mmap.MADV_DONTNEED)
 
 
+class TorchShard(TorchFile):
+    """One of several files of a model, which are all open at once: it has to be one that can be mapped.
+
+    Raises CheckpointError as TorchFile, and for a file of the format before torch 1.6.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if _is_legacy(path):
+            raise CheckpointError(
+                f"{path} has the format of torch before 1.6, which can only be read as a whole, and the model's files "
+                "would all be in memory at once. Save the weights as safetensors, or each file anew with torch.save."
+            )
+        super().__init__(path)
+
+
 def _load(torch: Any, path: Path) -> dict[object, Any]:
     failures = (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError)
     try:
@@ -72,6 +90,11 @@ def _load(torch: Any, path: Path) -> dict[object, Any]:
 def _is_zip(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(4) == b"PK\x03\x04"
+
+
+def _is_legacy(path: Path) -> bool:
+    with path.open("rb") as file:
+        return _LEGACY_MAGIC in file.read(32)
 
 
 def _to_numpy(torch: Any, name: str, tensor: Any, path: Path) -> npt.NDArray:
