@@ -187,5 +187,5 @@ def test_the_vision_towers_layers_are_not_the_language_models(tmp_path):
     sources = {name for weight in report.converted for name in weight.sources}
     assert all(name.startswith("language_model.model.layers.") for name in sources), sources
     assert report.config.num_hidden_layers == SIZES["num_hidden_layers"]
-    with pytest.raises(CheckpointError, match="which has 2"):
+    with pytest.raises(CheckpointError, match="the 2 layers of"):
         convert(tmp_path / "model", tmp_path / "other", layers="2")
