@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -70,9 +70,13 @@ def taps_from_json(values: Any) -> dict[str, Tap]:
         ) from problem
 
 
-def _noted(model: Any) -> Iterable[tuple[str, Note]]:
+def _noted(model: Any) -> Iterator[tuple[str, Note]]:
     # Whatever has the graph's Module below it; a model need not be one.
-    return model.named_network_notes() if hasattr(model, "named_network_notes") else ()
+    if hasattr(model, "named_network_notes"):
+        yield from model.named_network_notes()
+    elif hasattr(model, "named_network_outputs"):  # TensorRT-LLM's
+        for name, value in model.named_network_outputs():
+            yield name, Note(value, name.rpartition(".")[2], None)
 
 
 def _no_match(pattern: str, noted: Mapping[str, Any], model: str) -> str:

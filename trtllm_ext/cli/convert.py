@@ -70,8 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
     config = report.config
     print(
         f"{report.output_dir}: {config.source or report.source_architecture} as {config.architecture}, "
-        f"{config.num_hidden_layers} layers, hidden {config.hidden_size}, {config.dtype}; {len(report.converted)} weights, "
-        f"{human_bytes(report.num_bytes)}"
+        f"{config.num_hidden_layers} layers, hidden {config.hidden_size}, {config.dtype}; "
+        f"{len(report.converted)} weights, {human_bytes(report.num_bytes)}"
     )
     for reason, names in report.dropped_by_reason().items():
         print(f"  not used: {_some(names)} ({reason})")

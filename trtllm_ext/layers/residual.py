@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from trtllm_ext import backend
 from trtllm_ext.checkpoint.contract import PLACEMENTS
 from trtllm_ext.checkpoint.dtypes import weight_dtype
 from trtllm_ext.errors import ConfigError
@@ -111,7 +112,7 @@ class Residual(Module):
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """hidden_states: any shape that the sublayer keeps. Further arguments go to the sublayer."""
         meanings = self._meanings()
-        self.sublayer.register_network_output("before", hidden_states, meanings["before"])
+        _note(self.sublayer, "before", hidden_states, meanings["before"])
         if self.connections is None:
             contribution = self._contribution(hidden_states, *args, **kwargs)
             output = _scaled(hidden_states, self.skip_scale) + contribution
@@ -122,8 +123,8 @@ class Residual(Module):
         if self.clamp and output.dtype == str_dtype_to_trt("float16"):
             output = _clamped(output)
             meanings["after"] += "; brought back into float16's range"
-        self.sublayer.register_network_output("contribution", contribution, meanings["contribution"])
-        self.sublayer.register_network_output("after", output, meanings["after"])
+        _note(self.sublayer, "contribution", contribution, meanings["contribution"])
+        _note(self.sublayer, "after", output, meanings["after"])
         if self.norm is None or self.placement != "post":
             return output
         output = self.norm(output)
@@ -205,8 +206,8 @@ class ParallelSublayers(Module):
             attended = functional.cast(attended, stream_dtype)
         fed = functional.cast(fed, attended.dtype)
         meaning = _PARALLEL_POINTS["contribution"]
-        self.attention.register_network_output("contribution", attended, meaning)
-        self.feed_forward.register_network_output("contribution", fed, meaning)
+        _note(self.attention, "contribution", attended, meaning)
+        _note(self.feed_forward, "contribution", fed, meaning)
         return attended + fed
 
     def register_network_output(self, name: str, value: Tensor, meaning: str | None = None) -> None:
@@ -215,7 +216,7 @@ class ParallelSublayers(Module):
         The contributions have been noted one by one, so their sum is not.
         """
         if name != "contribution":
-            self.feed_forward.register_network_output(name, value, meaning)
+            _note(self.feed_forward, name, value, meaning)
 
 
 class GivenContribution(Module):
@@ -224,6 +225,14 @@ class GivenContribution(Module):
     def forward(self, hidden_states: Tensor, contribution: Tensor) -> Tensor:
         """hidden_states: not read. contribution: of its shape."""
         return contribution
+
+
+def _note(module: Module, name: str, value: Tensor, meaning: str | None) -> None:
+    # A Module of TensorRT-LLM has no place for a meaning.
+    if backend.choice().graph == "tensorrt_llm":
+        module.register_network_output(name, value)
+    else:
+        module.register_network_output(name, value, meaning)
 
 
 def _check_modules(parts: Mapping[str, object], optional: bool = False) -> None:
