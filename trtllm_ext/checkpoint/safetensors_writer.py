@@ -18,7 +18,8 @@ from trtllm_ext.runtime.writeback import start_writeback
 
 # Large enough for full speed of disks and checksums, small enough for caches and for memory not to show it.
 CHUNK_BYTES = 4 << 20
-WRITEBACK_BYTES = 64 << 20  # what the disk is asked to write at once, while more is made
+# What the disk is asked to write at once, while more is made: it is the slowest, and begins with the first of them.
+WRITEBACK_BYTES = 16 << 20
 CHECKSUMS = "crc32"  # the metadata key: one crc32 a tensor in hexadecimal, in the order of the data
 
 _CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}

@@ -53,7 +53,8 @@ class ShardedWeights(Mapping[str, npt.NDArray]):
 
 
 def open_weights(model_dir: Path) -> WeightFile:
-    """A model folder's weights by name, as views of its mapped files: opening reads none of their values.
+    """A model folder's weights by name, as views of its mapped files: opening reads none of their values (but see
+    TorchFile).
 
     Reads model.safetensors, several safetensors files with an index, or (with torch installed) a pytorch_model.bin
     or several with an index; the first of these that is there. Raises CheckpointError when there is none, and when
