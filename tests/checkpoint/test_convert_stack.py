@@ -134,7 +134,7 @@ def test_a_missing_and_a_misshapen_weight_are_listed_together(llama, tmp_path):
     weights["model.layers.1.mlp.down_proj.weight"] = np.zeros((HIDDEN, FFN + 1), np.float32)
     with pytest.raises(CheckpointError, match="2 problem") as refusal:
         convert(llama(weights=weights), tmp_path / "out")
-    assert "2.mlp.up_proj.weight (12, 8) is missing" in str(refusal.value)
+    assert "model.layers.2.mlp.up_proj.weight (12, 8) is missing" in str(refusal.value)
     assert "has shape (8, 13), the config calls for (8, 12)" in str(refusal.value)
 
 

@@ -44,10 +44,14 @@ class SourceWeights:
     """Weights by the converter's names, with a record of what became of each.
 
     weights: as named in the source. canonical: source name -> the converter's name for it.
+    prefix: what the source puts before names like those that may be missing, for messages.
     """
 
-    def __init__(self, model_dir: Path, weights: WeightFile, canonical: Mapping[str, str]) -> None:
+    def __init__(
+        self, model_dir: Path, weights: WeightFile, canonical: Mapping[str, str], prefix: str = ""
+    ) -> None:
         self._model_dir = model_dir
+        self._prefix = prefix
         self._weights = weights
         self._source_names: dict[str, str] = {}
         for source, name in canonical.items():
@@ -132,7 +136,7 @@ class SourceWeights:
     def finish(self) -> None:
         """Raise CheckpointError listing every missing, misshapen and unused weight or part, if there is any."""
         listed = [
-            *((name, f"{name} {shape} is missing") for name, shape in self._missing.items()),
+            *((name, f"{self._prefix}{name} {shape} is missing") for name, shape in self._missing.items()),
             *(("", f"{self._source_names[name]} {problem}") for name, problem in self._unfit.items()),
             *(("", f"{part} of {self._source_names[name]} is not used") for name, part in self._half_used()),
             *(

@@ -105,7 +105,9 @@ def plan_stack(
         source=f"{name}, {spec.stack + ' ' if spec.stack else ''}layers {layers.start}:{layers.stop}",
     )
     weights = form.decode(weights)
-    source = SourceWeights(model_dir, weights, _names_in_layers(weights, spec, model_dir))
+    canonical = _names_in_layers(weights, spec, model_dir)
+    prefix = next(theirs.removesuffix(name) for theirs, name in canonical.items() if theirs != name)
+    source = SourceWeights(model_dir, weights, canonical, prefix)
     naming = _naming(form, expected_weights(model_config), source, layers)
     parts = plan_weights(
         model_config, source, lambda ours, shape: _source_weight(ours, shape, naming, layers)
