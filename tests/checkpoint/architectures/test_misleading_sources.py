@@ -125,8 +125,8 @@ def test_a_tensor_that_was_stored_once_for_two_layers_is_missing(tmp_path):
     case = replace(LLAMA, model=Tied, prepare=one_tensor)
     case.changed_config = {"architectures": ["LlamaForCausalLM"]}
     saved_model(case, tmp_path / "model", "float32")
-    gone = (r"1\.mlp\.down_proj\.weight \(24, 40\)", r"1\.mlp\.down_proj\.bias \(24,\)")
-    message = rf"2 problem\(s\): {gone[0]} is missing; {gone[1]} is missing"
+    place = r"model\.layers\.1\.mlp\.down_proj"
+    message = rf"2 problem\(s\): {place}\.weight \(24, 40\) is missing; {place}\.bias \(24,\) is missing"
     with pytest.raises(CheckpointError, match=message):
         convert(tmp_path / "model", tmp_path / "checkpoint")
 
@@ -139,7 +139,7 @@ def test_a_bias_that_the_config_promises(tmp_path, missing):
     del weights[f"model.layers.1.mlp.{missing}.bias"]
     save_file(weights, path)
     with pytest.raises(
-        CheckpointError, match=rf"1 problem\(s\): 1\.mlp\.{missing}\.bias \(\d+,\) is missing"
+        CheckpointError, match=rf"1 problem\(s\): model\.layers\.1\.mlp\.{missing}\.bias \(\d+,\) is missing"
     ):
         convert(tmp_path / "model", tmp_path / "checkpoint")
 
