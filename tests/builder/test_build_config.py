@@ -8,7 +8,7 @@ from trtllm_ext.builder.build_config import SETTINGS, BuildConfig
 from trtllm_ext.builder.limits import prepare_inputs_arguments, resolve_limits
 from trtllm_ext.errors import ConfigError
 
-BUDGET_S = 20
+BUDGET_S = 2
 
 # Defaults of trtllm-build that its users count on.
 DEFAULTS = {

@@ -22,7 +22,7 @@ from trtllm_ext.layers import (
 )
 from trtllm_ext.models import write_random_checkpoint
 
-BUDGET_S = 20
+BUDGET_S = 3
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from trtllm_ext.checkpoint import (
 )
 from trtllm_ext.models import encoder_config
 
-BUDGET_S = 20
+BUDGET_S = 8
 
 
 def compare(model, inputs, limit, **settings):

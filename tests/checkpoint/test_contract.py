@@ -20,7 +20,7 @@ from trtllm_ext.checkpoint import (
 from trtllm_ext.checkpoint.contract import CONTRACT_VERSION
 from trtllm_ext.errors import ConfigError
 
-BUDGET_S = 20
+BUDGET_S = 5
 
 NORM = NormContract(kind="layer_norm", eps=1e-12, bias=True)
 POST = ResidualContract(placement="post", norm=NORM, post_norm=None, scale=1.0)

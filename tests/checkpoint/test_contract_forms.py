@@ -22,7 +22,7 @@ from trtllm_ext.checkpoint import (
 from trtllm_ext.checkpoint.contract import CONTRACT_VERSION
 from trtllm_ext.errors import ConfigError
 
-BUDGET_S = 20
+BUDGET_S = 5
 
 NORM = NormContract(kind="layer_norm", eps=1e-5, bias=True)
 PRE = ResidualContract(placement="pre", norm=NORM, post_norm=None)

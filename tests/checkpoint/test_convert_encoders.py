@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 from trtllm_ext.checkpoint import convert, load_checkpoint
 from trtllm_ext.errors import CheckpointError
 
-BUDGET_S = 20
+BUDGET_S = 3
 
 TRAINING = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1, "initializer_range": 0.02}
 # Fields as the published models have them; the sizes are small.

@@ -11,7 +11,7 @@ from trtllm_ext.checkpoint import convert, load_checkpoint
 from trtllm_ext.checkpoint.convert.mxfp4 import Mxfp4Values
 from trtllm_ext.errors import CheckpointError
 
-BUDGET_S = 20
+BUDGET_S = 5
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")

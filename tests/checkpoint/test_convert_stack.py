@@ -12,7 +12,7 @@ from trtllm_ext.checkpoint.convert.stack import chosen_layers
 from trtllm_ext.cli import main as cli
 from trtllm_ext.errors import CheckpointError
 
-BUDGET_S = 20
+BUDGET_S = 4
 
 LAYERS, HIDDEN, FFN = 4, 8, 12
 CONFIG = {

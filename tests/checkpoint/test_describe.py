@@ -13,7 +13,7 @@ from trtllm_ext.checkpoint.describe import (
     residual_formula,
 )
 
-BUDGET_S = 20
+BUDGET_S = 1
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from trtllm_ext.checkpoint.convert.hf_config import HfConfig
 from trtllm_ext.errors import CheckpointError
 
-BUDGET_S = 20
+BUDGET_S = 1
 
 
 def config(**fields):

@@ -6,7 +6,7 @@ import pytest
 from trtllm_ext.checkpoint.convert.pieces import Piece, rows, stack, unused_part
 from trtllm_ext.errors import CheckpointError
 
-BUDGET_S = 20
+BUDGET_S = 1
 
 E, H, F = 3, 10, 14  # experts, hidden, twice the feed-forward width
 A, B = Piece("matrix", (F, H)), Piece("experts", (E, H, F))

@@ -8,7 +8,7 @@ from source_values import random
 from trtllm_ext.checkpoint import safetensors_writer
 from trtllm_ext.checkpoint.safetensors_file import SafetensorsFile
 
-BUDGET_S = 20
+BUDGET_S = 1
 
 
 def test_the_writer_sums_and_sends_to_disk_piece_by_piece(tmp_path, monkeypatch):

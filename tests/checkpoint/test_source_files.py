@@ -10,7 +10,7 @@ from source_values import random
 from trtllm_ext.checkpoint.convert.source_files import open_weights
 from trtllm_ext.errors import CheckpointError
 
-BUDGET_S = 20
+BUDGET_S = 4
 
 
 @pytest.mark.parametrize("kind", ["F8_E4M3", "F8_E5M2"])

@@ -14,7 +14,7 @@ from trtllm_ext.checkpoint.safetensors_file import SafetensorsFile
 from trtllm_ext.cli import main as cli
 from trtllm_ext.errors import CheckpointError
 
-BUDGET_S = 20
+BUDGET_S = 1
 
 
 @pytest.fixture

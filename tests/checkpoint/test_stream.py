@@ -9,7 +9,7 @@ from trtllm_ext.checkpoint import safetensors_writer
 from trtllm_ext.checkpoint.convert import stream as streaming
 from trtllm_ext.checkpoint.convert.pieces import Piece
 
-BUDGET_S = 20
+BUDGET_S = 2
 
 E, H, F = 3, 10, 14  # experts, hidden, twice the feed-forward width
 A, B = Piece("matrix", (F, H)), Piece("experts", (E, H, F))

@@ -15,7 +15,7 @@ from trtllm_ext.checkpoint.convert.pieces import Piece, rows
 from trtllm_ext.checkpoint.convert.source import SourceWeights
 from trtllm_ext.checkpoint.convert.source_files import open_weights
 
-BUDGET_S = 20
+BUDGET_S = 2
 
 STACKED = (4, 600, 500)
 

@@ -9,7 +9,7 @@ from trtllm_ext.checkpoint import expected_weights
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.parallel import Mapping
 
-BUDGET_S = 20
+BUDGET_S = 3
 
 
 def shapes(name, tp_size=1):

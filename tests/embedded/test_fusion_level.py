@@ -20,7 +20,7 @@ import trtllm_ext.embedded as trt
 from trtllm_ext.embedded.fusion import FUSIONS_OF_BASIC_LEVEL
 from trtllm_ext.embedded.plan import read_plan
 
-BUDGET_S = 20
+BUDGET_S = 3
 
 BASIC, ALL = (
     onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,

@@ -17,7 +17,7 @@ from trtllm_ext.checkpoint import ACTIVATIONS
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.layers import FeedForward, GatedFeedForward, LayerNorm, RmsNorm
 
-BUDGET_S = 20
+BUDGET_S = 8
 
 HIDDEN, FFN, TOKENS = 24, 56, 7
 FORMULA = {FeedForward: feed_forward, GatedFeedForward: gated_feed_forward}

@@ -18,7 +18,7 @@ from trtllm_ext.graph import Module, functional
 from trtllm_ext.layers import FeedForward, HyperConnections, LayerNorm, Residual, expand_streams, sum_streams
 from trtllm_ext.layers.hyper_connections import sinkhorn
 
-BUDGET_S = 20
+BUDGET_S = 8
 
 HIDDEN, FFN, TOKENS, EPS, ITERATIONS = 24, 40, 5, 1e-5, 20
 KINDS = ("static", "dynamic", "manifold")

@@ -9,7 +9,7 @@ from trtllm_ext.layers import MixtureOfExperts
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-BUDGET_S = 20
+BUDGET_S = 8
 
 HIDDEN, FFN, EXPERTS, TOP_K, SHARED = 32, 48, 6, 2, 40
 COMMON = {"hidden_size": HIDDEN, "num_hidden_layers": 1, "num_attention_heads": 4, "vocab_size": 8}

@@ -8,7 +8,7 @@ from sublayer_formulas import DTYPES, assert_close, linear, run_module, set_rand
 import trtllm_ext as tx
 from trtllm_ext.layers.mixture_of_experts import ExpertLinear
 
-BUDGET_S = 20
+BUDGET_S = 4
 
 
 @pytest.mark.parametrize("load_mode", ["prepack", "mapped"])

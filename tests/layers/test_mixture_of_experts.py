@@ -8,7 +8,7 @@ from sublayer_formulas import DTYPES, assert_close, linear, run_module, set_rand
 from trtllm_ext.checkpoint import ACTIVATIONS
 from trtllm_ext.errors import ConfigError
 
-BUDGET_S = 20
+BUDGET_S = 8
 
 GPT_OSS = {"bias": True, "clamp": 0.5, "gate_offset": 1.0}
 CASES = {

@@ -7,7 +7,7 @@ from sublayer_formulas import DTYPES, TOLERANCE, assert_close, layer_norm, rms_n
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.layers import LayerNorm, RmsNorm
 
-BUDGET_S = 20
+BUDGET_S = 8
 
 HIDDEN, TOKENS = 24, 7
 NARROW = ("float16", "bfloat16")

@@ -15,7 +15,7 @@ from trtllm_ext.layers import (
     Residual,
 )
 
-BUDGET_S = 20
+BUDGET_S = 3
 
 HIDDEN, FFN, TOKENS = 24, 56, 7
 NARROW = ("float16", "bfloat16")

@@ -27,7 +27,7 @@ from trtllm_ext.layers import (
     ScalarGate,
 )
 
-BUDGET_S = 20
+BUDGET_S = 8
 
 HIDDEN, FFN, TOKENS = 24, 56, 7
 NARROW = ("float16", "bfloat16")

@@ -17,7 +17,7 @@ from trtllm_ext.layers import (
     sum_streams,
 )
 
-BUDGET_S = 20
+BUDGET_S = 8
 
 TOKENS, HIDDEN, STREAMS = 5, 8, 4
 

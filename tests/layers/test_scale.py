@@ -6,7 +6,7 @@ from sublayer_formulas import DTYPES, assert_close, run_module, set_random
 
 from trtllm_ext.layers import LayerScale, ScalarGate
 
-BUDGET_S = 20
+BUDGET_S = 5
 
 HIDDEN = 24
 GATES = {

@@ -10,7 +10,7 @@ import trtllm_ext as tx
 from trtllm_ext.checkpoint import load_checkpoint, write_checkpoint
 from trtllm_ext.models import encoder_config, model_from_checkpoint, write_random_checkpoint
 
-BUDGET_S = 20
+BUDGET_S = 8
 
 LAYERS = 4
 

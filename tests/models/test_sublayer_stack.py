@@ -16,7 +16,7 @@ from trtllm_ext.models import (
 )
 from trtllm_ext.parallel import Mapping
 
-BUDGET_S = 20
+BUDGET_S = 5
 
 HIDDEN, FFN, LAYERS = 16, 40, 3
 

@@ -10,7 +10,7 @@ from sublayer_formulas import DTYPES, assert_close
 
 from trtllm_ext.checkpoint import FORMS, write_checkpoint
 
-BUDGET_S = 20
+BUDGET_S = 8
 
 LAYERS = 2
 

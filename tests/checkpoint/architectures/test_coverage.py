@@ -5,7 +5,7 @@ from pathlib import Path
 
 from trtllm_ext.checkpoint.convert.architectures import STACK_ARCHITECTURES, specs_by_class
 
-BUDGET_S = 20
+BUDGET_S = 4
 
 
 def compared():

@@ -10,7 +10,7 @@ from trtllm_ext.checkpoint.convert.hf_config import HfConfig
 from trtllm_ext.checkpoint.convert.hf_fields import HF_FIELDS_OUTSIDE_FEED_FORWARD
 from trtllm_ext.errors import CheckpointError
 
-BUDGET_S = 20
+BUDGET_S = 6
 
 # Read although the class has no such field: published configs have it, and it has to agree with the others.
 PUBLISHED_FIELDS = {

@@ -7,7 +7,7 @@ from stack_against_transformers import Case, Given, cases, check, saved_model
 from trtllm_ext.checkpoint import convert
 from trtllm_ext.errors import CheckpointError
 
-BUDGET_S = 20
+BUDGET_S = 8
 
 SIZES = {
     "vocab_size": 50,

@@ -10,7 +10,7 @@ from stack_against_transformers import Case, cases, check, saved_model
 from trtllm_ext.checkpoint import convert
 from trtllm_ext.errors import CheckpointError
 
-BUDGET_S = 20
+BUDGET_S = 5
 
 SIZES = {"vocab_size": 50, "n_embd": 24, "n_layer": 3, "n_head": 4, "n_positions": 16}
 IN_H = {"layers": lambda model: model.transformer.h, "attention": "attn"}

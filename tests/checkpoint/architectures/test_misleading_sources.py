@@ -18,7 +18,7 @@ from trtllm_ext.checkpoint.convert.planners import PLANNERS
 from trtllm_ext.checkpoint.convert.stack import plan_stack
 from trtllm_ext.errors import CheckpointError
 
-BUDGET_S = 20
+BUDGET_S = 4
 
 SIZES = {
     "vocab_size": 50,

@@ -10,7 +10,7 @@ from stack_against_transformers import Case, cases, check, saved_model
 from trtllm_ext.checkpoint import convert
 from trtllm_ext.errors import CheckpointError
 
-BUDGET_S = 30
+BUDGET_S = 14
 
 SIZES = {
     "vocab_size": 50,

@@ -10,7 +10,7 @@ from stack_against_transformers import Case, cases, check, saved_model
 from trtllm_ext.checkpoint import convert
 from trtllm_ext.errors import CheckpointError
 
-BUDGET_S = 20
+BUDGET_S = 8
 
 GPT2_SIZES = {"vocab_size": 50, "n_embd": 24, "n_layer": 3, "n_head": 4, "n_positions": 16, "rotary_dim": 4}
 SIZES = {"vocab_size": 50, "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4}

@@ -4,7 +4,7 @@ import pytest
 import transformers as hf
 from stack_against_transformers import Case, cases, check
 
-BUDGET_S = 20
+BUDGET_S = 6
 
 SIZES = {
     "vocab_size": 50,

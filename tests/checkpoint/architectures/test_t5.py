@@ -11,7 +11,7 @@ from trtllm_ext.checkpoint import convert
 from trtllm_ext.errors import CheckpointError
 from trtllm_ext.models import model_from_checkpoint
 
-BUDGET_S = 20
+BUDGET_S = 8
 
 SIZES = {
     "vocab_size": 50,
