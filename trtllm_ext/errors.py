@@ -35,3 +35,7 @@ class EngineError(TrtllmExtError):
 
 class InputError(TrtllmExtError, ValueError):
     """What was given to a session does not fit the engine: name, type, shape, memory layout."""
+
+
+class RankError(TrtllmExtError):
+    """The ranks of a world cannot go on together: one has failed, is gone, is late, or does something else."""

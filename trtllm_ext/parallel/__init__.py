@@ -1,5 +1,6 @@
 """How ranks share a model."""
 
+from trtllm_ext.parallel.communicator import Communicator
 from trtllm_ext.parallel.mapping import Mapping
 
-__all__ = ["Mapping"]
+__all__ = ["Communicator", "Mapping"]
