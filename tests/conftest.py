@@ -70,6 +70,12 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.write_line(f"BUDGET: {complaint}", red=True)
 
 
+@pytest.fixture
+def one_thread(monkeypatch):
+    """For small networks: too little to share out, and threads that wait awake for work use the processor."""
+    monkeypatch.setenv("TRTLLM_EXT_NUM_THREADS", "1")
+
+
 @pytest.fixture(scope="session")
 def minilm_dir():
     """The folder of the trained all-MiniLM-L6-v2 checkpoint, from the package that carries it."""

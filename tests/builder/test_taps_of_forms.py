@@ -5,7 +5,9 @@ import pytest
 from stack_forms import LAYER, TABLE, config_of, random_input
 from tapped import model_of, run
 
-BUDGET_S = 16
+BUDGET_S = 10
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 POINTS = ("before", "contribution", "after")
 PARALLEL = {name: form for name, form in TABLE.items() if form.residual.parallel != "none"}

@@ -11,7 +11,9 @@ from sublayer_formulas import DTYPES, TOLERANCE, assert_close
 from trtllm_ext.checkpoint import FORMS, expected_weights
 from trtllm_ext.models import model_from_config
 
-BUDGET_S = 14
+BUDGET_S = 8
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 LAYERS = 2
 

@@ -10,7 +10,9 @@ from stack_against_transformers import Case, cases, check, saved_model
 from trtllm_ext.checkpoint import convert
 from trtllm_ext.errors import CheckpointError
 
-BUDGET_S = 14
+BUDGET_S = 8
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SIZES = {
     "vocab_size": 50,
