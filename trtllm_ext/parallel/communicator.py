@@ -11,6 +11,8 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 ReduceOp = Literal["sum", "prod", "max", "min"]
+# A rank at work alone (`busy`) has so many times the timeout of an operation: 10 minutes for the default of 10 s.
+BUSY_FACTOR = 60
 
 
 class Communicator(ABC):

@@ -1,0 +1,324 @@
+"""A world of ranks inside one process: one thread each, arrays handed over in memory, the same bits as over MPI."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from trtllm_ext.errors import RankError
+from trtllm_ext.parallel.communicator import BUSY_FACTOR, Array, Communicator, ReduceOp
+from trtllm_ext.parallel.ordered_sum import (
+    check_array,
+    check_group,
+    check_reduction,
+    ranks_text,
+    reduce_in_order,
+    share_of,
+)
+
+Result = TypeVar("Result")
+
+
+@dataclass(eq=False)
+class _Meeting:
+    """One operation of one group: who has come, with what; the last to come does it for all."""
+
+    group: tuple[int, ...]
+    description: str
+    first: int
+    condition: threading.Condition
+    arrived: dict[int, Any] = field(default_factory=dict)
+    done: bool = False
+
+
+class LocalWorld:
+    """`size` ranks, each to be used by a thread of its own through `communicators[rank]`.
+
+    timeout: seconds that an operation waits for its other ranks.
+    A world that has failed once stays failed: every operation raises RankError with the first cause.
+    """
+
+    def __init__(self, size: int, timeout: float = 10.0) -> None:
+        if size < 1:
+            raise RankError(f"a world of {size} ranks is not possible; at least 1")
+        self.size, self.timeout = size, timeout
+        self.communicators = [LocalCommunicator(self, rank) for rank in range(size)]
+        self.failed_rank: int | None = None
+        self._failure = ""
+        self._lock = threading.Lock()
+        self._meetings: dict[tuple[int, ...], _Meeting] = {}
+        self._waiting: dict[int, _Meeting] = {}
+        self._busy: dict[int, tuple[str, float]] = {}
+        self._was_busy: dict[int, float] = {}
+        self._left: set[int] = set()
+
+    def meet(
+        self,
+        rank: int,
+        group: tuple[int, ...],
+        description: str,
+        given: Any,
+        act: Callable[[list[Any]], None],
+    ) -> None:
+        """Wait until every rank of the group has come; the last one calls `act` with what they gave, in group order.
+
+        Raises RankError on every rank if one does not come in time, asks for something else, has left or failed.
+        """
+        with self._lock:
+            self._raise_failure()
+            meeting = self._join(rank, group, description)
+            meeting.arrived[rank] = given
+            if len(meeting.arrived) == len(group):
+                del self._meetings[group]
+                act([meeting.arrived[member] for member in group])
+                meeting.done = True
+                meeting.condition.notify_all()
+                return
+            self._waiting[rank] = meeting
+            try:
+                self._wait(rank, meeting)
+            finally:
+                del self._waiting[rank]
+
+    def _join(self, rank: int, group: tuple[int, ...], description: str) -> _Meeting:
+        for member in group:
+            other = self._waiting.get(member)
+            # Each would wait for the other for ever. (Longer circles end at the deadline.)
+            if other is not None and not other.done and other.group != group and rank in other.group:
+                self._fail(
+                    rank, f"rank {rank} called {description} where rank {member} called {other.description}"
+                )
+        meeting = self._meetings.get(group)
+        if meeting is None:
+            meeting = _Meeting(group, description, rank, threading.Condition(self._lock))
+            self._meetings[group] = meeting
+        elif meeting.description != description:
+            self._fail(
+                rank,
+                f"rank {rank} called {description} where rank {meeting.first} called {meeting.description}",
+            )
+        return meeting
+
+    def _wait(self, rank: int, meeting: _Meeting) -> None:
+        begin = time.monotonic()
+        while not meeting.done:
+            self._raise_failure()
+            missing = [member for member in meeting.group if member not in meeting.arrived]
+            late, left = min(
+                ((member, self._time_for(member, begin)) for member in missing), key=lambda pair: pair[1]
+            )
+            if late in self._left:
+                self._fail(late, f"rank {late} has left; rank {rank} waits for it in {meeting.description}")
+            if left <= 0:
+                self._fail(late, self._lateness(late, meeting))
+            meeting.condition.wait(left)
+
+    def _time_for(self, member: int, begin: float) -> float:
+        """Seconds that a rank which has not come may still take; those that have left none."""
+        if member in self._left:
+            return 0.0
+        if member in self._busy:
+            return self._busy[member][1] + BUSY_FACTOR * self.timeout - time.monotonic()
+        return max(begin, self._was_busy.get(member, begin)) + self.timeout - time.monotonic()
+
+    def _lateness(self, late: int, meeting: _Meeting) -> str:
+        text = f"rank {late} did not come to {meeting.description} within {self.timeout:g} s"
+        if late in self._busy:
+            text += f" times {BUSY_FACTOR}, which a rank at work alone has; it is still {self._busy[late][0]}"
+        elif late in self._waiting:
+            text += f"; it waits in {self._waiting[late].description}"
+        return text
+
+    def _raise_failure(self) -> None:
+        if self._failure:
+            raise RankError(self._failure)
+
+    def _note_failure(self, rank: int, message: str) -> None:
+        if not self._failure:
+            self.failed_rank, self._failure = rank, message
+        self._wake()
+
+    def _fail(self, rank: int, message: str) -> None:
+        self._note_failure(rank, message)
+        self._raise_failure()
+
+    def _wake(self) -> None:
+        for meeting in self._meetings.values():
+            meeting.condition.notify_all()
+
+    def fail(self, rank: int, message: str) -> None:
+        """Note that a rank has failed; every operation, begun or not, raises RankError with this cause."""
+        with self._lock:
+            self._note_failure(rank, f"rank {rank} failed: {message}")
+
+    def leave(self, rank: int) -> None:
+        """A rank takes part no longer; who waits for it gets RankError."""
+        with self._lock:
+            self._left.add(rank)
+            self._wake()
+
+    @contextmanager
+    def busy(self, rank: int, what: str) -> Iterator[None]:
+        with self._lock:
+            outer = self._busy.get(rank)
+            self._busy[rank] = (what, time.monotonic())
+        try:
+            yield
+        finally:
+            with self._lock:
+                if outer is None:
+                    del self._busy[rank]
+                else:
+                    self._busy[rank] = outer
+                self._was_busy[rank] = time.monotonic()
+                self._wake()
+
+
+class LocalCommunicator(Communicator):
+    """One rank of a LocalWorld."""
+
+    is_simulated = True
+
+    def __init__(self, world: LocalWorld, rank: int) -> None:
+        self.rank, self.world_size, self.timeout = rank, world.size, world.timeout
+        self.world = world
+
+    def all_reduce(self, values: Array, group: Sequence[int], op: ReduceOp = "sum") -> None:
+        with self._checked():
+            ranks = check_group("all_reduce", group, self.rank, self.world_size)
+            check_array("all_reduce", values)
+            check_reduction("all_reduce", values, op)
+
+        def act(given: list[Array]) -> None:
+            total = given[0].copy()
+            reduce_in_order([total, *given[1:]], total, op)
+            for each in given:
+                each[...] = total
+
+        text = f"all_reduce ({op}) of {values.size} {values.dtype} values over {ranks_text(ranks)}"
+        self.world.meet(self.rank, ranks, text, values.reshape(-1), act)
+
+    def all_gather(self, values: Array, gathered: Array, group: Sequence[int]) -> None:
+        with self._checked():
+            ranks = check_group("all_gather", group, self.rank, self.world_size)
+            check_array("all_gather", values)
+            check_array("all_gather", gathered, values.size * len(ranks), values.dtype)
+        size = values.size
+
+        def act(given: list[tuple[Array, Array]]) -> None:
+            for place, (part, _) in enumerate(given):
+                for _, whole in given:
+                    whole[place * size : (place + 1) * size] = part
+
+        text = f"all_gather of {size} {values.dtype} values over {ranks_text(ranks)}"
+        self.world.meet(self.rank, ranks, text, (values.reshape(-1), gathered.reshape(-1)), act)
+
+    def reduce_scatter(self, values: Array, part: Array, group: Sequence[int], op: ReduceOp = "sum") -> None:
+        with self._checked():
+            ranks = check_group("reduce_scatter", group, self.rank, self.world_size)
+            share = share_of("reduce_scatter", values.size, len(ranks))
+            check_array("reduce_scatter", values)
+            check_array("reduce_scatter", part, share, values.dtype)
+            check_reduction("reduce_scatter", values, op)
+
+        def act(given: list[tuple[Array, Array]]) -> None:
+            # A part may be a view of its rank's values, of which the others' parts are still to be made.
+            for place in range(len(given)):
+                own = slice(place * share, (place + 1) * share)
+                sums.append(given[0][0][own].copy())
+                reduce_in_order([sums[-1], *(values[own] for values, _ in given[1:])], sums[-1], op)
+            for (_, result), total in zip(given, sums, strict=True):
+                result[...] = total
+
+        sums: list[Array] = []
+        text = f"reduce_scatter ({op}) of {values.size} {values.dtype} values over {ranks_text(ranks)}"
+        self.world.meet(self.rank, ranks, text, (values.reshape(-1), part.reshape(-1)), act)
+
+    def exchange(self, value: Any) -> list[Any]:
+        own: list[str] = []
+
+        def act(given: list[tuple[str, list[str]]]) -> None:
+            for _, received in given:
+                received.extend(text for text, _ in given)
+
+        with self._checked():
+            text = to_json(value)
+        everyone = tuple(range(self.world_size))
+        self.world.meet(self.rank, everyone, "exchange over all ranks", (text, own), act)
+        return [json.loads(each) for each in own]
+
+    def prepare(self, group: Sequence[int]) -> None:
+        with self._checked():
+            ranks = check_group("prepare", group, self.rank, self.world_size)
+        self.world.meet(self.rank, ranks, f"prepare of {ranks_text(ranks)}", None, lambda given: None)
+
+    @contextmanager
+    def busy(self, what: str) -> Iterator[None]:
+        with self.world.busy(self.rank, what):
+            yield
+
+    def fail(self, message: str) -> None:
+        self.world.fail(self.rank, message)
+
+    def close(self) -> None:
+        self.world.leave(self.rank)
+
+    @contextmanager
+    def _checked(self) -> Iterator[None]:
+        """A mistake of this rank's own is told to the others before it is raised."""
+        try:
+            yield
+        except RankError as error:
+            self.fail(str(error))
+            raise RankError(f"rank {self.rank} failed: {error}") from None
+
+
+def to_json(value: Any) -> str:
+    """Raises RankError for what JSON cannot hold."""
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError) as error:
+        raise RankError(f"exchange takes values of JSON's types: {error}") from None
+
+
+def run_ranks(size: int, function: Callable[[Communicator], Result], timeout: float = 10.0) -> list[Result]:
+    """Call `function(communicator)` for each rank of a LocalWorld, a thread each; their results by rank.
+
+    Raises the error of the rank that failed first; the others' RankError is only its echo. A rank that has not
+    returned `timeout` seconds after another one failed is left behind.
+    """
+    world = LocalWorld(size, timeout)
+    results: dict[int, Result] = {}
+    errors: dict[int, BaseException] = {}
+
+    def run(communicator: LocalCommunicator) -> None:
+        rank = communicator.rank
+        try:
+            results[rank] = function(communicator)
+        except BaseException as error:
+            errors[rank] = error
+            communicator.fail(f"{type(error).__name__}: {error}")
+        finally:
+            communicator.close()
+
+    threads = [
+        threading.Thread(target=run, args=(communicator,), name=f"rank {communicator.rank}", daemon=True)
+        for communicator in world.communicators
+    ]
+    for thread in threads:
+        thread.start()
+    deadline = None
+    for thread in threads:
+        while thread.is_alive() and (deadline is None or time.monotonic() < deadline):
+            thread.join(0.05 if deadline is None else max(0.0, deadline - time.monotonic()))
+            if errors and deadline is None:
+                deadline = time.monotonic() + timeout
+    if errors:
+        first = world.failed_rank if world.failed_rank in errors else next(iter(errors))
+        raise errors[first]
+    return [results[rank] for rank in range(size)]
