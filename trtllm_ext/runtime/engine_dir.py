@@ -3,6 +3,7 @@
 config.json            version, build_id, pretrained_config, build_config
 rank0.envelope.json    what rank0.engine is (see envelope.py)
 rank0.engine           the engine itself
+self_test.npz          of several ranks: a known input and output (see self_test.py)
 tokenizer.json         optional, copied from the checkpoint
 """
 
@@ -37,7 +38,7 @@ def _lacking(config: dict[str, Any]) -> str | None:
 # What a build writes, and the next one may replace.
 ENGINE_DIRECTORY = Kind(
     what="engine",
-    files=re.compile(r"config\.json|rank\d+\.(engine|envelope\.json)|tokenizer\.json"),
+    files=re.compile(r"config\.json|rank\d+\.(engine|envelope\.json)|self_test\.npz|tokenizer\.json"),
     is_config=lambda config: _lacking(config) is None,
     error=BuildError,
 )
