@@ -89,6 +89,7 @@ def test_over_two_ranks_the_feed_forward_width_is_split_and_nothing_else(name):
     whole, half = shapes(name), shapes(name, tp_size=2)
     assert list(whole) == list(half)
     split = {"fc.weight": -2, "gate.weight": -2, "proj.weight": -1, "fc.bias": -1, "gate.bias": -1}
+    split |= {"inner_layernorm.weight": -1, "inner_layernorm.bias": -1}
     for weight, shape in whole.items():
         expected, last = list(shape), ".".join(weight.split(".")[-2:])
         if weight.startswith("mlp.") and last in split:

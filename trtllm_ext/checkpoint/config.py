@@ -31,7 +31,9 @@ class ModelConfig:
     num_attention_heads, head_size: of the attention. Where the contract has none, as in a SublayerStack, nothing is
         computed from them, and they stand for readers that expect them.
     source: where the weights come from, for people: 'LlamaForCausalLM, layers 3:7'.
-    Raises ConfigError for sizes that are not positive, do not fit each other, or do not fit the contract.
+    mapping: tensor-parallel ranks; weights split as `expected_weights` tells.
+    Raises ConfigError for sizes that are not positive, do not fit each other, or do not fit the contract, and for
+    other kinds of parallelism.
     """
 
     architecture: str
@@ -69,6 +71,20 @@ class ModelConfig:
         if self.head_size < 1:
             raise ConfigError(f"head_size={self.head_size} must be at least 1.")
         self._check_contract()
+        self._check_mapping()
+
+    def _check_mapping(self) -> None:
+        reasons = {
+            "pp_size": "the layers of a model are not divided among ranks",
+            "cp_size": "the tokens of a sequence are not divided among ranks",
+            "moe_ep_size": "a mixture's experts split along their inner width, each rank holds a part of every one",
+        }
+        for name, reason in reasons.items():
+            if getattr(self.mapping, name) > 1:
+                raise ConfigError(
+                    f"mapping.{name}={getattr(self.mapping, name)} is not supported: {reason}. Use {name}=1; tp_size "
+                    "splits every layer over the ranks."
+                )
 
     def _check_contract(self) -> None:
         embedding = self.contract.embedding

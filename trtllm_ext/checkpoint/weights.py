@@ -1,11 +1,14 @@
 """The names and shapes of the weights that a config calls for.
 
 The single list that the converter fills, the reader checks against and random checkpoints are made from.
-Names are TensorRT-LLM's; matrices are (out_features, in_features); shapes are those of one rank.
+Names are TensorRT-LLM's; matrices are (out_features, in_features); shapes are those of one rank. Over tensor-parallel
+ranks the split is Megatron's (Shoeybi et al. 2019, section 3): rows of fc, gate and qkv with their biases, columns of
+proj and dense, and what lies between them in width; everything else is whole on each rank.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -15,6 +18,8 @@ from trtllm_ext.checkpoint.hyper_connections import weight_shapes as hyper_conne
 from trtllm_ext.errors import ConfigError
 
 Shape = tuple[int, ...]
+
+SIZES_SHOWN = 12  # of those that would work, in an error
 
 # (norm, post_norm) of each sublayer. A layer's first norm is `input_layernorm` and its second `post_layernorm`
 # wherever it stands; only when both sides of both sublayers are normalised do four names exist.
@@ -31,9 +36,37 @@ def feed_forward_norm_names(residual: ResidualContract) -> tuple[str, str]:
 def expected_weights(config: ModelConfig) -> dict[str, Shape]:
     """Every weight of the model, in the order of the checkpoint file: name -> shape on one rank.
 
-    Raises ConfigError when tp_size does not divide the heads or the feed-forward width.
+    Raises ConfigError when tp_size does not divide the heads or a feed-forward width, with the sizes that do.
     """
+    tp_size = config.mapping.tp_size
+    for name, size in _split_sizes(config).items():
+        if size % tp_size:
+            raise ConfigError(
+                f"{name}={size} does not split over tp_size={tp_size}; tp sizes that do for this model: "
+                f"{_listed(tp_sizes(config))}."
+            )
     return dict(_weights(config))
+
+
+def tp_sizes(config: ModelConfig) -> list[int]:
+    """The sizes of a tensor-parallel group that the model splits over: those that divide each width it splits."""
+    common = math.gcd(*_split_sizes(config).values())
+    return [size for size in range(1, common + 1) if common % size == 0]
+
+
+def _split_sizes(config: ModelConfig) -> dict[str, int]:
+    """What is divided among the ranks, by its name in a config."""
+    sizes = {"intermediate_size": config.intermediate_size}
+    if config.contract.attention is not None:
+        sizes["num_attention_heads"] = config.num_attention_heads
+    mixture = config.contract.feed_forward.mixture
+    if mixture is not None and mixture.shared_expert_intermediate_size is not None:
+        sizes["shared_expert_intermediate_size"] = mixture.shared_expert_intermediate_size
+    return sizes
+
+
+def _listed(sizes: list[int]) -> str:
+    return ", ".join(map(str, sizes[:SIZES_SHOWN])) + (", ..." if len(sizes) > SIZES_SHOWN else "")
 
 
 def _weights(config: ModelConfig) -> Iterator[tuple[str, Shape]]:
@@ -45,10 +78,8 @@ def _weights(config: ModelConfig) -> Iterator[tuple[str, Shape]]:
         if contract.embedding.token_type:
             yield f"{prefix}.token_embedding.weight", (config.type_vocab_size or 0, hidden)
         yield from _norm(f"{prefix}.embedding_ln", contract.embedding.norm, hidden)
-    for i in config.mapping.pp_layers(config.num_hidden_layers):
-        # Under pipeline parallelism the index counts from the rank's own first layer.
-        local = i - config.mapping.pp_layers(config.num_hidden_layers)[0]
-        yield from _layer(f"transformer.layers.{local}", config)
+    for i in range(config.num_hidden_layers):
+        yield from _layer(f"transformer.layers.{i}", config)
     yield from _norm("transformer.ln_f", contract.final_norm, hidden)
     if contract.pooling is not None and contract.pooling.kind == "pooler":
         yield from _linear("transformer.pooler.dense", hidden, hidden, True)
@@ -58,8 +89,7 @@ def _layer(prefix: str, config: ModelConfig) -> Iterator[tuple[str, Shape]]:
     hidden, tp = config.hidden_size, config.mapping.tp_size
     attention, feed_forward = config.contract.attention, config.contract.feed_forward
     if attention is not None:
-        heads = _share("num_attention_heads", config.num_attention_heads, tp)
-        inner = heads * config.head_size
+        inner = config.num_attention_heads // tp * config.head_size
         yield from _linear(f"{prefix}.attention.qkv", 3 * inner, hidden, attention.qkv_bias)
         yield from _linear(f"{prefix}.attention.dense", hidden, inner, attention.dense_bias)
         yield from _norm(f"{prefix}.{ATTENTION_NORMS[0]}", attention.residual.norm, hidden)
@@ -75,15 +105,15 @@ def _layer(prefix: str, config: ModelConfig) -> Iterator[tuple[str, Shape]]:
 
 def _feed_forward(prefix: str, config: ModelConfig) -> Iterator[tuple[str, Shape]]:
     form, hidden, tp = config.contract.feed_forward, config.hidden_size, config.mapping.tp_size
-    ffn = _share("intermediate_size", config.intermediate_size, tp)
+    ffn = config.intermediate_size // tp
     mixture = form.mixture
     experts: Shape = () if mixture is None else (mixture.num_experts,)
     if mixture is not None:
         yield from _linear(f"{prefix}.router", mixture.num_experts, hidden, mixture.router_bias)
     yield from _matrices(prefix, form, ffn, hidden, experts)
-    yield from _norm(f"{prefix}.inner_layernorm", form.inner_norm, config.intermediate_size)
+    yield from _norm(f"{prefix}.inner_layernorm", form.inner_norm, ffn)
     if mixture is not None and mixture.shared_expert_intermediate_size is not None:
-        shared = _share("shared_expert_intermediate_size", mixture.shared_expert_intermediate_size, tp)
+        shared = mixture.shared_expert_intermediate_size // tp
         plain = replace(form, fc_bias=False, proj_bias=False)
         yield from _matrices(f"{prefix}.shared_expert", plain, shared, hidden)
         if mixture.shared_expert_gate:
@@ -125,11 +155,3 @@ def _norm(prefix: str, norm: NormContract | None, hidden: int) -> Iterator[tuple
         yield f"{prefix}.weight", (hidden,)
         if norm.bias:
             yield f"{prefix}.bias", (hidden,)
-
-
-def _share(name: str, size: int, tp_size: int) -> int:
-    if size % tp_size:
-        raise ConfigError(
-            f"{name}={size} does not split over tp_size={tp_size}. Pick a tp_size that divides it."
-        )
-    return size // tp_size
