@@ -92,8 +92,9 @@ def test_matrix_multiply(a, op0, b, op1, expected):
 def test_reduce(shape, axes, keep, expected):
     network = new_network()
     x = add_input(network, shape)
-    for op in trt.ReduceOperation:
+    for op in set(trt.ReduceOperation) - {trt.ReduceOperation.NONE}:
         _check(network, network.add_reduce(x, op, axes, keep), expected)
+    assert network.add_reduce(x, trt.ReduceOperation.NONE, axes, keep) is None
 
 
 def test_softmax_axis_by_default_is_the_third_from_last():

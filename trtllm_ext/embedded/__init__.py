@@ -1,8 +1,8 @@
 """TensorRT's Python API (that of 10.14) on any CPU: `import trtllm_ext.embedded as trt`.
 
 Names, signatures, enumerations and error behaviour are TensorRT's, for the part of it that transformer networks
-use. Networks are kept here, lowered to ONNX when an engine is built, and run by ONNX Runtime; neither is imported
-before that.
+use; collectives, which 10.14 lacks, are as in 11. Networks are kept here, lowered to ONNX when an engine is built, and
+run by ONNX Runtime; neither is imported before that.
 """
 
 import sys
@@ -19,6 +19,7 @@ from trtllm_ext.embedded.enums import (
     BoundingBoxFormat,
     BuilderFlag,
     CalibrationAlgoType,
+    CollectiveOperation,
     CumulativeOperation,
     DataType,
     DeviceType,
@@ -85,6 +86,7 @@ from trtllm_ext.embedded.layers import (
     ICumulativeLayer,
     IDeconvolutionLayer,
     IDequantizeLayer,
+    IDistCollectiveLayer,
     IEinsumLayer,
     IElementWiseLayer,
     IFillLayer,
@@ -235,6 +237,7 @@ __all__ = [
     "Builder",
     "BuilderFlag",
     "CalibrationAlgoType",
+    "CollectiveOperation",
     "CumulativeOperation",
     "DataType",
     "DeviceType",
@@ -270,6 +273,7 @@ __all__ = [
     "IDeconvolutionLayer",
     "IDequantizeLayer",
     "IDimensionExpr",
+    "IDistCollectiveLayer",
     "IEinsumLayer",
     "IElementWiseLayer",
     "IErrorRecorder",

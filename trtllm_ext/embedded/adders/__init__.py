@@ -2,6 +2,7 @@
 
 from trtllm_ext.embedded.adders.absent import AbsentAdders
 from trtllm_ext.embedded.adders.arithmetic import ArithmeticAdders
+from trtllm_ext.embedded.adders.collective import CollectiveAdders
 from trtllm_ext.embedded.adders.control import ControlAdders
 from trtllm_ext.embedded.adders.equations import EquationAdders
 from trtllm_ext.embedded.adders.movement import MovementAdders
@@ -21,6 +22,7 @@ class LayerAdders(
     QuantizationAdders,
     SpatialAdders,
     EquationAdders,
+    CollectiveAdders,
     AbsentAdders,
 ):
     """The part of INetworkDefinition that adds layers.

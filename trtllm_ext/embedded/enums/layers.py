@@ -1,4 +1,7 @@
-"""Enumerations of layer kinds and layer attributes; names and values are those of TensorRT 10.14."""
+"""Enumerations of layer kinds and layer attributes; names and values are those of TensorRT 10.14.
+
+What belongs to collectives is of 11, which 10.14 lacks.
+"""
 
 from trtllm_ext.embedded.enums.base import NativeEnum
 
@@ -59,6 +62,7 @@ class LayerType(NativeEnum):
     DYNAMIC_QUANTIZE = 50
     ATTENTION_INPUT = 51
     ATTENTION_OUTPUT = 52
+    DIST_COLLECTIVE = 56
 
 
 class ActivationType(NativeEnum):
@@ -130,13 +134,27 @@ class UnaryOperation(NativeEnum):
 
 
 class ReduceOperation(NativeEnum):
-    """Reduction of a reduce layer."""
+    """Reduction of a reduce layer or of a collective; NONE is for collectives that only move data."""
 
     SUM = 0
     PROD = 1
     MAX = 2
     MIN = 3
     AVG = 4
+    NONE = 5
+
+
+class CollectiveOperation(NativeEnum):
+    """What the ranks of a group do together."""
+
+    ALL_REDUCE = 0
+    ALL_GATHER = 1
+    BROADCAST = 2
+    REDUCE = 3
+    REDUCE_SCATTER = 4
+    ALL_TO_ALL = 5
+    GATHER = 6
+    SCATTER = 7
 
 
 class MatrixOperation(NativeEnum):

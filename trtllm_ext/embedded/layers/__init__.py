@@ -14,6 +14,7 @@ from trtllm_ext.embedded.layers.arithmetic import (
 )
 from trtllm_ext.embedded.layers.assertion import IAssertionLayer
 from trtllm_ext.embedded.layers.base import ILayer
+from trtllm_ext.embedded.layers.collective import IDistCollectiveLayer
 from trtllm_ext.embedded.layers.control import (
     IConditionLayer,
     IIfConditionalBoundaryLayer,
@@ -67,6 +68,7 @@ __all__ = [
     "ICumulativeLayer",
     "IDeconvolutionLayer",
     "IDequantizeLayer",
+    "IDistCollectiveLayer",
     "IEinsumLayer",
     "IElementWiseLayer",
     "IFillLayer",

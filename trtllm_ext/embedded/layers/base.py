@@ -114,6 +114,23 @@ class ILayer:
         """Undo setting `precision`."""
         self._node.precision = None
 
+    @property
+    def num_ranks(self) -> int:
+        """How many ranks compute the layer: 1, but for a collective the size of its group."""
+        ranks: int = self._node.attributes.get("num_ranks", 1)
+        return ranks
+
+    @num_ranks.setter
+    def num_ranks(self, ranks: int) -> None:
+        count, node = as_int(ranks), self._node
+        if "num_ranks" in node.attributes and count >= 1:
+            node.set_attribute("num_ranks", count)
+        elif count != 1:
+            node.graph.log(
+                Severity.ERROR,
+                f"{node.name}: num_ranks={count} cannot be set; it is 1, and more for an IDistCollectiveLayer only",
+            )
+
     def set_output_type(self, index: int, dtype: DataType) -> None:
         """Ask for the type of an output. In a strongly typed network this only logs an error."""
         if self._may_set_types("output type", dtype) and self._has_output(index):

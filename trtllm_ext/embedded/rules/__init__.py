@@ -10,6 +10,7 @@ from typing import Any
 from trtllm_ext.embedded.enums import DataType, LayerType
 from trtllm_ext.embedded.rules import (
     assertion,
+    collective,
     control,
     einsum,
     elementwise,
@@ -92,6 +93,7 @@ _RULES: dict[LayerType, tuple[Callable[..., list[Known]], int, int]] = {
     LayerType.REVERSE_SEQUENCE: (sequences.reverse_sequence, 2, 2),
     LayerType.SQUEEZE: (unit_axes.squeeze, 2, 2),
     LayerType.UNSQUEEZE: (unit_axes.unsqueeze, 2, 2),
+    LayerType.DIST_COLLECTIVE: (collective.dist_collective, 1, 1),
 }
 
 # The inputs of a concatenation beyond the first are not optional once they are there.

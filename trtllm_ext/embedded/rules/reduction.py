@@ -35,6 +35,10 @@ def reduce(attributes: Mapping[str, Any], inputs: Sequence[Known], strongly_type
     """Sum, product, maximum, minimum or mean over the dimensions in the bit mask `axes`."""
     [known] = inputs
     op: ReduceOperation = attributes["op"]
+    if op == ReduceOperation.NONE:
+        raise RuleError(
+            "ReduceOperation.NONE is for collectives only; a reduce layer takes SUM, PROD, MAX, MIN or AVG"
+        )
     require_type(known.dtype, NUMBERS, f"reduction {op.name}")
     axes = axes_of_mask(attributes["axes"], len(known.shape))
     kept = tuple(1 if axis in axes else length for axis, length in enumerate(known.shape))

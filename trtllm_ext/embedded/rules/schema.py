@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from trtllm_ext.embedded.enums import (
     ActivationType,
+    CollectiveOperation,
     CumulativeOperation,
     DataType,
     ElementWiseOperation,
@@ -31,6 +32,8 @@ from trtllm_ext.embedded.rules.weights import StoredWeights
 
 _MAX_RANK = 8
 _MAX_TEXT = 2**16
+# Ranks of a group, and the highest number of one.
+MAX_RANKS = 2**20
 
 
 class Codec(NamedTuple):
@@ -95,6 +98,10 @@ def _read_text(data: Any) -> str:
     if not isinstance(data, str) or len(data) > _MAX_TEXT:
         raise ValueError(f"expected a text of at most {_MAX_TEXT} characters, found {data!r:.80}")
     return data
+
+
+def _read_ranks(data: Any) -> tuple[int, ...]:
+    return tuple(as_int(one, 0, MAX_RANKS) for one in as_list(data, 1, MAX_RANKS))
 
 
 def _read_weights(data: Any) -> StoredWeights:
@@ -200,6 +207,12 @@ ATTRIBUTES: dict[LayerType, dict[str, Codec]] = {
     LayerType.PLUGIN_V3: {"signature": Codec(Signature.to_json, Signature.from_json)},
     LayerType.SQUEEZE: {},
     LayerType.UNSQUEEZE: {},
+    LayerType.DIST_COLLECTIVE: {
+        "dist_collective_op": _enum(CollectiveOperation),
+        "reduce_op": _enum(ReduceOperation),
+        "groups": Codec(list, _read_ranks),
+        "num_ranks": _INT32,
+    },
 }
 
 
