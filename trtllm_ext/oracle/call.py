@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 from trtllm_ext.oracle.errors import OracleError
 from trtllm_ext.oracle.values import Array, member_name
+from trtllm_ext.parallel import Communicator
 
 
 def kind_of(layer: Any, trt: Any) -> str:
@@ -21,7 +22,8 @@ def kind_of(layer: Any, trt: Any) -> str:
 class Call:
     """A layer, its evaluated inputs (None where an optional input is not set), its first output's type and rank.
 
-    The rank is -1 where the network itself cannot tell it.
+    The rank is -1 where the network itself cannot tell it. communicator: to the ranks that evaluate their networks at
+    the same time; None if there are none.
     """
 
     layer: Any
@@ -30,6 +32,7 @@ class Call:
     inputs: tuple[Array | None, ...]
     output_type: str
     output_rank: int
+    communicator: Communicator | None = None
 
     @property
     def name(self) -> str:

@@ -22,6 +22,7 @@ from trtllm_ext.oracle.errors import OracleError
 from trtllm_ext.oracle.kinds import KINDS
 from trtllm_ext.oracle.plugin import Meaning
 from trtllm_ext.oracle.values import Array, converted, held_as, input_value, member_name
+from trtllm_ext.parallel import Communicator
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ def evaluate(
     inputs: Mapping[str, Any],
     wanted: Iterable[str] | None = None,
     plugins: Mapping[str, Meaning] | None = None,
+    communicator: Communicator | None = None,
 ) -> dict[str, Array]:
     """What the network's tensors are for the given inputs.
 
@@ -47,11 +49,14 @@ def evaluate(
     inputs: name -> array for every network input that the wanted tensors depend on.
     wanted: tensor names, by default the network's outputs. Layers that they do not depend on are not evaluated.
     plugins: by the name of a plugin the function that it stands for, on arrays of its inputs.
+    communicator: for a network with collectives, to the other ranks, which evaluate theirs at the same time with the
+        same collectives in the same order (`parallel.run_ranks` makes a thread for each).
     Returns name -> array: float64 for floating tensors (never rounded to half or bfloat16), int32 or int64
     exactly, bool. Raises OracleError for an unknown layer kind, missing or ill-fitting inputs, a cycle, and for
-    what TensorRT leaves undefined (coordinates out of strict bounds, integer division by zero).
+    what TensorRT leaves undefined (coordinates out of strict bounds, integer division by zero); RankError when
+    another rank fails.
     """
-    graph = _Graph(network, trt, plugins or {})
+    graph = _Graph(network, trt, plugins or {}, communicator)
     targets = graph.outputs() if wanted is None else [graph.tensor(name) for name in wanted]
     names = {tensor: str(tensor.name) for tensor in targets}
     return {names[tensor]: value for tensor, value in graph.run(inputs, targets) if tensor in names}
@@ -63,13 +68,14 @@ def trace(
     inputs: Mapping[str, Any],
     wanted: Iterable[str] | None = None,
     plugins: Mapping[str, Meaning] | None = None,
+    communicator: Communicator | None = None,
 ) -> Iterator[TraceStep]:
     """Every tensor that the wanted ones (default: the outputs) depend on, one by one in execution order.
 
     Comparing each with an engine's value finds the first that differs. Values are not kept beyond their last use,
     so memory stays near that of the widest point of the network. Errors as `evaluate`.
     """
-    graph = _Graph(network, trt, plugins or {})
+    graph = _Graph(network, trt, plugins or {}, communicator)
     targets = graph.outputs() if wanted is None else [graph.tensor(name) for name in wanted]
     for tensor, value in graph.run(inputs, targets):
         layer = graph.producer.get(tensor)
@@ -80,8 +86,11 @@ def trace(
 class _Graph:
     """The layers and tensors of a network. Tensors are told apart by identity; names need not be unique inside."""
 
-    def __init__(self, network: Any, trt: Any, plugins: Mapping[str, Meaning]) -> None:
+    def __init__(
+        self, network: Any, trt: Any, plugins: Mapping[str, Meaning], communicator: Communicator | None
+    ) -> None:
         self.trt = trt
+        self.communicator = communicator
         self.plugins = plugins
         self.network = network
         self.network_inputs = [network.get_input(i) for i in range(network.num_inputs)]
@@ -198,7 +207,7 @@ class _Graph:
             )
         outputs = self.layer_outputs[index]
         output_type, rank = (member_name(outputs[0].dtype), _rank(outputs[0])) if outputs else ("", -1)
-        call = Call(layer, self.trt, kind, given, output_type, rank)
+        call = Call(layer, self.trt, kind, given, output_type, rank, self.communicator)
         with np.errstate(all="ignore"):
             if kind == "PLUGIN_V3":
                 return plugin.evaluated(call, self.plugins, outputs)

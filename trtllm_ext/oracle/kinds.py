@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from trtllm_ext.oracle import (
+    collectives,
     creating,
     einsum,
     moving,
@@ -32,6 +33,7 @@ KINDS: dict[str, Callable[[Call], Array | tuple[Array, ...]]] = {
     "CUMULATIVE": selection.cumulative,
     "DECONVOLUTION": spatial.deconvolution,
     "DEQUANTIZE": quantizing.dequantize,
+    "DIST_COLLECTIVE": collectives.dist_collective,
     "EINSUM": einsum.einsum,
     "ELEMENTWISE": pointwise.elementwise,
     "FILL": creating.fill,

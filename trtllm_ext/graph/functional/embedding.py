@@ -34,7 +34,7 @@ def embedding(
         the rows from tp_rank * num_embeddings on (sharding_dim 0) or some of the columns (1). Without tp_group the
         table is whole.
     per_token_scale: of a quantised table, which needs a plugin.
-    Raises GraphError for ids that are not integers, a group of several ranks, or a per_token_scale.
+    Raises GraphError for ids that are not integers, a per_token_scale, and what `allreduce` and `allgather` refuse.
     """
     require_index_dtype(require_tensor(input, "input"), "input")
     if require_tensor(weight, "weight").rank() != 2:
@@ -54,7 +54,7 @@ def embedding(
         raise fail(f"a table is spread along its rows (sharding_dim 0) or columns (1), not {sharding_dim}")
     if tp_rank is None:
         raise fail("embedding of a table whose rows are spread over ranks needs tp_rank")
-    return _sum(_own_rows(table, input, weight, tp_rank), tp_group)
+    return allreduce(_own_rows(table, input, weight, tp_rank), tp_group)
 
 
 def _rows(table: Tensor, ids: Tensor) -> Tensor:
@@ -67,8 +67,3 @@ def _own_rows(table: Tensor, ids: Tensor, weight: Tensor, rank: int) -> Tensor:
     local = sub(ids, mul(count, rank) if isinstance(count, Tensor) else count * rank)
     own = op_and(gt(local, -1), lt(local, count))
     return where(unsqueeze(own, -1), _rows(table, where(own, local, 0)), 0)
-
-
-def _sum(part: Tensor, group: Sequence[int]) -> Tensor:
-    total = allreduce(part, group)
-    return total if isinstance(total, Tensor) else total[0]

@@ -55,7 +55,7 @@ def gemm_allreduce(*args: Any, **kwargs: Any) -> NoReturn:
 
 def create_allreduce_plugin(*args: Any, **kwargs: Any) -> NoReturn:
     """Not available: a layer of the plugin AllReduce."""
-    raise needs_plugin("create_allreduce_plugin", "AllReduce", "Use allreduce with a group of one rank.")
+    raise needs_plugin("create_allreduce_plugin", "AllReduce", "Use allreduce.")
 
 
 def lora_plugin(*args: Any, **kwargs: Any) -> NoReturn:
