@@ -1,0 +1,213 @@
+"""The one place that hears of every rank, decides that they cannot go on, and tells all of them why."""
+
+from __future__ import annotations
+
+import secrets
+import selectors
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import verdicts, wire
+from .verdicts import RankState
+
+_TICK_S = 0.1
+# Deaths that follow from one another (a launcher ends the others) arrive together; the first of them is the cause.
+_DEATHS_S = 0.2
+
+
+@dataclass
+class _Death:
+    """heard: by the hub's monotonic clock. at: seconds of its host's clock. lost: how its connection was lost, if so."""
+
+    heard: float
+    at: float
+    state: RankState
+    lost: str | None
+
+    def told(self) -> str:
+        if self.lost is not None:
+            return f"rank {self.state.rank} on {self.state.host} is gone: {self.lost}"
+        place = {"waiting": "in ", "busy": "busy with ", "computing": "after "}.get(self.state.kind, "")
+        place = f" {place}{self.state.text}" if place and self.state.text else ""
+        return f"rank {self.state.rank} has died{place}: its process was killed, or ended without leaving the others"
+
+
+@dataclass
+class _Connection:
+    """One watcher's end. rank: None until it has proved that it knows the token."""
+
+    socket: socket.socket
+    challenge: str
+    since: float
+    lines: wire.Lines = field(default_factory=wire.Lines)
+    rank: int | None = None
+
+    def send(self, message: wire.Message) -> None:
+        try:
+            self.socket.send(wire.encode(message))
+        except OSError:
+            pass  # silence decides; a full buffer or a broken link is one
+
+
+class Hub:
+    """Hears the watchers of `world_size` ranks from a thread of its own, until `stop`.
+
+    timeout: seconds that a rank may wait for the others in one operation. everywhere: listen on all interfaces instead
+    of loopback alone. address: [port, token]; who connects proves that it knows the token.
+    verdict: the sentence that ended the ranks, or None.
+    """
+
+    def __init__(self, world_size: int, timeout: float, *, everywhere: bool = False) -> None:
+        self.states = [RankState(rank) for rank in range(world_size)]
+        self.token = secrets.token_hex(16)
+        self.verdict: str | None = None
+        self._timeout = timeout
+        self._listener = _listen(everywhere)
+        self.port: int = self._listener.getsockname()[1]
+        self._connections: dict[int, _Connection] = {}
+        self._deaths: list[_Death] = []
+        self._told_joined = self._all_left = False
+        self._stopping = threading.Event()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._thread = threading.Thread(target=self._serve, name="trtllm_ext hub", daemon=True)
+        self._thread.start()
+
+    @property
+    def connected(self) -> int:
+        """How many ranks are connected."""
+        return sum(connection.rank is not None for connection in list(self._connections.values()))
+
+    def end(self, verdict: str) -> None:
+        """End all ranks for this reason, unless they have one already."""
+        if self.verdict is None and not self._all_left:
+            self.verdict = verdict
+            self._broadcast({"verdict": verdict})
+
+    def stop(self) -> None:
+        """Close every connection and the port."""
+        self._stopping.set()
+        self._thread.join()
+
+    def _serve(self) -> None:
+        next_beat = 0.0
+        while not self._stopping.is_set():
+            for key, _ in self._selector.select(_TICK_S):
+                if key.fileobj is self._listener:
+                    self._accept()
+                else:
+                    self._hear(self._connections[key.fd])
+            now = time.monotonic()
+            self._decide(now)
+            if now >= next_beat:
+                next_beat = now + wire.BEAT_S
+                self._broadcast({"pulse": self.states[0].host})
+        for connection in list(self._connections.values()):
+            connection.socket.close()
+        self._selector.close()
+        self._listener.close()
+
+    def _accept(self) -> None:
+        accepted, _ = self._listener.accept()
+        accepted.setblocking(False)
+        connection = _Connection(accepted, secrets.token_hex(16), time.monotonic())
+        self._connections[accepted.fileno()] = connection
+        self._selector.register(accepted, selectors.EVENT_READ)
+        connection.send({"challenge": connection.challenge})
+
+    def _hear(self, connection: _Connection) -> None:
+        try:
+            received = connection.socket.recv(1 << 16)
+            messages = connection.lines.feed(received)
+        except BlockingIOError:
+            return
+        except (OSError, ValueError) as error:
+            return self._lose(connection, f"its connection broke: {error}")
+        if not received:
+            return self._lose(connection, "its connection closed")
+        for message in messages:
+            if connection.rank is None and not self._admit(connection, message):
+                return self._lose(connection, "")
+            if connection.rank is not None:
+                self._note(self.states[connection.rank], message)
+        return None
+
+    def _admit(self, connection: _Connection, message: wire.Message) -> bool:
+        rank, answer = message.get("rank"), str(message.get("answer"))
+        right = secrets.compare_digest(answer, wire.answer_to(connection.challenge, self.token))
+        if not right or not isinstance(rank, int) or not 0 <= rank < len(self.states):
+            return False
+        connection.rank = rank
+        connection.send({"welcome": rank})
+        if self.verdict:
+            connection.send({"verdict": self.verdict})
+        return True
+
+    def _note(self, state: RankState, message: wire.Message) -> None:
+        state.heard = time.monotonic()
+        for name in ("host", "pid", "kind", "number", "text", "seconds", "is_stopped"):
+            if name in message:
+                setattr(state, name, message[name])
+        if "group" in message:
+            state.group = tuple(message["group"]) if message["group"] is not None else None
+        if "failed" in message:
+            self.end(f"rank {state.rank} failed: {message['failed']}")
+        if "died" in message:
+            state.is_gone = True
+            self._deaths.append(_Death(time.monotonic(), message["died"], state, None))
+        if "bye" in message:
+            state.kind, state.is_gone = "left", True
+
+    def _lose(self, connection: _Connection, why: str) -> None:
+        self._selector.unregister(connection.socket)
+        self._connections.pop(connection.socket.fileno(), None)
+        connection.socket.close()
+        if connection.rank is None:
+            return
+        state = self.states[connection.rank]
+        if not state.is_gone:
+            state.is_gone = True
+            self._deaths.append(_Death(time.monotonic(), time.time(), state, why))
+
+    def _decide(self, now: float) -> None:
+        for connection in list(self._connections.values()):
+            if connection.rank is None and now - connection.since > wire.SILENCE_S:
+                self._lose(connection, "")
+        if self.verdict or self._all_left:
+            return
+        if self._deaths:
+            if now - self._deaths[0].heard > _DEATHS_S:
+                self.end(_first(self._deaths).told())
+        else:
+            verdict = verdicts.judge(self.states, now, self._timeout)
+            if verdict:
+                self.end(verdict)
+        if not self._told_joined and all(state.heard is not None for state in self.states):
+            self._told_joined = True
+            self._broadcast({"all_joined": True})
+        if self.verdict is None and all(state.kind == "left" for state in self.states):
+            self._all_left = True
+            self._broadcast({"all_left": True})
+
+    def _broadcast(self, message: wire.Message) -> None:
+        for connection in list(self._connections.values()):
+            if connection.rank is not None:
+                connection.send(message)
+
+
+def _first(deaths: list[_Death]) -> _Death:
+    """The one that the others followed from. Clocks of two hosts may differ; then what was heard first counts."""
+    same_host = [death for death in deaths if death.state.host == deaths[0].state.host]
+    return min(same_host, key=lambda death: death.at)
+
+
+def _listen(everywhere: bool) -> socket.socket:
+    options: dict[str, Any] = {"backlog": 512}
+    if not everywhere:
+        return socket.create_server(("127.0.0.1", 0), **options)
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True, **options)
+    return socket.create_server(("", 0), **options)
