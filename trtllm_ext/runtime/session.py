@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from trtllm_ext import backend
-from trtllm_ext.errors import BackendError, EngineError, InputError
+from trtllm_ext.errors import BackendError, EngineError, InputError, RankError
+from trtllm_ext.parallel import Communicator
 from trtllm_ext.runtime.bindings import Bindings
 from trtllm_ext.runtime.engine_dir import EngineDir
 from trtllm_ext.runtime.memory import DeviceMemory, HostMemory, Memory
 from trtllm_ext.runtime.ports import ports_of, profile_shapes
+from trtllm_ext.runtime.ranked_loading import load_buffers_together, load_together
+from trtllm_ext.runtime.ranks import RankedRuns, communicator_for
 from trtllm_ext.runtime.run_failure import explain_failure
 from trtllm_ext.runtime.tensor_info import TensorInfo
 from trtllm_ext.runtime.tensors import Shape
@@ -35,6 +38,7 @@ class Session:
         logger: Any = None,
         engine_dir: EngineDir | None = None,
         buffer: Any = None,
+        ranks: RankedRuns | None = None,
     ) -> None:
         self.engine = engine
         self.runtime = runtime
@@ -47,36 +51,57 @@ class Session:
         ports = ports_of(engine, engine_dir.envelope if engine_dir else None)
         self._memory: Memory = HostMemory() if backend.choice().engine == "embedded" else DeviceMemory()
         self._bindings = Bindings(self.context, ports, self._memory, logger)
+        self._ranks = ranks
+        if ranks is not None:
+            ranks.connect(self.context)
         self._lock = threading.Lock()
 
     # --- making one ---------------------------------------------------------------------------------------
 
     @classmethod
     def from_engine_dir(
-        cls, path: str | os.PathLike[str], rank: int = 0, load_mode: str = "prepack"
+        cls,
+        path: str | os.PathLike[str],
+        rank: int | None = None,
+        load_mode: str = "prepack",
+        communicator: Communicator | None = None,
+        self_test: bool = True,
     ) -> "Session":
-        """Load rank `rank` of an engine directory, after its envelope has been checked.
+        """Load a rank's engine of an engine directory, after its envelope has been checked.
 
+        rank: by default the communicator's, or 0.
         load_mode: 'prepack' (fastest to run, weights twice in memory) or 'mapped' (loads at once, weights stay
         in the file and are shared between processes); the embedded engine only. A mapped engine's file must not
         be written into while a session lives: replace it by renaming another over it, as the builder does.
-        Raises EngineError for anything missing, damaged, or built for another library or device.
+        communicator: to the other ranks, for an engine of several; by default to those that a launcher started with
+        this process. It is not closed with the session.
+        self_test: an engine of several ranks is tried on the input that was stored with its answer at build.
+        Raises EngineError for anything missing, damaged, or built for another library or device. With several ranks
+        loading and `run` are collective: all do them, and what is wrong on one raises RankError on the others.
         """
-        directory = EngineDir.read(os.fspath(path), rank)
+        world = communicator_for(path, rank, communicator)
+        if world is not None:
+            return load_together(cls._load, path, rank, load_mode, world, self_test)
+        directory = EngineDir.read(os.fspath(path), rank or 0)
         directory.check_host()
         return cls._load(directory.map_engine(), load_mode, directory)
 
     @classmethod
-    def from_serialized_engine(cls, engine: Any, load_mode: str = "prepack") -> "Session":
+    def from_serialized_engine(
+        cls, engine: Any, load_mode: str = "prepack", communicator: Communicator | None = None
+    ) -> "Session":
         """Load an engine from a buffer: bytes, mmap, or what `Builder.build_engine` returned.
 
         The buffer is used in place where it can be; do not change it while the session lives.
+        communicator: to the other ranks, all of which load theirs; what a directory tells of them is not checked.
         """
         if isinstance(engine, str | os.PathLike):
             raise InputError(
                 f"{os.fspath(engine)!r} is a path; give its content, Path(...).read_bytes(), or an engine directory to "
                 f"from_engine_dir."
             )
+        if communicator is not None and communicator.world_size > 1:
+            return load_buffers_together(cls._load, engine, load_mode, communicator)
         return cls._load(engine, load_mode, None)
 
     @classmethod
@@ -85,7 +110,9 @@ class Session:
         return cls(engine)
 
     @classmethod
-    def _load(cls, buffer: Any, load_mode: str, directory: EngineDir | None) -> "Session":
+    def _load(
+        cls, buffer: Any, load_mode: str, directory: EngineDir | None, ranks: RankedRuns | None = None
+    ) -> "Session":
         if load_mode not in LOAD_MODES:
             raise InputError(f"load_mode={load_mode!r} is not known; it is one of {', '.join(LOAD_MODES)}.")
         trt = backend.tensorrt()
@@ -102,6 +129,8 @@ class Session:
             raise InputError(
                 f"load_mode={load_mode!r} is for the embedded engine; TensorRT has no such choice."
             )
+        if ranks is not None:
+            ranks.prepare(runtime)
         try:
             engine = runtime.deserialize_cuda_engine(buffer)
         except TypeError as problem:
@@ -114,7 +143,7 @@ class Session:
                 f"{source} is not an engine that can be loaded here: "
                 f"{logger.errors_since(0) or 'no reason was logged'}"
             )
-        return cls(engine, runtime=runtime, logger=logger, engine_dir=directory, buffer=buffer)
+        return cls(engine, runtime=runtime, logger=logger, engine_dir=directory, buffer=buffer, ranks=ranks)
 
     def close(self) -> None:
         """Drop context and engine and free device memory; the session cannot be used afterwards."""
@@ -216,13 +245,21 @@ class Session:
         the first input is one. A given one is returned as it is. One whose shape depends on data is always made.
         stream: handle of the CUDA stream for TensorRT; the embedded engine is done when this returns.
         check: False skips the checks of type and memory layout for callers that have done them.
-        Raises InputError before anything runs, EngineError when the run itself fails.
+        Raises InputError before anything runs, EngineError when the run itself fails. With several ranks an input
+        that one of them refuses, or that differs in shape between them, is an error on all, and nothing runs; what
+        fails later ends the world of ranks, with RankError on the others.
         """
         with self._lock:
-            context = self._open_context()
-            bindings = self._bindings
+            bindings, ranks = self._bindings, self._ranks
             try:
-                results = bindings.bind(inputs, outputs, stream, check)
+                if ranks is None:
+                    context = self._open_context()
+                    results = bindings.bind(inputs, outputs, stream, check)
+                else:
+                    results = ranks.bind(
+                        bindings, inputs, lambda: self._open_bindings().bind(inputs, outputs, stream, check)
+                    )
+                    context = self.context
                 mark = bindings.mark()
                 done = context.execute_async_v3(stream)
             except BaseException:
@@ -230,14 +267,21 @@ class Session:
                 raise
             if not done:
                 bindings.forget()
-                said = bindings.said(mark).removeprefix(": ")
-                raise EngineError(
-                    f"{self._source()} failed while running: {explain_failure(said or 'no reason was logged')}."
-                )
+                raise self._failure(bindings.said(mark).removeprefix(": "))
             if not self._memory.reads_in_place:
                 self._memory.finish(results, stream)
             bindings.take_late(results)
             return results
+
+    def _failure(self, said: str) -> EngineError | RankError:
+        text = f"{self._source()} failed while running: {explain_failure(said or 'no reason was logged')}."
+        if self._ranks is not None:
+            return self._ranks.failure(self.context, text)
+        return EngineError(text)
+
+    def _open_bindings(self) -> Bindings:
+        self._open_context()
+        return self._bindings
 
     def _open_context(self) -> Any:
         if self.context is None:

@@ -1,0 +1,225 @@
+"""What ranks check of each other when they load their engines, so that a wrong file or a broken path between them is
+an error before the first answer.
+"""
+
+import hashlib
+import math
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from trtllm_ext.errors import EngineError, RankError
+from trtllm_ext.parallel import Communicator
+from trtllm_ext.parallel.communicator import Array
+from trtllm_ext.parallel.ordered_sum import ranks_text
+from trtllm_ext.parallel.together import by_rank, together
+from trtllm_ext.runtime.agreement import PORTABLE, worst_difference
+from trtllm_ext.runtime.engine_dir import EngineDir
+from trtllm_ext.runtime.envelope import Envelope
+from trtllm_ext.runtime.ranks import wrong_world
+from trtllm_ext.runtime.self_test import SelfTest
+
+# The largest size of a collective is tried up to this many bytes a rank: far beyond where libraries change from one
+# way of sending to another, and no burden on a host's memory. Ranks that are threads share it.
+MOST_BYTES = 64 << 20
+# Of no length that splits evenly into the pieces in which libraries send.
+_PATTERN = 4093
+_SMALL = 5
+_FIELDS = {
+    "build_id": "is of another build (build id {}) than rank 0's ({}); copy one engine directory to all hosts",
+    "engine_kind": "is a {} engine, rank 0's a {} one; build all ranks for one kind",
+    "contract_sha256": "computes by another contract (sha256 {}) than rank 0's ({}); build all ranks again",
+    "config_sha256": "has another config.json (sha256 {}) than rank 0's ({}); copy one engine directory to all hosts",
+}
+
+
+def summary_of(envelope: Envelope) -> dict[str, Any]:
+    """What a rank tells the others of its engine before it loads it."""
+    return {
+        "host": socket.gethostname(),
+        "world_size": envelope.world_size,
+        **{name: getattr(envelope, name) for name in _FIELDS},
+    }
+
+
+def compare_engines(reports: Sequence[dict[str, Any] | str], world_size: int) -> None:
+    """Compare all ranks' summaries, or the texts of why one has none.
+
+    Raises EngineError when the number of ranks is wrong, RankError for all else, with the same sentence on every rank.
+    """
+    summaries = {rank: report for rank, report in enumerate(reports) if not isinstance(report, str)}
+    sizes = {rank: int(each["world_size"]) for rank, each in summaries.items()}
+    if len(set(sizes.values())) == 1 and (size := next(iter(sizes.values()))) != world_size:
+        raise EngineError(wrong_world(size, world_size))  # ranks that find no engine are a consequence of it
+    if len(summaries) < len(reports):
+        raise RankError(by_rank([report if isinstance(report, str) else None for report in reports]))
+    if len(set(sizes.values())) > 1:
+        raise RankError(
+            f"the ranks' engines are not of one world: {_list(list(sizes.values()), 'built for {} ranks')}. Copy one "
+            f"engine directory to all hosts."
+        )
+    for name, sentence in _FIELDS.items():
+        values = [summaries[rank][name] for rank in range(world_size)]
+        others = [rank for rank, value in enumerate(values) if value != values[0]]
+        if others:
+            hosts = sorted({summaries[rank]["host"] for rank in others})
+            first = summaries[0]["host"]
+            where = f" (on {', '.join(hosts)}; rank 0 is on {first})" if hosts != [first] else ""
+            shown = [value[:16] for value in (values[others[0]], values[0])]
+            raise RankError(f"{ranks_text(others)}{where}: the engine {sentence.format(*shown)}.")
+
+
+def _list(values: list[Any], text: str) -> str:
+    ranks: dict[Any, list[int]] = {}
+    for rank, value in enumerate(values):
+        ranks.setdefault(value, []).append(rank)
+    return "; ".join(f"{ranks_text(group)} {text.format(value)}" for value, group in ranks.items())
+
+
+# --- collectives ----------------------------------------------------------------------------------------------
+
+
+def describe_collectives(collectives: Sequence[Any]) -> list[list[Any]]:
+    """An engine's distinct collectives as JSON has them, in their order."""
+    return [
+        [_name(each.operation), _name(each.reduce_op), list(each.group), each.dtype, int(each.max_elements)]
+        for each in collectives
+    ]
+
+
+def compare_collectives(told: Sequence[list[list[Any]]]) -> None:
+    """Raise RankError unless ranks of the same group have the same collectives in the same order."""
+    for rank, own in enumerate(told):
+        for other in range(rank):
+            shared = [
+                [each for each in listed if {rank, other} <= set(each[2])] for listed in (own, told[other])
+            ]
+            if shared[0] != shared[1]:
+                raise RankError(
+                    f"the engines of ranks {other} and {rank} do not fit each other: their collectives are "
+                    f"{_counted(told[other])} and {_counted(own)}. Build all ranks with one command."
+                )
+
+
+def _counted(collectives: list[list[Any]]) -> str:
+    return ", ".join(f"{name} of {most} {dtype}" for name, _, _, dtype, most in collectives) or "none"
+
+
+def exercise_collectives(communicator: Communicator, collectives: Sequence[list[Any]]) -> None:
+    """Run each distinct collective on known values, the largest size and a small one.
+
+    Values differ by rank and position, and their sums by the order of adding, so that a rank that is missing, doubled
+    or in another's place is seen. Raises RankError on every rank.
+    """
+    problems: list[str] = []
+    room = MOST_BYTES // (communicator.world_size if communicator.is_simulated else 1)
+    for operation, reduce_op, group, dtype, most in collectives:
+        kind = _numpy_type(dtype)
+        most = max(1, min(int(most), room // kind.itemsize))
+        for size in sorted({min(_SMALL, most), most}):
+            if operation == "reduce_scatter":
+                size = math.ceil(size / len(group)) * len(group)
+            got, expected = _try(communicator, operation, reduce_op, group, kind, size)
+            if wrong := _count_different(got, expected):
+                problems.append(
+                    f"{operation} of {size} {dtype} values over {ranks_text(group)} gave {wrong} wrong of {got.size}."
+                )
+    told = communicator.exchange(problems[0] if problems else None)
+    if any(told):
+        raise RankError(
+            f"the path between the ranks does not carry known values right. {by_rank(told)} Check the MPI library and "
+            f"the network, and that the launcher numbers the ranks as they were built."
+        )
+
+
+def _count_different(got: Array, expected: Array) -> int:
+    """Elements that differ in any bit."""
+    return int((got.view(np.uint8) != expected.view(np.uint8)).reshape(got.size, -1).any(1).sum())
+
+
+def _try(
+    communicator: Communicator,
+    operation: str,
+    reduce_op: str,
+    group: Sequence[int],
+    kind: np.dtype[Any],
+    size: int,
+) -> tuple[Array, Array]:
+    """What a collective gave here, and what it must give."""
+    patterns = [_pattern(rank, kind) for rank in group]
+    place = list(group).index(communicator.rank)
+    values = np.resize(patterns[place], size)
+    if operation == "all_gather":
+        gathered = np.zeros(size * len(group), kind)
+        communicator.all_gather(values, gathered, group)
+        return gathered, np.concatenate([np.resize(each, size) for each in patterns])
+    op: Any = reduce_op
+    expected = np.resize(_reduced(patterns, reduce_op), size)
+    if operation == "all_reduce":
+        communicator.all_reduce(values, group, op)
+        return values, expected
+    part = np.zeros(size // len(group), kind)
+    communicator.reduce_scatter(values, part, group, op)
+    return part, expected[place * part.size : (place + 1) * part.size].copy()
+
+
+def _pattern(rank: int, kind: np.dtype[Any]) -> Array:
+    generator = np.random.default_rng(rank)
+    if kind.kind in "iub":
+        return generator.integers(0, 2 if kind.kind == "b" else 100, _PATTERN).astype(kind)
+    return generator.standard_normal(_PATTERN).astype(kind)
+
+
+def _reduced(patterns: Sequence[Array], reduce_op: str) -> Array:
+    """By itself, and not by what communicators use: in the order of the group, in the values' own type."""
+    combine: Any = {"sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum}[reduce_op]
+    total = patterns[0]
+    with np.errstate(over="ignore"):
+        for each in patterns[1:]:
+            total = combine(total, each)
+    return total
+
+
+def _name(value: Any) -> str:
+    """CollectiveOperation.ALL_REDUCE -> "all_reduce"."""
+    return str(value).rsplit(".", 1)[-1].lower()
+
+
+def _numpy_type(dtype: str) -> np.dtype[Any]:
+    import ml_dtypes
+
+    return np.dtype(getattr(ml_dtypes, dtype, dtype))
+
+
+# --- the known answer -----------------------------------------------------------------------------------------
+
+
+def check_known_answer(
+    session: Any, communicator: Communicator, known: SelfTest, directory: EngineDir
+) -> None:
+    """Run the input that was stored when the engine was built, and compare. Raises RankError on every rank."""
+    outputs = session.run(known.inputs)
+    name, difference = worst_difference(outputs, known.outputs)
+    dtype = str(directory.config["pretrained_config"].get("dtype", "float32"))
+    allowed = PORTABLE.get(dtype, PORTABLE["bfloat16"])
+    digest = hashlib.sha256()
+    for each in known.outputs:
+        digest.update(np.ascontiguousarray(outputs[each]).tobytes())
+
+    def check() -> None:
+        if difference > allowed:
+            raise RankError(
+                f"the known answer of {directory.path} is not what came out: {name!r} is off by {difference:.2g} of "
+                f"its largest value, at most {allowed:g} is allowed for {dtype}. Its weights are not those that were "
+                f"built, or belong to another rank; copy the directory again or build again."
+            )
+
+    _, digests = together(communicator, check, digest.hexdigest())
+    others = [rank for rank, each in enumerate(digests) if each != digests[0]]
+    if others:
+        raise RankError(
+            f"{ranks_text(others)} and rank 0 got different answers to the same input, though each is near the known "
+            f"one. All ranks must get the same bits: use processors of one kind and one version of every library."
+        )

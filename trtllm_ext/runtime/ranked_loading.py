@@ -1,0 +1,97 @@
+"""Loading an engine of several ranks: each its own, and all together.
+
+Every step that can fail on one rank ends in an exchange, so that the others hear of it instead of waiting.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from trtllm_ext.parallel import Communicator
+from trtllm_ext.parallel.together import text_of, together
+from trtllm_ext.runtime import load_check
+from trtllm_ext.runtime.engine_dir import EngineDir
+from trtllm_ext.runtime.ranks import RankedRuns, check_place
+from trtllm_ext.runtime.self_test import SelfTest, read_self_test
+
+if TYPE_CHECKING:
+    from trtllm_ext.runtime.session import Session
+
+# Session._load: buffer, load mode, directory, ranks.
+Load = Callable[[Any, str, EngineDir | None, RankedRuns | None], "Session"]
+
+
+def load_together(
+    load: Load,
+    path: str | os.PathLike[str],
+    rank: int | None,
+    load_mode: str,
+    communicator: Communicator,
+    self_test: bool,
+) -> Session:
+    """Load this rank's engine of a directory; collective over all ranks. Raises as `Session.from_engine_dir`."""
+    directory, reports = _described(path, rank, communicator)
+    load_check.compare_engines(reports, communicator.world_size)
+    assert directory is not None  # else its report was a text, and an error
+    envelope, place = directory.envelope, communicator.rank
+
+    def open_engine() -> tuple[Session, SelfTest | None]:
+        check_place(envelope, rank, communicator)
+        directory.check_host()
+        known = read_self_test(directory.path, envelope.build_id) if self_test else None
+        with communicator.busy(f"loading rank{place}.engine"):
+            ranks = RankedRuns(communicator, envelope.build_id)
+            return load(directory.map_engine(), load_mode, directory, ranks), known
+
+    (session, known), collectives = together(
+        communicator, open_engine, lambda opened: _collectives_of(opened[0])
+    )
+    try:
+        _try_collectives(communicator, collectives)
+        if known is not None:
+            load_check.check_known_answer(session, communicator, known, directory)
+    except BaseException:
+        session.close()
+        raise
+    return session
+
+
+def load_buffers_together(load: Load, buffer: Any, load_mode: str, communicator: Communicator) -> Session:
+    """Load this rank's engine from memory; collective over all ranks. Raises as `Session.from_serialized_engine`."""
+
+    def open_engine() -> Session:
+        with communicator.busy(f"loading the engine of rank {communicator.rank}"):
+            return load(buffer, load_mode, None, RankedRuns(communicator, "an engine in memory"))
+
+    session, collectives = together(communicator, open_engine, _collectives_of)
+    try:
+        _try_collectives(communicator, collectives)
+    except BaseException:
+        session.close()
+        raise
+    return session
+
+
+def _described(
+    path: str | os.PathLike[str], rank: int | None, communicator: Communicator
+) -> tuple[EngineDir | None, list[Any]]:
+    """This rank's directory, None when it cannot be read, and each rank's summary, or why it has none."""
+    directory = None
+    own: Any
+    try:
+        directory = EngineDir.read(os.fspath(path), communicator.rank)
+        own = load_check.summary_of(directory.envelope)
+    except Exception as error:
+        own = text_of(error)
+    return directory, communicator.exchange(own)
+
+
+def _collectives_of(session: Session) -> list[list[Any]]:
+    return load_check.describe_collectives(getattr(session.engine, "collectives", ()))
+
+
+def _try_collectives(communicator: Communicator, collectives: list[list[list[Any]]]) -> None:
+    load_check.compare_collectives(collectives)
+    load_check.exercise_collectives(communicator, collectives[communicator.rank])

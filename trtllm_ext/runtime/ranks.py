@@ -1,0 +1,226 @@
+"""Sessions of several ranks: whose engine a process loads, and what the ranks tell each other before each run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+import numpy as np
+
+from trtllm_ext import backend, parallel
+from trtllm_ext.errors import EngineError, InputError, RankError
+from trtllm_ext.parallel import Communicator
+from trtllm_ext.parallel.ordered_sum import ranks_text
+from trtllm_ext.parallel.together import by_rank, text_of
+from trtllm_ext.runtime.bindings import Bindings
+from trtllm_ext.runtime.engine_dir import EngineDir
+from trtllm_ext.runtime.envelope import Envelope
+from trtllm_ext.runtime.tensors import Port
+
+_READY, _REFUSED = 1, 2
+_DIGEST_BYTES = 16
+
+
+def communicator_for(
+    path: str | os.PathLike[str], rank: int | None, communicator: Communicator | None
+) -> Communicator | None:
+    """The communicator that rank `rank`'s engine of a directory is to be loaded with; None for an engine of one rank.
+
+    That is `communicator`, else the world that a launcher started this process in.
+    Raises EngineError when the engine has several ranks and this process has no others.
+    """
+    if communicator is not None and communicator.world_size > 1:
+        return communicator
+    try:
+        size = EngineDir.read(os.fspath(path), 0).envelope.world_size
+    except EngineError:
+        # Where each host has its own rank's files alone, or this one lacks them: the other ranks are to be told.
+        world = communicator or parallel.world()
+        if world is None or world.world_size == 1:
+            raise
+        return world
+    if size == 1:
+        return None
+    world = communicator or parallel.world()
+    if world is None:
+        raise EngineError(
+            f"{os.fspath(path)} was built for {size} ranks, which run as {size} processes, and this one was started "
+            f"alone. {way_out(size)}"
+        )
+    if world.world_size != size:
+        raise EngineError(wrong_world(size, world.world_size))
+    return world
+
+
+def wrong_world(size: int, started: int) -> str:
+    """The sentence for an engine of `size` ranks in a world of another number."""
+    return f"the engine was built for {_count(size)}, this world has {started}; {_start(size)}"
+
+
+def way_out(size: int) -> str:
+    """How to start an engine of `size` ranks."""
+    text = _start(size)
+    return text[0].upper() + text[1:]
+
+
+def _start(size: int) -> str:
+    if size == 1:
+        return "start it without a launcher."
+    return (
+        f"start it with mpirun -n {size} ..., give `trtllm-ext run` and `embed` --nproc {size}, or try it in one "
+        f"process with trtllm_ext.runtime.rehearsal.Rehearsal."
+    )
+
+
+def _count(size: int) -> str:
+    return "1 rank" if size == 1 else f"{size} ranks"
+
+
+def check_place(envelope: Envelope, rank: int | None, communicator: Communicator) -> None:
+    """Raise EngineError unless `rank` is the communicator's, and this backend runs collectives."""
+    if rank is not None and rank != communicator.rank:
+        raise EngineError(
+            f"rank={rank} was asked for, but this process is rank {communicator.rank} of {communicator.world_size}. "
+            f"Leave rank out: each process loads its own."
+        )
+    if envelope.engine_kind == "tensorrt" and not reduces_itself():
+        raise EngineError(
+            f"an engine of {envelope.world_size} ranks needs an NCCL communicator on TensorRT, and this version makes "
+            f"none. Build and run it where TensorRT-LLM is installed, whose plugins bring their own, or with "
+            f"{backend.ENVIRONMENT_VARIABLE}=embedded."
+        )
+
+
+def reduces_itself() -> bool:
+    """Whether the engine's collectives are TensorRT-LLM's plugins, which find the other ranks on their own."""
+    return backend.choice().graph == "tensorrt_llm"
+
+
+class RankedRuns:
+    """What a session of several ranks adds to a run: before it, all ranks tell each other that they are ready.
+
+    identity: the same on all ranks of one engine ("the build id").
+    A record of 32 bytes is gathered: state, number of the run, digest of what is run. Only when the records differ
+    are words exchanged, so that each rank raises an error which names the ranks; the session stays usable.
+    """
+
+    def __init__(self, communicator: Communicator, identity: str) -> None:
+        self.communicator = communicator
+        self._identity = identity.encode()
+        self._everyone = tuple(range(communicator.world_size))
+        self._record = np.zeros(2 + _DIGEST_BYTES // 8, np.int64)
+        self._gathered = np.zeros((communicator.world_size, self._record.size), np.int64)
+        self._shapes: Any = None
+
+    def bind(self, bindings: Bindings, inputs: Any, bind: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """`bind()`, if it works on all ranks and they all have inputs of the same shapes.
+
+        Raises what `bind` raised here; RankError naming the rank when it failed on another one; InputError on every
+        rank when shapes differ.
+        """
+        record = self._record
+        record[1] += 1
+        try:
+            results = bind()
+        except Exception as problem:
+            record[0] = _REFUSED
+            self._gather()
+            self._explain(bindings, inputs, problem)
+        record[0] = _READY
+        self._note_shapes(bindings, inputs)
+        self._gather()
+        if not (self._gathered == record).all():
+            self._explain(bindings, inputs, None)
+        return results
+
+    def prepare(self, runtime: Any) -> None:
+        """Before an engine is deserialized: whose threads it will run on."""
+        if hasattr(runtime, "thread_pool"):
+            runtime.thread_pool = "none" if self.communicator.is_simulated else "process"
+
+    def connect(self, context: Any) -> None:
+        """Give a context what its collectives run over. Raises EngineError if it takes none."""
+        if reduces_itself() or not hasattr(context, "set_communicator"):
+            return
+        if not context.set_communicator(self.communicator):
+            raise EngineError("the engine takes no communicator; build it again with this version.")
+
+    def failure(self, context: Any, text: str) -> EngineError | RankError:
+        """The error for a run that failed here: told to the other ranks, unless they were its cause."""
+        problem = getattr(context, "rank_error", None)
+        if isinstance(problem, RankError):
+            return problem
+        self.communicator.fail(text)
+        return EngineError(text)
+
+    def _gather(self) -> None:
+        self.communicator.all_gather(self._record, self._gathered, self._everyone)
+
+    def _note_shapes(self, bindings: Bindings, inputs: Mapping[str, Any]) -> None:
+        shapes = [
+            (port.name, port.last_shape, _value_of_shape(port, inputs)) for port in bindings.inputs.values()
+        ]
+        if shapes == self._shapes:
+            return
+        self._shapes = shapes
+        types = [str(port.dtype) for port in bindings.inputs.values()]
+        digest = hashlib.blake2b(self._identity, digest_size=_DIGEST_BYTES)
+        digest.update(repr((shapes, types)).encode())
+        self._record[2:] = np.frombuffer(digest.digest(), np.int64)
+
+    def _explain(self, bindings: Bindings, inputs: Any, problem: Exception | None) -> NoReturn:
+        """The records differ: raise what is the matter. Collective over all ranks."""
+        self._shapes = None
+        own: dict[str, Any] = {
+            "run": int(self._record[1]),
+            "engine": self._identity.decode(),
+            "problem": None if problem is None else text_of(problem),
+            "shapes": {}
+            if problem is not None
+            else {name: _described(port, inputs) for name, port in bindings.inputs.items()},
+        }
+        told = self.communicator.exchange(own)
+        if problem is not None:
+            raise problem
+        if any(each["problem"] for each in told):
+            raise RankError(
+                f"nothing was run, since not all ranks could take their inputs. "
+                f"{by_rank([each['problem'] for each in told])}"
+            )
+        for key, what in (("engine", "runs the engine"), ("run", "is at run")):
+            if text := _differing(told, key, what):
+                raise RankError(f"{text} All ranks must run the same sessions in the same order.")
+        for name in bindings.inputs:
+            shapes = [each["shapes"].get(name) for each in told]
+            if len(set(shapes)) > 1:
+                raise InputError(
+                    f"input {name!r} differs between ranks: {_list_by_rank(shapes)}. All ranks take the same inputs."
+                )
+        raise RankError("the ranks' inputs differ in their types. All ranks must load engines of one build.")
+
+
+def _differing(told: list[dict[str, Any]], key: str, what: str) -> str | None:
+    values = [each[key] for each in told]
+    if len(set(values)) == 1:
+        return None
+    other = next(rank for rank, value in enumerate(values) if value != values[0])
+    return f"rank {other} {what} {values[other]}, rank 0 {what} {values[0]}."
+
+
+def _list_by_rank(texts: list[Any]) -> str:
+    ranks: dict[Any, list[int]] = {}
+    for rank, text in enumerate(texts):
+        ranks.setdefault(text, []).append(rank)
+    return "; ".join(f"{text} on {ranks_text(group)}" for text, group in ranks.items())
+
+
+def _described(port: Port, inputs: Mapping[str, Any]) -> str:
+    text = f"shape {port.last_shape}"
+    return f"{text}, value {np.asarray(inputs[port.name]).tolist()}" if port.is_shape else text
+
+
+def _value_of_shape(port: Port, inputs: Mapping[str, Any]) -> bytes:
+    """The values of an input that shapes are worked out from; they must agree as the shapes do."""
+    return np.asarray(inputs[port.name]).tobytes() if port.is_shape else b""
