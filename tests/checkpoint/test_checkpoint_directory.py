@@ -225,10 +225,10 @@ def test_a_config_that_is_no_json_object_is_refused(checkpoint, text):
 
 @pytest.fixture
 def full_disk(monkeypatch):
-    def write(writer, name, chunks):
+    def feed(writer, values):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(SafetensorsWriter, "write", write)
+    monkeypatch.setattr(SafetensorsWriter, "feed", feed)
 
 
 def test_a_full_disk_leaves_nothing(tmp_path, full_disk):

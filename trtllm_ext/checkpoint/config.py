@@ -192,7 +192,7 @@ class ModelConfig:
             if name not in _FIELDS:
                 raise ConfigError(f"config has the unknown field {name!r}. {nearest(name, _FIELDS)}")
         for name in _FIELDS:
-            if name not in data and name != "sha256":
+            if name not in data and name not in _OPTIONAL:
                 hint = ""
                 if name == "contract":
                     hint = (
@@ -206,6 +206,7 @@ class ModelConfig:
                 "or remove the field 'sha256' if the change is meant."
             )
         values = {name: check(hint, data[name], f"config.{name}") for name, hint in _PLAIN.items()}
+        check(str | None, data.get("checkpoint_id"), "config.checkpoint_id")
         if not isinstance(data["mapping"], dict) or "rank" in data["mapping"]:
             raise ConfigError("config.mapping must be an object of sizes, without a rank.")
         mapping = Mapping.from_dict({**data["mapping"], "rank": rank})
@@ -217,9 +218,11 @@ class ModelConfig:
                 )
         return config
 
-    def to_json(self) -> str:
-        """The text of config.json, with a digest of its values."""
+    def to_json(self, *, checkpoint_id: str | None = None) -> str:
+        """The text of config.json, with a digest of its values. checkpoint_id: also in each rank's weight file."""
         data = self.to_dict()
+        if checkpoint_id is not None:
+            data["checkpoint_id"] = checkpoint_id
         data["sha256"] = config_digest(data)
         return json.dumps(data, indent=2) + "\n"
 
@@ -280,8 +283,9 @@ _PLAIN: dict[str, Any] = {
     )
     is not None
 }
+_OPTIONAL = ("checkpoint_id", "sha256")
 _FIELDS = (
     *_PLAIN,
     *("logits_dtype", "num_key_value_heads", "position_embedding_type", "hidden_act", "norm_epsilon"),
-    *("mapping", "quantization", "contract", "sha256"),
+    *("mapping", "quantization", "contract", *_OPTIONAL),
 )

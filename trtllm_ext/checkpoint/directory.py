@@ -7,24 +7,20 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy.typing as npt
 
 from trtllm_ext.checkpoint.config import ModelConfig
 from trtllm_ext.checkpoint.dtypes import all_finite, weight_dtype
+from trtllm_ext.checkpoint.rank_files import CHECKPOINT_ID, RankFiles, check_origin, rank_file
 from trtllm_ext.checkpoint.safetensors_file import SafetensorsFile, aligned
-from trtllm_ext.checkpoint.safetensors_writer import (
-    CHECKSUMS,
-    SafetensorsWriter,
-    checksum_seed,
-    split_into_chunks,
-)
+from trtllm_ext.checkpoint.safetensors_writer import CHECKSUMS, checksum_seed, split_into_chunks
+from trtllm_ext.checkpoint.sharding import whole_config
 from trtllm_ext.checkpoint.weights import expected_weights
 from trtllm_ext.errors import CheckpointError, ConfigError
-from trtllm_ext.parallel import Mapping as RankMapping
 from trtllm_ext.runtime.atomic import Kind, replaced_directory, write_errors
 from trtllm_ext.runtime.json_files import read_json_object
 from trtllm_ext.suggest import did_you_mean
@@ -39,10 +35,6 @@ CHECKPOINT_DIRECTORY = Kind(
     is_config=lambda config: isinstance(config.get("contract"), dict),
     error=CheckpointError,
 )
-
-
-def rank_file(rank: int) -> str:
-    return f"rank{rank}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -70,6 +62,17 @@ def load_config(path: str | os.PathLike[str], *, rank: int = 0) -> ModelConfig:
 
     Raises CheckpointError naming the file and what is wrong in it.
     """
+    return _config_of(path, _read_config(path), rank)
+
+
+def _config_of(path: str | os.PathLike[str], data: dict[str, Any], rank: int) -> ModelConfig:
+    try:
+        return ModelConfig.from_dict(data, rank=rank)
+    except ConfigError as error:
+        raise CheckpointError(f"{Path(path) / CONFIG_FILE}: {error}") from None
+
+
+def _read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     file = Path(path) / CONFIG_FILE
     if not Path(path).is_dir():
         reason = "is a file" if Path(path).exists() else "does not exist"
@@ -86,22 +89,22 @@ def load_config(path: str | os.PathLike[str], *, rank: int = 0) -> ModelConfig:
                 f"{path} is an engine directory, built already. Run it: trtllm-ext run --engine_dir {path}; or give "
                 f"the checkpoint directory that it was built from."
             )
-    try:
-        return ModelConfig.from_dict(data, rank=rank)
-    except ConfigError as error:
-        raise CheckpointError(f"{file}: {error}") from None
+    return data
 
 
 def load_checkpoint(path: str | os.PathLike[str], *, rank: int = 0, allow_nan: bool = False) -> Checkpoint:
     """Open a checkpoint directory for one rank and check everything in it.
 
     Every weight that the config calls for must be there with its shape and type, and nothing else; data must
-    match its checksum where the file has any; NaN and infinity are refused unless allow_nan.
+    match its checksum where the file has any; NaN and infinity are refused unless allow_nan. A file of another rank,
+    world size or conversion than config.json's is refused; other ranks' files need not be there.
     Cost: one pass over the weights by two threads; no page of a weight stays resident after it.
     Raises CheckpointError listing what does not fit.
     """
-    config = load_config(path, rank=rank)
+    data = _read_config(path)
+    config = _config_of(path, data, rank)
     file = SafetensorsFile(Path(path) / rank_file(rank))
+    check_origin(file, config, data.get(CHECKPOINT_ID))
     _check_names_and_shapes(file, config)
     sums = file.metadata.get(CHECKSUMS)
     expected = None if sums is None else sums.split(" ")
@@ -170,28 +173,27 @@ def write_checkpoint(
 ) -> int:
     """Write a checkpoint directory, tensor by tensor, whole or not at all; returns the bytes of its weights.
 
-    source: called as source(name, shape) for every weight in turn; gives it in pieces of the config's type.
+    source: called as source(name, shape) for every weight in turn, once, whatever the number of ranks; gives the whole
+    weight, which has that shape, in pieces of the config's type in row-major order. They are dealt out to the files of
+    all ranks of the config's mapping.
     companions: files to copy along, of names in COMPANIONS.
     An output_dir that holds an older checkpoint, or nothing, is replaced; one that holds anything else is refused.
-    Raises CheckpointError when output_dir cannot be written, the disk is full, or another process writes there.
+    Raises CheckpointError when output_dir cannot be written, the disk is full, or another process writes there, and
+    ConfigError for a model that does not split over its ranks.
     """
-    written = 0
-    with replaced_directory(output_dir, CHECKPOINT_DIRECTORY) as stage:
-        for rank in range(config.mapping.world_size):
-            fields = {**config.mapping.to_dict(), "rank": rank}
-            shapes = expected_weights(replace(config, mapping=RankMapping.from_dict(fields)))
-            file = stage / rank_file(rank)
-            with (
-                write_errors(output_dir, CheckpointError),
-                SafetensorsWriter(file, shapes, weight_dtype(config.dtype)) as writer,
-            ):
-                for name, shape in shapes.items():
-                    writer.write(name, _read(source, name, shape))
-            written += file.stat().st_size
-        with write_errors(output_dir, CheckpointError):
-            copy_companions(companions, stage)
-            (stage / CONFIG_FILE).write_text(config.to_json(), encoding="utf-8")
-    return written
+    shapes = expected_weights(whole_config(config))
+    with (
+        replaced_directory(output_dir, CHECKPOINT_DIRECTORY) as stage,
+        write_errors(output_dir, CheckpointError),
+    ):
+        with RankFiles(stage, config) as files:
+            for name, shape in shapes.items():
+                files.write(name, _read(source, name, shape))
+            num_bytes, checkpoint_id = files.finish()
+        copy_companions(companions, stage)
+        text = config.to_json(checkpoint_id=checkpoint_id)
+        (stage / CONFIG_FILE).write_text(text, encoding="utf-8")
+    return num_bytes
 
 
 def _read(source: WeightSource, name: str, shape: tuple[int, ...]) -> Iterator[npt.NDArray]:

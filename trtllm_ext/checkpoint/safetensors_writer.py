@@ -1,4 +1,4 @@
-"""Writing a safetensors file tensor by tensor, so that no tensor has to be in memory as a whole."""
+"""Writing a safetensors file piece by piece, so that no tensor has to be in memory as a whole."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import json
 import math
 import zlib
 from collections.abc import Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, wait
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
@@ -31,35 +30,41 @@ def checksum_seed(name: str, dtype: np.dtype, shape: tuple[int, ...]) -> int:
 
 
 class SafetensorsWriter:
-    """Writes tensors of one type in a given order, and their checksums.
+    """Writes the tensors of one type into a file, one after the other, from pieces of any size.
 
-    Two threads of its own compute the checksums and have the disk write what the file has so far.
-
-    shapes: every tensor's shape by name, in the order in which `write` will be called.
-    Use as a context manager; leaving it without an error finishes the file. Raises OSError from the file
-    system and CheckpointError when the data does not fit what was announced.
+    shapes: every tensor's shape by name, in the order of their data.
+    metadata: the header's own strings; `finish` may replace them by others of the same length.
+    disk: has the disk write what the file has so far. writeback_bytes: how much at once.
+    Raises OSError from the file system.
     """
 
-    def __init__(self, path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype) -> None:
+    def __init__(
+        self,
+        path: Path,
+        shapes: Mapping[str, tuple[int, ...]],
+        dtype: np.dtype,
+        metadata: Mapping[str, str],
+        *,
+        disk: Executor,
+        writeback_bytes: int = WRITEBACK_BYTES,
+    ) -> None:
+        self.path = path
         self._dtype = dtype
         self._shapes = dict(shapes)
-        self._waiting = list(shapes)[::-1]
-        self._checksums: list[Future[int]] = []
-        self._checker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checksum")
-        self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writeback")
+        self._disk, self._writeback_bytes = disk, writeback_bytes
         self._writeback: Future[None] | None = None
+        header = self._header(metadata)
+        self._header_bytes = self._end = len(header)
         self._sent_to_disk = 0
         self._file = path.open("wb")
         try:
-            self._file.write(self._header())
+            self._file.write(header)
         except BaseException:
             self._file.close()
             raise
 
-    def _header(self) -> bytes:
-        # Checksums have a fixed width, so the header is written again in place at the end.
-        sums = [f"{value.result():08x}" for value in self._checksums] or ["00000000"] * len(self._shapes)
-        header: dict[str, object] = {"__metadata__": {"format": "np", CHECKSUMS: " ".join(sums)}}
+    def _header(self, metadata: Mapping[str, str]) -> bytes:
+        header: dict[str, object] = {"__metadata__": dict(metadata)}
         offset = 0
         for name, shape in self._shapes.items():
             end = offset + math.prod(shape) * self._dtype.itemsize
@@ -70,56 +75,39 @@ class SafetensorsWriter:
         text += b" " * (-(len(text) + 8) % 64)
         return len(text).to_bytes(8, "little") + text
 
-    def write(self, name: str, chunks: Iterable[npt.NDArray]) -> None:
-        """Write the next tensor from pieces in row-major order, each of the file's type.
-
-        A piece may still be read while the next one is asked for, not any more when the one after that is; so it must
-        not be overwritten with the next one's values.
-        """
-        if not self._waiting or self._waiting.pop() != name:
-            raise CheckpointError(f"{name} is written out of the announced order.")
-        shape = self._shapes[name]
-        left = math.prod(shape)
-        checksum = self._checker.submit(zlib.crc32, b"", checksum_seed(name, self._dtype, shape))
-        for chunk in chunks:
-            left -= chunk.size
-            if chunk.dtype != self._dtype or left < 0:
-                raise CheckpointError(
-                    f"{name} gives {chunk.dtype.name} values beyond {self._dtype.name} {shape}."
-                )
-            data = np.ascontiguousarray(chunk).reshape(-1).view(np.uint8).data
-            checksum = self._checker.submit(zlib.crc32, data, checksum.result())
-            self._file.write(data)
-            self._send_to_disk()
-        if left:
-            raise CheckpointError(f"{name} ends {left} values before its shape {shape} is full.")
-        self._checksums.append(checksum)
-
-    def _send_to_disk(self) -> None:
-        end = self._file.tell()
+    def feed(self, values: npt.NDArray) -> None:
+        """Write what comes next: contiguous values of the file's type, or integers that hold their bits."""
+        self._file.write(values.view(np.uint8).data)
+        self._end += values.nbytes
         busy = self._writeback is not None and not self._writeback.done()
-        if end - self._sent_to_disk >= WRITEBACK_BYTES and not busy:
-            begin, self._sent_to_disk = self._sent_to_disk, end
-            self._writeback = self._disk.submit(start_writeback, self._file.fileno(), begin, end - begin)
+        if self._end - self._sent_to_disk >= self._writeback_bytes and not busy:
+            begin, self._sent_to_disk = self._sent_to_disk, self._end
+            self._writeback = self._disk.submit(
+                start_writeback, self._file.fileno(), begin, self._end - begin
+            )
 
-    def __enter__(self) -> SafetensorsWriter:
-        return self
+    def finish(self, metadata: Mapping[str, str]) -> int:
+        """Write the header again, in its place, with this metadata; returns the size of the file in bytes.
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None:
-                if self._waiting:
-                    raise CheckpointError(
-                        f"{self._waiting[-1]} and {len(self._waiting) - 1} more are not written."
-                    )
-                self._file.seek(0)
-                self._file.write(self._header())
-        finally:
-            self._checker.shutdown()
-            self._disk.shutdown()
-            self._file.close()
+        Raises CheckpointError when the file lacks data, or has more than was announced.
+        """
+        header = self._header(metadata)
+        size = sum(math.prod(shape) for shape in self._shapes.values()) * self._dtype.itemsize
+        if len(header) != self._header_bytes or self._end != len(header) + size:
+            raise CheckpointError(
+                f"{self.path} has {self._end - self._header_bytes} bytes of data behind a header of "
+                f"{self._header_bytes}; announced were {size} behind {len(header)}."
+            )
+        self._file.seek(0)
+        self._file.write(header)
+        self._file.flush()
+        return self._end
+
+    def close(self) -> None:
+        """Close the file, whatever became of it; `disk` is done with it by then."""
+        if self._writeback is not None:
+            wait([self._writeback])
+        self._file.close()
 
 
 def split_into_chunks(values: npt.NDArray) -> Iterable[npt.NDArray]:
