@@ -3,5 +3,6 @@
 from trtllm_ext.parallel.communicator import Communicator
 from trtllm_ext.parallel.local import LocalWorld, run_ranks
 from trtllm_ext.parallel.mapping import Mapping
+from trtllm_ext.parallel.world import launched_rank, launched_size, world
 
-__all__ = ["Communicator", "LocalWorld", "Mapping", "run_ranks"]
+__all__ = ["Communicator", "LocalWorld", "Mapping", "launched_rank", "launched_size", "run_ranks", "world"]

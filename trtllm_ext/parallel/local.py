@@ -19,6 +19,7 @@ from trtllm_ext.parallel.ordered_sum import (
     ranks_text,
     reduce_in_order,
     share_of,
+    to_json,
 )
 
 Result = TypeVar("Result")
@@ -276,14 +277,6 @@ class LocalCommunicator(Communicator):
         except RankError as error:
             self.fail(str(error))
             raise RankError(f"rank {self.rank} failed: {error}") from None
-
-
-def to_json(value: Any) -> str:
-    """Raises RankError for what JSON cannot hold."""
-    try:
-        return json.dumps(value)
-    except (TypeError, ValueError) as error:
-        raise RankError(f"exchange takes values of JSON's types: {error}") from None
 
 
 def run_ranks(size: int, function: Callable[[Communicator], Result], timeout: float = 10.0) -> list[Result]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -73,3 +74,11 @@ def share_of(what: str, size: int, ranks: int) -> int:
 def ranks_text(group: Sequence[int]) -> str:
     """(0, 1) -> "ranks 0, 1"."""
     return ("rank " if len(group) == 1 else "ranks ") + ", ".join(str(rank) for rank in group)
+
+
+def to_json(value: Any) -> str:
+    """Raises RankError for what JSON cannot hold."""
+    try:
+        return json.dumps(value)
+    except (TypeError, ValueError) as error:
+        raise RankError(f"exchange takes values of JSON's types: {error}") from None

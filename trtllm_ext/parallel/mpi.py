@@ -1,0 +1,183 @@
+"""The world of ranks that are MPI processes, by mpi4py; imported only where a launcher started more than one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trtllm_ext.errors import RankError
+from trtllm_ext.parallel.communicator import Array, Communicator, ReduceOp
+from trtllm_ext.parallel.hooks import Hooks
+from trtllm_ext.parallel.mpi_team import Scratch, Team
+from trtllm_ext.parallel.ordered_sum import check_array, check_group, check_reduction, share_of, to_json
+
+if TYPE_CHECKING:
+    from trtllm_ext.parallel.world import Launch
+
+
+def load_mpi() -> Any:
+    """The module mpi4py.MPI, with MPI initialized for calls from several threads at once.
+
+    Its end is not left to mpi4py, which finalizes after the interpreter's end, when no thread watches any more.
+    Raises RankError if mpi4py, or the MPI library that it needs, is missing.
+    """
+    try:
+        import mpi4py
+    except ImportError:
+        raise RankError("a world of several ranks needs mpi4py: pip install trtllm-ext[mpi]") from None
+    mpi4py.rc.initialize = False
+    mpi4py.rc.finalize = False
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        raise RankError(
+            f"mpi4py finds no MPI library ({error}). Install one (a system's MPICH or OpenMPI, or pip install mpich)"
+        ) from error
+    if not MPI.Is_initialized():
+        MPI.Init_thread(MPI.THREAD_MULTIPLE)
+    return MPI
+
+
+def check_launch(mpi: Any, launch: Launch) -> None:
+    """Raises RankError unless the MPI library found the ranks that the launcher started, and lets threads call it."""
+    size, library = mpi.COMM_WORLD.Get_size(), mpi.Get_library_version().splitlines()[0].strip()
+    if size != launch.size:
+        raise RankError(
+            f"rank {launch.rank}: {launch.launcher} started {launch.size} ranks, but mpi4py's library ({library}) sees "
+            f"{size}: the launcher belongs to another MPI. Start with the mpiexec of that library (beside python if "
+            f"it came by pip), or under Slurm with srun --mpi=pmix or --mpi=pmi2, whichever the library speaks"
+        )
+    if mpi.Query_thread() < mpi.THREAD_MULTIPLE:
+        names = {
+            mpi.THREAD_SINGLE: "SINGLE",
+            mpi.THREAD_FUNNELED: "FUNNELED",
+            mpi.THREAD_SERIALIZED: "SERIALIZED",
+        }
+        raise RankError(
+            f"rank {launch.rank}: the MPI library ({library}) gives thread level {names[mpi.Query_thread()]}; MULTIPLE "
+            f"is needed, to end the ranks from another thread. Use a build of it with threads, and let nothing start "
+            f"MPI before trtllm_ext"
+        )
+
+
+class MpiCommunicator(Communicator):
+    """One rank of the world of MPI processes: a duplicate of COMM_WORLD, so that nobody else's messages meet ours.
+
+    monitor: watches operations, tells of failures; without one nothing has a deadline.
+    Values are moved by MPI and added by numpy in rank order: the bits are those of LocalWorld.
+    """
+
+    is_simulated = False
+
+    def __init__(self, mpi: Any, timeout: float, monitor: Hooks | None = None) -> None:
+        self._mpi, self._comm = mpi, mpi.COMM_WORLD.Dup()
+        self.rank, self.world_size, self.timeout = self._comm.Get_rank(), self._comm.Get_size(), timeout
+        self.monitor = Hooks(self.rank) if monitor is None else monitor
+        self.monitor.abort = mpi.COMM_WORLD.Abort
+        self._scratch = Scratch()
+        self._everyone = tuple(range(self.world_size))
+        self._teams = {self._everyone: Team(mpi, self._comm, self._everyone, self._scratch)}
+
+    def all_reduce(self, values: Array, group: Sequence[int], op: ReduceOp = "sum") -> None:
+        try:
+            team = self._teams.get(tuple(group)) or self._new_team("all_reduce", group)
+            check_array("all_reduce", values)
+            check_reduction("all_reduce", values, op)
+            if team.size > 1 and values.size:
+                self.monitor.operation = ("all_reduce", values.size, values.dtype, team.group)
+                team.all_reduce(values.reshape(-1), op)
+                self.monitor.operation = None
+        except (RankError, self._mpi.Exception) as error:
+            self._end(error)
+
+    def all_gather(self, values: Array, gathered: Array, group: Sequence[int]) -> None:
+        try:
+            team = self._teams.get(tuple(group)) or self._new_team("all_gather", group)
+            check_array("all_gather", values)
+            check_array("all_gather", gathered, values.size * team.size, values.dtype)
+            if values.size:
+                self.monitor.operation = ("all_gather", values.size, values.dtype, team.group)
+                team.all_gather(values.reshape(-1), gathered.reshape(-1))
+                self.monitor.operation = None
+        except (RankError, self._mpi.Exception) as error:
+            self._end(error)
+
+    def reduce_scatter(self, values: Array, part: Array, group: Sequence[int], op: ReduceOp = "sum") -> None:
+        try:
+            team = self._teams.get(tuple(group)) or self._new_team("reduce_scatter", group)
+            check_array("reduce_scatter", values)
+            check_array(
+                "reduce_scatter", part, share_of("reduce_scatter", values.size, team.size), values.dtype
+            )
+            check_reduction("reduce_scatter", values, op)
+            if values.size:
+                self.monitor.operation = (
+                    "reduce_scatter",
+                    values.size,
+                    values.dtype,
+                    team.group,
+                )
+                team.reduce_scatter(values.reshape(-1), part.reshape(-1), op)
+                self.monitor.operation = None
+        except (RankError, self._mpi.Exception) as error:
+            self._end(error)
+
+    def exchange(self, value: Any) -> list[Any]:
+        try:
+            text = np.frombuffer(to_json(value).encode(), np.uint8)
+            self.monitor.operation = ("exchange", text.size, text.dtype, self._everyone)
+            sizes = np.empty(self.world_size, np.int64)
+            self._comm.Allgather(np.array([text.size], np.int64), sizes)
+            texts = np.empty(int(sizes.sum()), np.uint8)
+            self._comm.Allgatherv(text, [texts, sizes.tolist(), None, self._mpi.BYTE])
+            self.monitor.operation = None
+        except (RankError, self._mpi.Exception) as error:
+            self._end(error)
+        return [json.loads(part.tobytes()) for part in np.split(texts, np.cumsum(sizes)[:-1])]
+
+    def prepare(self, group: Sequence[int]) -> None:
+        try:
+            if tuple(group) not in self._teams:
+                self._new_team("prepare", group)
+        except (RankError, self._mpi.Exception) as error:
+            self._end(error)
+
+    def _new_team(self, what: str, group: Sequence[int]) -> Team:
+        ranks = check_group(what, group, self.rank, self.world_size)
+        self.monitor.operation = ("making of a group", 0, np.dtype("uint8"), ranks)
+        members = self._comm.Get_group().Incl(list(ranks))
+        self._teams[ranks] = Team(self._mpi, self._comm.Create_group(members), ranks, self._scratch)
+        members.Free()
+        self.monitor.operation = None
+        return self._teams[ranks]
+
+    def _end(self, error: Exception) -> None:
+        message = (
+            str(error)
+            if isinstance(error, RankError)
+            else f"MPI says {error}; do all ranks pass the same sizes?"
+        )
+        self.fail(message)
+        raise RankError(f"rank {self.rank} failed: {message}") from error
+
+    @contextmanager
+    def busy(self, what: str) -> Iterator[None]:
+        with self.monitor.busy(what):
+            yield
+
+    def fail(self, message: str) -> None:
+        self.monitor.fail(message)
+
+    def close(self) -> None:
+        """Nothing: the world is the process's, and ends with it (`ending`)."""
+
+
+def start(launch: Launch, timeout: float) -> MpiCommunicator:
+    """The world that a launcher started. Raises RankError as `load_mpi` and `check_launch` do."""
+    mpi = load_mpi()
+    check_launch(mpi, launch)
+    return MpiCommunicator(mpi, timeout)

@@ -1,0 +1,102 @@
+"""The MPI world that this process was started into, if any; found from the environment, without importing MPI."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from trtllm_ext.errors import RankError
+from trtllm_ext.parallel.communicator import Communicator
+
+TIMEOUT_VARIABLE = "TRTLLM_EXT_RANK_TIMEOUT"
+DEFAULT_TIMEOUT_S = 10.0
+
+# Launcher, the variable with this process's rank, the one with the number of ranks. OpenMPI's own first, since its
+# mpirun may stand on PMIx or Slurm; Slurm's last, since a launcher may run inside a step of a job. Slurm sets
+# SLURM_NTASKS in batch scripts too, where nothing has been launched, SLURM_STEP_NUM_TASKS in what srun starts only.
+_LAUNCHERS = (
+    ("OpenMPI's mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("MPICH's mpiexec", "PMI_RANK", "PMI_SIZE"),
+    ("MVAPICH's mpirun", "MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),
+    ("Slurm's srun with PMIx", "PMIX_RANK", "SLURM_STEP_NUM_TASKS"),
+    ("Slurm's srun", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
+)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a process was started: the launcher's name, its rank and the number of ranks."""
+
+    launcher: str
+    rank: int
+    size: int
+
+
+def launch_from(environment: Mapping[str, str]) -> Launch | None:
+    """The launch that environment variables tell of. Raises RankError for variables that are no rank of a world."""
+    for launcher, rank_name, size_name in _LAUNCHERS:
+        rank_text, size_text = environment.get(rank_name), environment.get(size_name)
+        if rank_text is None or size_text is None:
+            continue
+        try:
+            rank, size = int(rank_text), int(size_text)
+        except ValueError:
+            rank, size = -1, 0
+        if not 0 <= rank < size:
+            raise RankError(
+                f"{rank_name}={rank_text!r} and {size_name}={size_text!r} are not a rank of a world; unset them, or "
+                f"start with {launcher}"
+            )
+        return Launch(launcher, rank, size)
+    return None
+
+
+def launched_size() -> int:
+    """The number of ranks that a launcher started, this process among them; 1 without a launcher."""
+    launch = launch_from(os.environ)
+    return 1 if launch is None else launch.size
+
+
+def launched_rank() -> int:
+    """This process's rank among them; 0 without a launcher."""
+    launch = launch_from(os.environ)
+    return 0 if launch is None else launch.rank
+
+
+def default_timeout() -> float:
+    """Seconds that an operation waits for other ranks: TRTLLM_EXT_RANK_TIMEOUT, or 10.
+
+    Raises RankError for a value that is not a positive number.
+    """
+    text = os.environ.get(TIMEOUT_VARIABLE, "")
+    if not text:
+        return DEFAULT_TIMEOUT_S
+    try:
+        timeout = float(text)
+    except ValueError:
+        timeout = 0.0
+    if not 0 < timeout < float("inf"):
+        raise RankError(f"{TIMEOUT_VARIABLE}={text!r} is not a positive number of seconds, such as 10")
+    return timeout
+
+
+_world: Communicator | None = None
+
+
+def world(timeout: float | None = None) -> Communicator | None:
+    """The communicator of the ranks that a launcher started with this process; None if it started no others.
+
+    timeout: seconds that an operation waits for other ranks; None is `default_timeout()`. The first call starts MPI and
+    decides, later ones give the same communicator. Collective over all ranks at the first call.
+    Raises RankError if mpi4py is missing, or belongs to another MPI than the launcher.
+    """
+    global _world
+    if _world is None:
+        launch = launch_from(os.environ)
+        if launch is None or launch.size == 1:
+            return None
+        from trtllm_ext.parallel.mpi import start
+
+        _world = start(launch, default_timeout() if timeout is None else timeout)
+    return _world
