@@ -18,7 +18,7 @@ from common import Spread, interleaved, ratios, report
 
 import trtllm_ext as tx
 from trtllm_ext import backend
-from trtllm_ext.builder.building import trace
+from trtllm_ext.builder.trace import trace
 from trtllm_ext.checkpoint import ModelConfig
 from trtllm_ext.models import (
     encoder_config,

@@ -1,17 +1,21 @@
-"""From networks and checkpoints to engines: `Builder`, `BuildConfig`, `build`, `build_engine_dir`."""
+"""From networks and checkpoints to engines: `Builder`, `BuildConfig`, `build`, `build_engine_dir`, `plan_build`."""
 
 from trtllm_ext.builder.build_config import BuildConfig
 from trtllm_ext.builder.builder import Builder, BuilderConfig
 from trtllm_ext.builder.building import build, build_engine_dir, check_build
 from trtllm_ext.builder.engine import Engine, EngineConfig
+from trtllm_ext.builder.plan import BuildPlan, RankPlan, plan_build
 
 __all__ = [
     "BuildConfig",
+    "BuildPlan",
     "Builder",
     "BuilderConfig",
     "Engine",
     "EngineConfig",
+    "RankPlan",
     "build",
     "build_engine_dir",
     "check_build",
+    "plan_build",
 ]

@@ -49,6 +49,8 @@ class BuildConfig:
     `*.contribution`. enable_debug_output: tap everything there is, as `taps=["*"]` does.
     deterministic: the embedded engine keeps to rewritings that leave every number as it is, so that a build with taps
     and one without agree bit for bit. NVIDIA's engine has nothing like it, and refuses.
+    sequence_parallel: between sublayers each of several ranks keeps a share of the tokens, and norms and adds its
+    residuals alone: reduce-scatter and all-gather take the place of each all-reduce. Refused with one rank.
     plugin_config: accepted for files written for trtllm-build; only values that ask for no plugin.
 
     Raises ConfigError (a ValueError) for unknown keys, wrong types, and limits that contradict each other.
@@ -86,6 +88,7 @@ class BuildConfig:
     use_mrope: bool = False
     taps: tuple[str, ...] = ()
     deterministic: bool = False
+    sequence_parallel: bool = False
     # Names given on purpose although their value is the default, such as a flag on the command line.
     explicit: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 

@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,11 @@ from trtllm_ext.version import __version__
 _NOT_STORED = ("dry_run", "visualize_network")
 
 
+def new_build_id() -> str:
+    """An identifier that no other build has: 32 hexadecimal digits."""
+    return secrets.token_hex(16)
+
+
 @dataclass(frozen=True)
 class EngineConfig:
     """What an engine was built from; the content of an engine directory's config.json.
@@ -36,7 +42,7 @@ class EngineConfig:
     pretrained_config: dict[str, Any]
     build_config: BuildConfig
     version: str = __version__
-    build_id: str = field(default_factory=lambda: secrets.token_hex(16))
+    build_id: str = field(default_factory=new_build_id)
     taps: dict[str, Tap] = field(default_factory=dict)
     fusion_level: str | None = None
 
@@ -52,6 +58,11 @@ class EngineConfig:
             "fusion_level": self.fusion_level,
         }
 
+    def as_stored(self) -> dict[str, Any]:
+        """The JSON form as its readers have it: tuples are lists there."""
+        stored: dict[str, Any] = json.loads(to_json(self.to_dict()))
+        return stored
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "EngineConfig":
         """The reverse of `to_dict`; EngineError when a part is missing."""
@@ -66,6 +77,18 @@ class EngineConfig:
             )
         except (KeyError, TypeError) as problem:
             raise EngineError(f"the engine's config lacks {problem}.") from problem
+
+    def check_agrees(self, rank: int, other: dict[str, Any]) -> None:
+        """Raise BuildError unless `other`, rank `rank`'s config in its stored form, is this one of rank 0.
+
+        All ranks of a build have one config: their engines are parts of one model under the same limits.
+        """
+        ours = self.as_stored()
+        for name, differs in _differences(ours, other):
+            raise BuildError(
+                f"rank {rank} would be built as another engine than rank 0: config {name} is {differs[1]!r:.80} there "
+                f"and {differs[0]!r:.80} here. Convert the checkpoint again, and build all ranks with one version."
+            )
 
     @property
     def world_size(self) -> int:
@@ -104,7 +127,8 @@ class Engine:
             if writer.problem is not None:
                 raise writer.problem
             with write_errors(engine_dir, BuildError):
-                write_descriptions(staging, self.config, self.rank, self.inputs, self.outputs, writer)
+                write_config(staging, self.config)
+                write_envelope(staging, self.config, self.rank, self.inputs, self.outputs, writer)
 
     @classmethod
     def from_dir(cls, engine_dir: str | os.PathLike[str], rank: int = 0) -> "Engine":
@@ -121,7 +145,12 @@ class Engine:
         return cls(EngineConfig.from_dict(values), engine_buffer, rank)
 
 
-def write_descriptions(
+def write_config(directory: Path, config: EngineConfig) -> None:
+    """Write config.json, the same for all ranks."""
+    (directory / CONFIG_NAME).write_text(to_json(config.to_dict()), encoding="utf-8")
+
+
+def write_envelope(
     directory: Path,
     config: EngineConfig,
     rank: int,
@@ -129,18 +158,15 @@ def write_descriptions(
     outputs: tuple[TensorSummary, ...],
     writer: EngineWriter,
 ) -> None:
-    """Write rank `rank`'s envelope, and config.json, for the engine that `writer` has written."""
+    """Write rank `rank`'s envelope for the engine that `writer` has written."""
     trt = backend.tensorrt()
-    text = to_json(config.to_dict())
-    stored = json.loads(text)  # as readers will have it: tuples are lists there
-    (directory / CONFIG_NAME).write_text(text, encoding="utf-8")
     Envelope(
         engine_kind=backend.choice().engine,
         engine_version=str(getattr(trt, "__version__", __version__)),
         compute_capability=compute_capability(),
         build_id=config.build_id,
         contract_sha256=canonical_digest(config.pretrained_config.get("contract")),
-        config_sha256=canonical_digest(stored),
+        config_sha256=canonical_digest(config.as_stored()),
         rank=rank,
         world_size=config.world_size,
         engine_bytes=writer.num_bytes,
@@ -174,6 +200,15 @@ def summarize(network: Any) -> tuple[tuple[TensorSummary, ...], tuple[TensorSumm
         TensorSummary(name=tensor.name, dtype=readable(tensor.dtype), shape=_dims(tensor.shape))
         for tensor in outputs
     )
+
+
+def _differences(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """Dotted names of what differs in two JSON values, and both values."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in (*one, *(key for key in other if key not in one)):
+            yield from _differences(one.get(key), other.get(key), f"{name}.{key}" if name else key)
+    elif one != other:
+        yield name, (one, other)
 
 
 def _dims(dims: Any) -> tuple[int, ...]:
