@@ -16,6 +16,7 @@ from .verdicts import RankState
 _TICK_S = 0.1
 # Deaths that follow from one another (a launcher ends the others) arrive together; the first of them is the cause.
 _DEATHS_S = 0.2
+_SETTLE_S = 1.0
 
 
 @dataclass
@@ -30,8 +31,7 @@ class _Death:
     def told(self) -> str:
         if self.lost is not None:
             return f"rank {self.state.rank} on {self.state.host} is gone: {self.lost}"
-        place = {"waiting": "in ", "busy": "busy with ", "computing": "after "}.get(self.state.kind, "")
-        place = f" {place}{self.state.text}" if place and self.state.text else ""
+        place = self.state.place()
         return f"rank {self.state.rank} has died{place}: its process was killed, or ended without leaving the others"
 
 
@@ -57,13 +57,14 @@ class Hub:
 
     timeout: seconds that a rank may wait for the others in one operation. everywhere: listen on all interfaces instead
     of loopback alone. address: [port, token]; who connects proves that it knows the token.
-    verdict: the sentence that ended the ranks, or None.
+    verdict: the sentence that ended the ranks, or None. dead: the rank whose death it was, if it was one.
     """
 
     def __init__(self, world_size: int, timeout: float, *, everywhere: bool = False) -> None:
         self.states = [RankState(rank) for rank in range(world_size)]
         self.token = secrets.token_hex(16)
         self.verdict: str | None = None
+        self.dead: int | None = None
         self._timeout = timeout
         self._listener = _listen(everywhere)
         self.port: int = self._listener.getsockname()[1]
@@ -83,9 +84,20 @@ class Hub:
 
     def end(self, verdict: str) -> None:
         """End all ranks for this reason, unless they have one already."""
-        if self.verdict is None and not self._all_left:
+        if not self.is_over:
             self.verdict = verdict
             self._broadcast({"verdict": verdict})
+
+    def settle(self) -> None:
+        """Return when every death that was heard of has led to a verdict, and all connections are closed or late."""
+        deadline = time.monotonic() + _SETTLE_S
+        while time.monotonic() < deadline and (self.connected or (self._deaths and not self.is_over)):
+            time.sleep(_TICK_S / 2)
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing more is to be decided: there is a verdict, or all ranks have left."""
+        return self.verdict is not None or self._all_left
 
     def stop(self) -> None:
         """Close every connection and the port."""
@@ -176,11 +188,13 @@ class Hub:
         for connection in list(self._connections.values()):
             if connection.rank is None and now - connection.since > wire.SILENCE_S:
                 self._lose(connection, "")
-        if self.verdict or self._all_left:
+        if self.is_over:
             return
         if self._deaths:
             if now - self._deaths[0].heard > _DEATHS_S:
-                self.end(_first(self._deaths).told())
+                first = _first(self._deaths)
+                self.dead = first.state.rank
+                self.end(first.told())
         else:
             verdict = verdicts.judge(self.states, now, self._timeout)
             if verdict:

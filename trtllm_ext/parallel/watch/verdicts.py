@@ -46,6 +46,11 @@ class RankState:
             return f"it has been busy {since}: {self.text}"
         return f"it has been in {self.text} (operation {self.number}) {since}"
 
+    def place(self) -> str:
+        """Where it was last, to follow "rank 1 has died"; empty if nothing is known."""
+        before = {"waiting": "in", "busy": "while", "computing": "after"}.get(self.kind)
+        return f" {before} {self.text}" if before and self.text else ""
+
 
 def names(ranks: Sequence[int]) -> str:
     """ "rank 1", "ranks 1 and 3", "ranks 1, 2, 3 and 12 more" """

@@ -1,0 +1,176 @@
+"""Start ranks through the machine's MPI launcher, and say at the end which of them failed, and of what."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from trtllm_ext.errors import RankError
+from trtllm_ext.parallel.monitor import HUB_VARIABLE
+from trtllm_ext.parallel.watch.addresses import own_addresses
+from trtllm_ext.parallel.watch.hub import Hub
+from trtllm_ext.parallel.world import TIMEOUT_VARIABLE, default_timeout
+
+LAUNCHER_VARIABLE = "TRTLLM_EXT_MPIEXEC"
+INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended, as shells have it
+
+# After the verdict ranks end themselves, the launcher after them; one that does not is ended.
+_END_S = 5.0
+# The launcher can be faster than the hub's decision, and what ranks still write must come before the last line.
+_LAST_WORDS_S = 3.0
+_POLL_S = 0.05
+
+
+def launch(
+    nproc: int,
+    argv: Sequence[str],
+    timeout: float | None = None,
+    env: Mapping[str, str] | None = None,
+    program: Sequence[str] = (sys.executable, "-m", "trtllm_ext"),
+) -> int:
+    """Run `program` with the arguments `argv` as `nproc` ranks until they end; their exit code.
+
+    The ranks' output goes to this process's. When they fail, the last line on stderr names the rank and the cause, and
+    the exit code is not 0. Ctrl-C ends all ranks. timeout: seconds that a rank may wait for the others in one
+    operation; None is `default_timeout()`. env: variables in addition to this process's.
+    Raises RankError for less than one rank, and if no launcher is found.
+    """
+    if nproc < 1:
+        raise RankError(f"{nproc} ranks cannot be started; at least 1")
+    launcher = find_launcher()
+    timeout = default_timeout() if timeout is None else timeout
+    spread = _is_spread(launcher)
+    hub = Hub(nproc, timeout, everywhere=spread)
+    try:
+        place = {"place": "the launcher", "hosts": own_addresses() if spread else ["127.0.0.1"]}
+        own = {
+            HUB_VARIABLE: json.dumps({**place, "port": hub.port, "token": hub.token}),
+            TIMEOUT_VARIABLE: f"{timeout:g}",
+        }
+        command = [*launcher, *_options(launcher, own), "-n", str(nproc), *program, *argv]
+        return _run(command, {**os.environ, **(env or {}), **own}, hub)
+    finally:
+        hub.stop()
+
+
+def find_launcher() -> list[str]:
+    """The command that starts MPI programs: TRTLLM_EXT_MPIEXEC, else beside this Python, else on the PATH.
+
+    TRTLLM_EXT_MPIEXEC may hold options too, such as "mpiexec -f hosts". Raises RankError if there is none.
+    """
+    given = shlex.split(os.environ.get(LAUNCHER_VARIABLE, ""))
+    if given:
+        if shutil.which(given[0]) is None:
+            raise RankError(f"{LAUNCHER_VARIABLE}={given[0]!r} is no program; set the path of an mpiexec, or unset it")
+        return given
+    for folder in (str(Path(sys.executable).parent), None):
+        for name in ("mpiexec", "mpirun"):
+            found = shutil.which(name, path=folder)
+            if found:
+                return [found]
+    raise RankError(
+        "no MPI launcher (mpiexec, mpirun) is beside this Python or on the PATH: `pip install mpich mpi4py` brings "
+        f"one, a system's MPI (apt install mpich) another; {LAUNCHER_VARIABLE} names one elsewhere"
+    )
+
+
+def _options(launcher: Sequence[str], variables: Iterable[str]) -> list[str]:
+    """What this launcher needs in order to do what the others do of themselves."""
+    try:
+        asked = subprocess.run([launcher[0], "--version"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise RankError(f"the MPI launcher {launcher[0]} does not start: {error}") from error
+    if not re.search(r"open[ -]?mpi|openrte|prrte|prterun", asked.stdout + asked.stderr, re.IGNORECASE):
+        return []
+    root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
+    exported = [word for variable in variables for word in ("-x", variable)]
+    return ["--oversubscribe", *root, *exported]
+
+
+def _is_spread(launcher: Sequence[str]) -> bool:
+    """Whether ranks may start on other hosts than this one."""
+    hosts = any(name in os.environ for name in ("HYDRA_HOST_FILE", "PRTE_MCA_hostfile", "OMPI_MCA_orte_default_hostfile"))
+    return hosts or len(launcher) > 1 or os.environ.get("SLURM_JOB_NUM_NODES", "1") != "1"
+
+
+def _run(command: Sequence[str], env: Mapping[str, str], hub: Hub) -> int:
+    stdin = subprocess.DEVNULL if sys.stdin is None or sys.stdin.isatty() else None
+    # A session of its own: Ctrl-C is for this process, which tells the ranks why they end.
+    process = subprocess.Popen(command, env=env, stdin=stdin, stderr=subprocess.PIPE, start_new_session=True)
+    assert process.stderr is not None
+    heard: list[str] = []
+    pump = threading.Thread(target=_pass_on, args=(process.stderr, heard), daemon=True)
+    pump.start()
+    interrupted = False
+    try:
+        code = _wait(process, hub)
+    except KeyboardInterrupt:
+        interrupted = True
+        hub.end("the launcher was interrupted")
+        code = _wait(process, hub)
+    pump.join(_LAST_WORDS_S)
+    if interrupted:
+        return INTERRUPTED
+    sentence = _sentence(code, hub, "".join(heard))
+    if sentence is None:
+        return 0
+    sys.stderr.write(f"trtllm-ext: error: {sentence}\n")
+    sys.stderr.flush()
+    return code if 0 < code < 256 else 1
+
+
+def _wait(process: subprocess.Popen[bytes], hub: Hub) -> int:
+    """The launcher's exit code; ended by force when it does not follow its ranks."""
+    deadline = float("inf")
+    while (code := process.poll()) is None:
+        if hub.verdict is not None:
+            deadline = min(deadline, time.monotonic() + _END_S)
+        if time.monotonic() > deadline:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            return process.wait()
+        time.sleep(_POLL_S)
+    hub.settle()
+    return code
+
+
+def _pass_on(stream: IO[bytes], heard: list[str]) -> None:
+    with stream:
+        for line in stream:
+            text = line.decode(errors="replace")
+            heard.append(text)
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+
+def _sentence(code: int, hub: Hub, heard: str) -> str | None:
+    """What is to be said at the end; None after a good end."""
+    if hub.verdict is None:
+        if code == 0:
+            return None
+        absent = [state.rank for state in hub.states if state.kind == "absent"]
+        if len(absent) == len(hub.states):
+            return f"no rank came as far as joining the others: exit code {code}, see above"
+        return f"the ranks ended with exit code {code}, see above"
+    # Launchers tell the signal of the first process that a signal ended; of its number, MPICH only.
+    number = re.search(r"\(?signal (\d+)", heard)
+    process = re.search(r"PID (\d+) RUNNING", heard)
+    dead = None if hub.dead is None else hub.states[hub.dead]
+    if dead is None or number is None or (process is not None and int(process[1]) != dead.pid):
+        return hub.verdict
+    with suppress(ValueError):
+        name = signal.Signals(int(number[1])).name
+        return f"rank {dead.rank} was ended by signal {number[1]} ({name}){dead.place()}"
+    return hub.verdict
