@@ -47,7 +47,8 @@ def test_help_needs_no_package():
 
 # Adding an option is a decision: it belongs in this list too.
 OPTIONS = {
-    "convert": "--model_dir --output_dir --dtype --allow_nan --layers --stack --attention_input --stream_dtype",
+    "convert": "--model_dir --output_dir --dtype --allow_nan --tp_size --layers --stack --attention_input "
+    "--stream_dtype",
     "build": "--checkpoint_dir --output_dir --build_config --max_batch_size --opt_batch_size --max_input_len "
     "--max_seq_len --max_num_tokens --opt_num_tokens --profiling_verbosity --input_timing_cache "
     "--output_timing_cache --taps --enable_debug_output --deterministic --allow_nan --dry_run",

@@ -18,6 +18,13 @@ from trtllm_ext.suggest import nearest
 
 ARCHITECTURES = ("SublayerStack", "Encoder")
 
+# Kinds of parallelism that models do not have, and why.
+OTHER_PARALLELISM = {
+    "pp_size": "the layers of a model are not divided among ranks",
+    "cp_size": "the tokens of a sequence are not divided among ranks",
+    "moe_ep_size": "a mixture's experts split along their inner width, each rank holds a part of every one",
+}
+
 _NO_QUANTIZATION = {"quant_algo": None, "kv_cache_quant_algo": None}
 
 
@@ -74,12 +81,7 @@ class ModelConfig:
         self._check_mapping()
 
     def _check_mapping(self) -> None:
-        reasons = {
-            "pp_size": "the layers of a model are not divided among ranks",
-            "cp_size": "the tokens of a sequence are not divided among ranks",
-            "moe_ep_size": "a mixture's experts split along their inner width, each rank holds a part of every one",
-        }
-        for name, reason in reasons.items():
+        for name, reason in OTHER_PARALLELISM.items():
             if getattr(self.mapping, name) > 1:
                 raise ConfigError(
                     f"mapping.{name}={getattr(self.mapping, name)} is not supported: {reason}. Use {name}=1; tp_size "

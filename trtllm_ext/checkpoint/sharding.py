@@ -63,14 +63,19 @@ def with_ranks(config: ModelConfig, tp_size: int, rank: int = 0) -> ModelConfig:
 
     Raises ConfigError for a size that does not divide the model's heads and widths, and a rank outside it.
     """
-    if tp_size < 1:
-        raise ConfigError(f"tp_size={tp_size} must be at least 1.")
+    check_tp_size(tp_size)
     mapping = RankMapping(
         world_size=tp_size, tp_size=tp_size, rank=rank, gpus_per_node=config.mapping.gpus_per_node
     )
     sharded = replace(config, mapping=mapping)
     expected_weights(sharded)
     return sharded
+
+
+def check_tp_size(tp_size: int) -> None:
+    """Raise ConfigError for a number of ranks below 1."""
+    if tp_size < 1:
+        raise ConfigError(f"tp_size={tp_size} must be at least 1.")
 
 
 def whole_config(config: ModelConfig) -> ModelConfig:

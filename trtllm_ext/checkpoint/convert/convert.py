@@ -20,6 +20,7 @@ from trtllm_ext.checkpoint.convert.stack import StackOptions
 from trtllm_ext.checkpoint.convert.stream import ReleaseLater, stream
 from trtllm_ext.checkpoint.directory import COMPANIONS, WeightSource, kind_of, write_checkpoint
 from trtllm_ext.checkpoint.dtypes import WEIGHT_DTYPES, all_finite, convert_values, weight_dtype
+from trtllm_ext.checkpoint.sharding import check_tp_size, with_ranks
 from trtllm_ext.checkpoint.weights import expected_weights
 from trtllm_ext.errors import CheckpointError, ConfigError
 from trtllm_ext.runtime.json_files import read_json_object
@@ -36,6 +37,7 @@ def convert(
     attention_input: bool = False,
     stream_dtype: str = "model",
     allow_nan: bool = False,
+    tp_size: int = 1,
 ) -> ConversionReport:
     """Convert a Hugging Face model folder (config.json with weights) to a checkpoint directory.
 
@@ -48,11 +50,13 @@ def convert(
     stream_dtype: 'float32' keeps the stack's residual stream in float32 whatever dtype is; 'model' has it in dtype.
     dtype: 'float32', 'float16', 'bfloat16', or 'auto' for the type of the source's weights.
     allow_nan: accept NaN and infinity in weights.
+    tp_size: how many tensor-parallel ranks the weights are split over, as `expected_weights` tells, into a file each.
     Cost: one pass over the weights, 4 MiB at a time. Every weight of the source is used, or dropped for a
     reason in the report, or the source is refused.
     Raises CheckpointError for a source that cannot be converted exactly, and when output_dir cannot be written;
-    nothing is left behind then. Raises ConfigError for an unknown dtype.
+    nothing is left behind then. Raises ConfigError for an unknown dtype and a tp_size below 1.
     """
+    check_tp_size(tp_size)
     if dtype != "auto":
         weight_dtype(dtype)
     source_dir = Path(model_dir)
@@ -73,24 +77,23 @@ def convert(
         )
         if dtype == "auto":
             plan = replace(plan, config=replace(plan.config, dtype=_common_dtype(plan, source_dir)))
+        config = with_ranks(plan.config, tp_size)
     except ConfigError as error:
         raise CheckpointError(f"{source_dir}: {error}") from None
     companions = [source_dir / name for name in COMPANIONS if (source_dir / name).is_file()]
     num_bytes = write_checkpoint(
-        output_dir, plan.config, _values_of(plan, source_dir, allow_nan), companions=companions
+        output_dir, config, _values_of(plan, source_dir, allow_nan), companions=companions
     )
     converted = tuple(
         ConvertedWeight(name, shape, tuple(view.source for view in plan.parts[name]))
         for name, shape in expected_weights(plan.config).items()
     )
     dropped = tuple(plan.source.dropped)
-    return ConversionReport(
-        source_dir, Path(output_dir), architecture, plan.config, converted, dropped, num_bytes
-    )
+    return ConversionReport(source_dir, Path(output_dir), architecture, config, converted, dropped, num_bytes)
 
 
 def _values_of(plan: Plan, source_dir: Path, allow_nan: bool) -> WeightSource:
-    """Gives each weight chunk by chunk, checked and in the config's type."""
+    """Gives each whole weight chunk by chunk, checked and in the config's type."""
     dtype = weight_dtype(plan.config.dtype)
     later = ReleaseLater()
 

@@ -10,7 +10,7 @@ from trtllm_ext.checkpoint.config import ModelConfig
 
 @dataclass(frozen=True)
 class ConvertedWeight:
-    """A weight of the checkpoint, and the source weights that it is made of, in order.
+    """A weight of the checkpoint with its whole shape, and the source weights that it is made of, in order.
 
     A source weight is used in parts where several weights name it: gate and up stored as one, or tied weights.
     """
@@ -32,7 +32,7 @@ class DroppedWeight:
 class ConversionReport:
     """Every source weight is in `converted[...].sources`, as a whole, or in `dropped`.
 
-    num_bytes: size of the weight files written.
+    config: of rank 0. num_bytes: size of the weight files written, of all ranks.
     """
 
     model_dir: Path
@@ -42,6 +42,11 @@ class ConversionReport:
     converted: tuple[ConvertedWeight, ...]
     dropped: tuple[DroppedWeight, ...]
     num_bytes: int
+
+    @property
+    def bytes_per_rank(self) -> int:
+        """Size of one rank's weight file; they differ by the digits of a rank at most."""
+        return self.num_bytes // self.config.mapping.world_size
 
     def dropped_by_reason(self) -> dict[str, tuple[str, ...]]:
         """The names of the dropped weights for each reason, both in the order in which they were dropped."""
