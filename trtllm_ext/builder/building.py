@@ -1,12 +1,15 @@
 """From a model, or from a checkpoint directory, to an engine."""
 
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from trtllm_ext import backend
 from trtllm_ext.builder.build_config import BuildConfig
 from trtllm_ext.builder.engine import Engine, EngineConfig, new_build_id, summarize, write_config
+from trtllm_ext.builder.known_answer import write_known_answer
 from trtllm_ext.builder.rank_build import Progress, RankJob, build_rank, model_of_rank
 from trtllm_ext.builder.together import build_together
 from trtllm_ext.builder.trace import save_timing_cache, trace
@@ -17,6 +20,8 @@ from trtllm_ext.errors import BuildError, ConfigError
 from trtllm_ext.parallel import Communicator
 from trtllm_ext.runtime.atomic import replaced_directory, write_errors
 from trtllm_ext.runtime.engine_dir import ENGINE_DIRECTORY
+
+_log = logging.getLogger(__name__)
 
 
 def build(model: Any, build_config: BuildConfig | None = None) -> Engine:
@@ -122,6 +127,15 @@ def _finish(job: RankJob, configs: Iterable[dict[str, Any]], tell: Progress) -> 
     with write_errors(job.output_dir, BuildError):
         write_config(job.staging, config)
         copy_companions(companions, job.staging)
+    if job.world_size == 1:
+        return
+    if backend.choice().engine == "embedded":
+        tell("trying all ranks together", 0)
+        write_known_answer(job.staging, job.output_dir, config)
+    else:
+        _log.info(
+            "no known answer is stored: TensorRT's ranks need a device each, and were not tried together"
+        )
 
 
 def _rank_of(model: Any) -> int:

@@ -45,9 +45,8 @@ def trace(model: Any, build_config: BuildConfig) -> Traced:
                 f"{type(model).__name__} has no {name}. For a bare Module, define a network inside net_guard and use "
                 f"Builder.build_engine."
             )
-    _check_sequence_parallel(model, build_config)
     limits = resolve_limits(
-        build_config,
+        _with_sequence_parallel(model, build_config),
         used=_limits_of(model),
         max_position_embeddings=_positions_of(model),
         model=f"the {type(model).__name__}",
@@ -83,13 +82,21 @@ def trace(model: Any, build_config: BuildConfig) -> Traced:
     return Traced(builder, network, builder_config, limits, taps)
 
 
-def _check_sequence_parallel(model: Any, build_config: BuildConfig) -> None:
+def _with_sequence_parallel(model: Any, build_config: BuildConfig) -> BuildConfig:
+    """The build config as the model was made."""
     size = getattr(getattr(model.config, "mapping", None), "tp_size", 1)
+    made_so = bool(getattr(model, "sequence_parallel", False))
     if build_config.sequence_parallel and size == 1:
         raise ConfigError(
             "sequence_parallel=True has no effect with one rank: there is nobody to share the tokens with. Leave it "
             "out, or convert with --tp_size 2 or more."
         )
+    if build_config.sequence_parallel and not made_so:
+        raise ConfigError(
+            f"sequence_parallel=True is asked of a {type(model).__name__} that was made without it. Make it with "
+            f"models.model_from_checkpoint(..., sequence_parallel=True)."
+        )
+    return build_config.updated(sequence_parallel=True) if made_so and size > 1 else build_config
 
 
 def _limits_of(model: Any) -> frozenset[str]:
