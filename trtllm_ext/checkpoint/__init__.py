@@ -19,6 +19,7 @@ from trtllm_ext.checkpoint.contract import (
 from trtllm_ext.checkpoint.convert import ConversionReport, convert
 from trtllm_ext.checkpoint.directory import Checkpoint, load_checkpoint, load_config, write_checkpoint
 from trtllm_ext.checkpoint.forms import FORMS
+from trtllm_ext.checkpoint.resharding import load_resharded, load_whole
 from trtllm_ext.checkpoint.weights import expected_weights
 
 __all__ = [
@@ -43,6 +44,8 @@ __all__ = [
     "expected_weights",
     "load_checkpoint",
     "load_config",
+    "load_resharded",
+    "load_whole",
     "stack_config",
     "write_checkpoint",
 ]

@@ -42,7 +42,7 @@ class Split:
 
     def take(self, whole: npt.NDArray, rank: int) -> npt.NDArray:
         """A rank's part of a whole weight: a view where its elements lie regularly, else a copy."""
-        return self._turns(whole)[:, rank % self.ranks].reshape(self.part)
+        return whole if self.ranks == 1 else self._turns(whole)[:, rank].reshape(self.part)
 
     def join(self, parts: Sequence[npt.NDArray]) -> npt.NDArray:
         """The whole weight of all ranks' parts, in their order; the first part itself where each is the whole."""
