@@ -146,8 +146,21 @@ def test_embedding_is_exact(dtype):
             lambda: RowLinear(8, 8, tp_size=2, tp_group=[3]),
             r"tp_group=\[3\] does not name tp_size=2 different",
         ),
-        (lambda: SelfAttention(10, 3), r"hidden_size=10 does not split over"),
+        (lambda: SelfAttention(10, 3), r"hidden_size=10 does not split over num_att"),
         (lambda: SelfAttention(12, 3, tp_size=2), r"num_attention_heads=3 does not split over tp_size=2"),
+        (
+            lambda: Linear(8, 100, tp_size=3),
+            r"tp_size=3 \(remainder 1\); tp sizes that do: 1, 2, 4, 5, 10, 20, 25, 50, \.\.\.\. .* to 102",
+        ),
+        (lambda: Linear(8, 2**31 - 1, tp_size=2), r"tp sizes that do: 1, \.\.\."),
+        (
+            lambda: RowLinear(8, 8, tp_size=2, sequence_parallel=True),
+            r"sequence_parallel with tp_size=2 needs tp_group",
+        ),
+        (
+            lambda: RowLinear(8, 8, tp_size=2, tp_group=[0, 1], is_expert=True, sequence_parallel=True),
+            r"which is_expert leaves undone",
+        ),
         (lambda: Embedding(9, 8, tp_size=2), r"num_embeddings=9 does not split over tp_size=2"),
         (lambda: Embedding(8, 8, sharding_dim=2), r"sharding_dim=2 must be 0"),
     ],
@@ -166,13 +179,24 @@ def test_arguments_that_do_not_fit_are_refused(make, message):
         (lambda: Embedding(8, 6, tp_size=2, sharding_dim=1), (8, 3)),
     ],
 )
-def test_shards_have_their_shapes_and_do_not_run_yet(layer, shape):
-    layer = layer()
-    assert layer.weight.shape == shape
+def test_shards_have_their_shapes(layer, shape):
+    assert layer().weight.shape == shape
+
+
+@pytest.mark.parametrize("sharding_dim", [0, 1])
+def test_shards_of_a_table_are_not_looked_up_in(sharding_dim):
+    layer = Embedding(8, 6, tp_size=2, sharding_dim=sharding_dim)
     set_random(layer, "float32")
-    x = np.zeros((1, layer.weight.shape[-1]), np.int32 if isinstance(layer, Embedding) else np.float32)
-    with pytest.raises(ConfigError, match=r"tp_size=2 holds one shard"):
-        run_module(layer, {"x": x})
+    with pytest.raises(ConfigError, match=r"tp_size=2 holds one shard .* Use tp_size=1"):
+        run_module(layer, {"x": np.zeros((1, 4), np.int32)})
+
+
+@pytest.mark.parametrize("kind", [Linear, RowLinear])
+def test_without_a_group_a_shard_gives_its_share(kind):
+    layer = kind(8, 6, tp_size=2)
+    weights, x = set_random(layer, "float32"), np.ones((3, layer.weight.shape[1]), np.float32)
+    reference = x @ weights["weight"].T + weights["bias"]
+    assert_close(run_module(layer, {"x": x}), reference, "float32")
 
 
 def test_types_are_not_mixed_silently():

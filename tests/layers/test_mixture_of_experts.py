@@ -160,8 +160,9 @@ def test_names_and_shapes_of_weights():
         ({"gated": False, "gate_offset": 1.0}, r"^clamp and gate_offset belong to gated experts"),
         ({"shared_expert_gate": True}, r"^shared_expert_gate needs a shared_expert_intermediate_size"),
         ({"shared_expert_intermediate_size": 0}, r"^shared_expert_intermediate_size=0 must be at least 1"),
-        ({"tp_size": 2}, r"^MixtureOfExperts with tp_size=2.* Use tp_size=1"),
-        ({"tp_size": 2, "tp_group": [0, 1]}, r"tp_group=\[0, 1\].* Use tp_size=1"),
+        ({"tp_size": 3}, r"^ffn_hidden_size=\d+ does not split over tp_size=3"),
+        ({"tp_size": 2, "tp_group": [0]}, r"^tp_group=\[0\] does not name tp_size=2 different ranks"),
+        ({"tp_size": 2, "sequence_parallel": True}, r"^sequence_parallel with tp_size=2 needs tp_group"),
     ],
 )
 def test_refusals(arguments, message):

@@ -95,21 +95,22 @@ def test_configs_that_do_not_fit_are_refused():
         ConfigError, match=r"Encoder is built from architecture 'Encoder', this config says 'Subl"
     ):
         Encoder(config())
-    sharded = ModelConfig(**{**vars(config()), "mapping": Mapping(world_size=2, tp_size=2)})
-    with pytest.raises(ConfigError, match=r"split over world_size=2 ranks; this version runs on one rank"):
-        SublayerStack(sharded)
+    for name in ("pp_size", "cp_size"):
+        with pytest.raises(ConfigError, match=rf"{name}=2 is not supported"):
+            ModelConfig(**{**vars(config()), "mapping": Mapping(world_size=2, **{name: 2})})
     with pytest.raises(ConfigError, match=r"num_hidden_layers=0 must be at least 1"):
         config(num_hidden_layers=0)
     with pytest.raises(ConfigError, match=r"'gelu' is ambiguous"):
         config(hidden_act="gelu")
 
 
-def test_a_checkpoint_of_two_ranks_is_written_whole_and_refused_with_the_reason(tmp_path):
+def test_a_checkpoint_of_two_ranks_gives_each_its_model(tmp_path):
     sharded = ModelConfig(**{**vars(config()), "mapping": Mapping(world_size=2, tp_size=2)})
     write_random_checkpoint(tmp_path / "c", sharded)
     assert load_checkpoint(tmp_path / "c", rank=1).weights["transformer.layers.0.mlp.fc.weight"].shape == (
         20,
         16,
     )
-    with pytest.raises(ConfigError, match=r"split over world_size=2 ranks"):
-        model_from_checkpoint(tmp_path / "c", rank=1)
+    model = model_from_checkpoint(tmp_path / "c", rank=1)
+    assert model.config.mapping.rank == 1
+    assert dict(model.named_parameters())["transformer.layers.0.mlp.proj.weight"].shape == (16, 20)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from trtllm_ext.checkpoint.dtypes import weight_dtype
+from trtllm_ext.errors import ConfigError
 from trtllm_ext.graph import Module, Tensor, functional
-from trtllm_ext.layers.linear import ColumnLinear, RowLinear, shard_size
+from trtllm_ext.layers.linear import ColumnLinear, RowLinear
+from trtllm_ext.layers.tensor_parallel import shard_size
 
 # What is added to the score of a padding token. Beside the scores of real tokens, which stay far smaller, its exp
 # is exactly 0 in every type; and being finite, it leaves a row of nothing but padding without NaN. float16 ends at
@@ -31,6 +33,8 @@ class SelfAttention(Module):
 
     Vaswani et al. 2017, section 3.2. qkv: one matrix, rows of q, then k, then v, heads in order within each;
     dense: (hidden_size, heads * head_size).
+    Over tp_size ranks the heads are split: a rank's qkv has the rows of q of its heads, then of k, then of v; dense
+    the columns of its heads. The ranks' shares are added once, inside dense.
     Raises ConfigError when hidden_size does not split over the heads, or the heads over tp_size.
     """
 
@@ -48,7 +52,7 @@ class SelfAttention(Module):
         super().__init__()
         shard_size(hidden_size, 1, "hidden_size")
         self.num_heads = shard_size(num_attention_heads, tp_size, "num_attention_heads")
-        self.head_size = head_size or shard_size(hidden_size, num_attention_heads, "hidden_size")
+        self.head_size = head_size or _head_size(hidden_size, num_attention_heads)
         self.inner_size = self.num_heads * self.head_size
         inner = num_attention_heads * self.head_size
         self.qkv = ColumnLinear(hidden_size, 3 * inner, bias, dtype, tp_group, tp_size, gather_output=False)
@@ -74,3 +78,12 @@ class SelfAttention(Module):
     def _heads(self, x: Tensor) -> Tensor:
         """(batch, seq, heads * head_size) to (batch, heads, seq, head_size)."""
         return functional.permute(functional.view(x, [0, 0, self.num_heads, self.head_size]), [0, 2, 1, 3])
+
+
+def _head_size(hidden_size: int, num_attention_heads: int) -> int:
+    if hidden_size % num_attention_heads:
+        raise ConfigError(
+            f"hidden_size={hidden_size} does not split over num_attention_heads={num_attention_heads}; give head_size, "
+            "or a number of heads that divides it."
+        )
+    return hidden_size // num_attention_heads

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.graph import Module, Parameter, Tensor, functional
-from trtllm_ext.layers.linear import check_group, shard_size
+from trtllm_ext.layers.tensor_parallel import check_group, shard_size
 
 
 class Embedding(Module):
@@ -36,7 +36,7 @@ class Embedding(Module):
         """x: int32 or int64 indices of any shape; returns (*x.shape, embedding_dim)."""
         if self.tp_size > 1:
             raise ConfigError(
-                f"Embedding with tp_size={self.tp_size} holds one shard of its table; joining the shards takes a "
-                "collective, which this version does not have. Use tp_size=1."
+                f"Embedding with tp_size={self.tp_size} holds one shard of its table, and looking up in shards is not "
+                "available: a table is whole on every rank. Use tp_size=1."
             )
         return functional.embedding(x, self.weight.value)

@@ -6,7 +6,8 @@ from trtllm_ext.checkpoint.contract import check_activation
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.graph import Module, Tensor, functional
 from trtllm_ext.layers.activation import activate
-from trtllm_ext.layers.linear import ColumnLinear, RowLinear, shard_size
+from trtllm_ext.layers.linear import ColumnLinear, RowLinear
+from trtllm_ext.layers.tensor_parallel import check_sequence_parallel, gather_tokens, shard_size
 
 
 def check_clamp(clamp: float | None) -> float | None:
@@ -34,12 +35,15 @@ def gated_activation(
 class FeedForward(Module):
     """FFN(x) = act(x W1 + b1) W2 + b2 (Vaswani et al. 2017, section 3.3), each token by itself.
 
-    fc: W1, (ffn_hidden_size, hidden_size), its rows split over tp_size ranks; proj: W2, its columns.
+    fc: W1, (ffn_hidden_size, hidden_size), its rows split over tp_size ranks; proj: W2, its columns. The ranks' shares
+        are added once, inside proj.
     hidden_act: a name of `checkpoint.ACTIVATIONS`.
     bias: of both matrices; proj_bias: of the second one, where it differs.
-    inner_norm: normalises what goes into proj, ffn_hidden_size wide; the child `inner_layernorm`.
-    Raises ConfigError for an unknown activation, when tp_size does not divide ffn_hidden_size, and for an inner_norm
-    that is no Module or would see one rank's share only.
+    inner_norm: normalises what goes into proj, ffn_hidden_size wide; the child `inner_layernorm`. With tp_size above 1
+        a norm over the same ranks, such as `RmsNorm(ffn_hidden_size, tp_group=..., tp_size=...)`.
+    sequence_parallel: each rank has, and gets, its own tokens only, as many as any other.
+    Raises ConfigError for an unknown activation, when tp_size does not divide ffn_hidden_size, for an inner_norm that
+    is no Module or would see one rank's share only, and for sequence_parallel without a tp_group.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class FeedForward(Module):
         *,
         proj_bias: bool | None = None,
         inner_norm: Module | None = None,
+        sequence_parallel: bool = False,
     ) -> None:
         super().__init__()
         self.hidden_act = check_activation(hidden_act)
@@ -63,18 +68,29 @@ class FeedForward(Module):
             hidden_size, ffn_hidden_size, bias, dtype, tp_group, tp_size, gather_output=False
         )
         self.inner_layernorm = _check_inner_norm(inner_norm, tp_size)
+        self.sequence_parallel = check_sequence_parallel(sequence_parallel, tp_group, tp_size)
         proj_bias = bias if proj_bias is None else proj_bias
-        self.proj = RowLinear(ffn_hidden_size, hidden_size, proj_bias, dtype, tp_group, tp_size)
+        self.proj = RowLinear(
+            *(ffn_hidden_size, hidden_size, proj_bias, dtype, tp_group, tp_size),
+            sequence_parallel=sequence_parallel,
+        )
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """hidden_states: (..., hidden_size); the result has its shape and type."""
+        if self.sequence_parallel and self.proj.tp_group is not None:
+            hidden_states = gather_tokens(hidden_states, self.proj.tp_group)
+        return self.proj(self._normed_inner(hidden_states))
+
+    def partial(self, hidden_states: Tensor) -> Tensor:
+        """This rank's share of the result, proj's bias not added: float32 on the embedded engine."""
+        return self.proj.partial(self._normed_inner(hidden_states))
+
+    def _normed_inner(self, hidden_states: Tensor) -> Tensor:
         inner = self.inner(hidden_states)
-        if self.inner_layernorm is not None:
-            inner = self.inner_layernorm(inner)
-        return self.proj(inner)
+        return inner if self.inner_layernorm is None else self.inner_layernorm(inner)
 
     def inner(self, hidden_states: Tensor) -> Tensor:
-        """The activated values, (..., ffn_hidden_size), before the inner norm."""
+        """The activated values, (..., ffn_hidden_size / tp_size), before the inner norm."""
         return activate(self.fc(hidden_states), self.hidden_act)
 
 
@@ -101,6 +117,7 @@ class GatedFeedForward(FeedForward):
         inner_norm: Module | None = None,
         clamp: float | None = None,
         gate_offset: float = 0.0,
+        sequence_parallel: bool = False,
     ) -> None:
         super().__init__(
             hidden_size,
@@ -112,6 +129,7 @@ class GatedFeedForward(FeedForward):
             tp_size,
             proj_bias=proj_bias,
             inner_norm=inner_norm,
+            sequence_parallel=sequence_parallel,
         )
         self.gate = ColumnLinear(
             hidden_size, ffn_hidden_size, bias, dtype, tp_group, tp_size, gather_output=False
@@ -120,7 +138,7 @@ class GatedFeedForward(FeedForward):
         self.gate_offset = gate_offset
 
     def inner(self, hidden_states: Tensor) -> Tensor:
-        """The gated values, (..., ffn_hidden_size), before the inner norm."""
+        """The gated values, (..., ffn_hidden_size / tp_size), before the inner norm."""
         fc, gate = self.fc(hidden_states), self.gate(hidden_states)
         return gated_activation(fc, gate, self.hidden_act, self.clamp, self.gate_offset)
 
@@ -128,9 +146,11 @@ class GatedFeedForward(FeedForward):
 def _check_inner_norm(inner_norm: Module | None, tp_size: int) -> Module | None:
     if inner_norm is not None and not isinstance(inner_norm, Module):
         raise ConfigError(f"inner_norm must be a Module, not a {type(inner_norm).__name__}.")
-    if inner_norm is not None and tp_size > 1:
+    theirs = getattr(inner_norm, "tp_size", 1)
+    if inner_norm is not None and theirs != tp_size:
         raise ConfigError(
-            f"inner_norm with tp_size={tp_size}: its statistics are over the whole feed-forward width, of which a "
-            "rank holds a share, and joining them takes a collective, which this version does not have. Use tp_size=1."
+            f"inner_norm with tp_size={theirs} inside a feed-forward with tp_size={tp_size}: its statistics are over "
+            "the whole feed-forward width, of which a rank holds a share. Make the norm of the whole width, with the "
+            "feed-forward's tp_group and tp_size."
         )
     return inner_norm

@@ -7,7 +7,7 @@ import numpy as np
 from trtllm_ext.checkpoint.contract import HyperConnectionContract
 from trtllm_ext.checkpoint.hyper_connections import weight_shapes
 from trtllm_ext.graph import Module, Parameter, Tensor, functional
-from trtllm_ext.layers.linear import shard_size
+from trtllm_ext.layers.tensor_parallel import shard_size
 
 
 class HyperConnections(Module):

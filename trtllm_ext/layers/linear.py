@@ -2,43 +2,22 @@
 
 from __future__ import annotations
 
-from numbers import Integral
-
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.graph import Module, Parameter, Tensor, functional
-
-
-def shard_size(size: int, tp_size: int, what: str) -> int:
-    """This rank's share of `size`.
-
-    Raises ConfigError when a size is no whole number or not positive, or tp_size does not divide it.
-    """
-    for name, value in ((what, size), ("tp_size", tp_size)):
-        if isinstance(value, bool) or not isinstance(value, Integral):
-            raise ConfigError(f"{name}={value!r} is not a whole number.")
-    if size < 1 or tp_size < 1:
-        raise ConfigError(f"{what}={size} with tp_size={tp_size}: both must be at least 1.")
-    if size % tp_size:
-        left = size % tp_size
-        raise ConfigError(
-            f"{what}={size} does not split over tp_size={tp_size} (remainder {left}). Pick a divisor, or pad {what} "
-            f"to {size - left + tp_size}."
-        )
-    return size // tp_size
-
-
-def check_group(tp_group: list[int] | None, tp_size: int) -> list[int] | None:
-    """tp_group, which holds one global rank for each of tp_size shards, or None."""
-    if tp_group is not None and (len(set(tp_group)) != tp_size or len(tp_group) != tp_size):
-        raise ConfigError(f"tp_group={list(tp_group)} does not name tp_size={tp_size} different ranks.")
-    return tp_group
+from trtllm_ext.layers.tensor_parallel import (
+    check_group,
+    check_sequence_parallel,
+    shard_size,
+    sum_over_ranks,
+    wide,
+)
 
 
 class Linear(Module):
     """x W^T + b, with W's rows split over tp_size ranks.
 
     weight: (out_features / tp_size, in_features); bias: (out_features / tp_size).
-    gather_output: join the ranks' columns again after the product.
+    gather_output: join the ranks' columns again after the product; without a tp_group they stay apart.
     Raises ConfigError when tp_size does not divide out_features.
     """
 
@@ -66,9 +45,14 @@ class Linear(Module):
             self.register_parameter("bias", None)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (..., in_features) of the layer's type; returns (..., out_features / tp_size)."""
-        _refuse_shards(self, self.tp_size)
-        return _product(x, self.weight, self.bias)
+        """x: (..., in_features) of the layer's type, whole on every rank.
+
+        Returns (..., out_features), or this rank's part of it, (..., out_features / tp_size), where not gathered.
+        """
+        output = _product(x, self.weight, self.bias)
+        if self.gather_output and self.tp_size > 1 and self.tp_group is not None:
+            return functional.allgather(output, self.tp_group, gather_dim=output.rank() - 1)
+        return output
 
 
 # As in TensorRT-LLM, the plain layer is the one whose weight is split by columns (of the transposed weight).
@@ -78,8 +62,13 @@ ColumnLinear = Linear
 class RowLinear(Module):
     """x W^T + b, with W's columns, and so x's, split over tp_size ranks: the second matrix of a pair.
 
-    weight: (out_features, in_features / tp_size); bias: (out_features), whole on every rank, added once.
-    Raises ConfigError when tp_size does not divide in_features.
+    weight: (out_features, in_features / tp_size); bias: (out_features), whole on every rank, added once, to the sum
+        over the ranks, which is rounded to the layer's type once.
+    tp_group: the ranks; without it a rank's share is not added to the others', though the bias is.
+    is_expert: whoever holds the experts adds the ranks' shares up, each with its share of the bias, bias / tp_size.
+    sequence_parallel: of the sum each rank gets its own part of the first axis only, which tp_size divides.
+    Raises ConfigError when tp_size does not divide in_features, and for sequence_parallel without a tp_group or with
+    is_expert.
     """
 
     def __init__(
@@ -90,6 +79,9 @@ class RowLinear(Module):
         dtype: str | None = None,
         tp_group: list[int] | None = None,
         tp_size: int = 1,
+        *,
+        is_expert: bool = False,
+        sequence_parallel: bool = False,
     ) -> None:
         super().__init__()
         self.in_features = shard_size(in_features, tp_size, "in_features")
@@ -97,6 +89,12 @@ class RowLinear(Module):
         self.dtype = dtype or "float32"
         self.tp_group = check_group(tp_group, tp_size)
         self.tp_size = tp_size
+        self.is_expert = is_expert
+        self.sequence_parallel = check_sequence_parallel(sequence_parallel, tp_group, tp_size)
+        if is_expert and self.sequence_parallel:
+            raise ConfigError(
+                "sequence_parallel scatters a sum over the ranks, which is_expert leaves undone."
+            )
         self.weight = Parameter(shape=(self.out_features, self.in_features), dtype=self.dtype)
         if bias:
             self.bias = Parameter(shape=(self.out_features,), dtype=self.dtype)
@@ -105,18 +103,25 @@ class RowLinear(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., in_features / tp_size) of the layer's type; returns (..., out_features)."""
-        _refuse_shards(self, self.tp_size)
-        return _product(x, self.weight, self.bias)
+        if self.tp_size == 1 or self.tp_group is None:
+            return _product(x, self.weight, self.bias)
+        if self.is_expert:
+            return self._expert_share(x)
+        total = sum_over_ranks(self.partial(x), self.tp_group, self.sequence_parallel)
+        total = functional.cast(total, x.dtype)
+        return total if self.bias is None else total + self.bias.value
+
+    def partial(self, x: Tensor) -> Tensor:
+        """This rank's share of the product, without the bias: (..., out_features), float32 on the embedded engine."""
+        return functional.matmul(wide(x), wide(self.weight.value), transb=True)
+
+    def _expert_share(self, x: Tensor) -> Tensor:
+        share = self.partial(x)
+        if self.bias is not None:
+            share = share + functional.cast(self.bias.value, share.dtype) * (1.0 / self.tp_size)
+        return functional.cast(share, x.dtype)
 
 
 def _product(x: Tensor, weight: Parameter, bias: Parameter | None) -> Tensor:
     product = functional.matmul(x, weight.value, transb=True)
     return product if bias is None else product + bias.value
-
-
-def _refuse_shards(layer: Module, tp_size: int) -> None:
-    if tp_size > 1:
-        raise ConfigError(
-            f"{type(layer).__name__} with tp_size={tp_size} holds one shard of a layer; joining the shards takes a "
-            "collective, which this version does not have. Use tp_size=1."
-        )

@@ -9,7 +9,15 @@ from trtllm_ext.errors import ConfigError
 from trtllm_ext.graph import Module, Parameter, Tensor, functional
 from trtllm_ext.layers.activation import activate
 from trtllm_ext.layers.feed_forward import FeedForward, GatedFeedForward, check_clamp, gated_activation
-from trtllm_ext.layers.linear import Linear, shard_size
+from trtllm_ext.layers.linear import Linear
+from trtllm_ext.layers.tensor_parallel import (
+    check_group,
+    check_sequence_parallel,
+    gather_tokens,
+    shard_size,
+    sum_over_ranks,
+    wide,
+)
 from trtllm_ext.suggest import nearest
 
 # What MixtureContract.weights may be.
@@ -31,8 +39,14 @@ class MixtureOfExperts(Module):
     Sparse: an expert computes the tokens that chose it and no others, so the cost is that of top_k feed-forwards. How
     many those are a run shows; the result's shape is known before.
     Router, weights and sums are float32 in every type.
-    Raises ConfigError for numbers that contradict each other, an unknown activation or kind of weights, and
-    tp_size above 1.
+
+    Over tp_size ranks every expert is split as a feed-forward is, by its inner dimension; the router is whole on every
+    rank. The ranks' weighted sums over the chosen experts and the shared one are added once, together, then come the
+    chosen experts' biases of proj. Without a tp_group the shares are not added up.
+    sequence_parallel: each rank has, and gets, its own tokens only, as many as any other; their router's values are
+    computed once, and gathered like the tokens.
+    Raises ConfigError for numbers that contradict each other, an unknown activation or kind of weights, when tp_size
+    does not divide an expert's width, and for sequence_parallel without a tp_group.
     """
 
     def __init__(
@@ -55,12 +69,13 @@ class MixtureOfExperts(Module):
         dtype: str | None = None,
         tp_group: list[int] | None = None,
         tp_size: int = 1,
+        sequence_parallel: bool = False,
     ) -> None:
         super().__init__()
         self.hidden_act = check_activation(hidden_act)
         for name, size in (("num_experts", num_experts), ("top_k", top_k), ("hidden_size", hidden_size)):
             shard_size(size, 1, name)
-        shard_size(ffn_hidden_size, tp_size, "ffn_hidden_size")
+        ffn_local = shard_size(ffn_hidden_size, tp_size, "ffn_hidden_size")
         if weights not in ROUTING_WEIGHTS:
             raise ConfigError(f"weights={weights!r} is not known. {nearest(weights, ROUTING_WEIGHTS)}")
         self.contract = MixtureContract(
@@ -74,12 +89,13 @@ class MixtureOfExperts(Module):
         self.clamp, self.gate_offset = check_clamp(clamp), gate_offset
         if not gated and (clamp is not None or gate_offset):
             raise ConfigError("clamp and gate_offset belong to gated experts; set gated to True.")
-        _refuse_shards(tp_group, tp_size)
+        self.tp_group, self.tp_size = check_group(tp_group, tp_size), tp_size
+        self.sequence_parallel = check_sequence_parallel(sequence_parallel, tp_group, tp_size)
         self.router = Linear(hidden_size, num_experts, router_bias, dtype)
-        self.fc = ExpertLinear(num_experts, hidden_size, ffn_hidden_size, bias, dtype)
-        self.gate = ExpertLinear(num_experts, hidden_size, ffn_hidden_size, bias, dtype) if gated else None
+        self.fc = ExpertLinear(num_experts, hidden_size, ffn_local, bias, dtype)
+        self.gate = ExpertLinear(num_experts, hidden_size, ffn_local, bias, dtype) if gated else None
         proj_bias = bias if proj_bias is None else proj_bias
-        self.proj = ExpertLinear(num_experts, ffn_hidden_size, hidden_size, proj_bias, dtype)
+        self.proj = ExpertLinear(num_experts, ffn_local, hidden_size, proj_bias, dtype)
         self.shared_expert = self._shared_expert(hidden_size, dtype)
         self.shared_expert_gate = Linear(hidden_size, 1, False, dtype) if shared_expert_gate else None
 
@@ -88,13 +104,15 @@ class MixtureOfExperts(Module):
         if width is None:
             return None
         if self.gate is None:
-            return FeedForward(hidden_size, width, self.hidden_act, False, dtype)
+            return FeedForward(hidden_size, width, self.hidden_act, False, dtype, self.tp_group, self.tp_size)
         return GatedFeedForward(
             hidden_size,
             width,
             self.hidden_act,
             False,
             dtype,
+            self.tp_group,
+            self.tp_size,
             clamp=self.clamp,
             gate_offset=self.gate_offset,
         )
@@ -106,22 +124,56 @@ class MixtureOfExperts(Module):
         # 8 of 8 up to 1.1 of it.
         is_flat = hidden_states.rank() == 2
         tokens = hidden_states if is_flat else functional.flatten(hidden_states, 0, -2)
-        weights, chosen = self.route(tokens)
-        total = self._chosen_sum(tokens, weights, chosen)
-        if self.shared_expert is not None:
-            total = total + self._shared(self.shared_expert, tokens)
+        scores = self._scores(tokens)
+        if self.tp_size == 1:
+            total = self._total(tokens, *self._choice(scores))
+        else:
+            total = self._total_over_ranks(tokens, scores)
         total = functional.cast(total, hidden_states.dtype)
         return total if is_flat else functional.view(total, functional.shape(hidden_states))
 
     def route(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """tokens: (n, hidden_size). For each its experts' weights, float32 (n, top_k), and their numbers, int32."""
+        return self._choice(self._scores(tokens))
+
+    def _scores(self, tokens: Tensor) -> Tensor:
         # Rounded to a narrow type, two close values could change places.
-        scores = _in_float32(self.router, tokens)
+        return _in_float32(self.router, tokens)
+
+    def _choice(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         renormalized = self.contract.weights == "renormalized"
         if not renormalized:
             scores = functional.softmax(scores, -1)
         values, chosen = functional.topk(scores, self.contract.top_k, -1)
         return functional.softmax(values, -1) if renormalized else values, chosen
+
+    def _total(self, tokens: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
+        """What all experts give, of split ones this rank's share: float32 (n, hidden_size)."""
+        total = self._chosen_sum(tokens, weights, chosen)
+        return total if self.shared_expert is None else total + self._shared(self.shared_expert, tokens)
+
+    def _total_over_ranks(self, tokens: Tensor, scores: Tensor) -> Tensor:
+        """The same of all ranks. tokens, scores: with sequence_parallel this rank's own, as the result is."""
+        own_choice = choice = self._choice(scores)
+        if self.sequence_parallel and self.tp_group is not None:
+            tokens = gather_tokens(tokens, self.tp_group)
+            choice = self._choice(gather_tokens(scores, self.tp_group))
+        total = self._total(tokens, *choice)
+        if self.tp_group is not None:
+            total = sum_over_ranks(total, self.tp_group, self.sequence_parallel)
+        return total if self.proj.bias is None else total + self._chosen_biases(*own_choice)
+
+    def _chosen_biases(self, weights: Tensor, chosen: Tensor) -> Tensor:
+        """The weighted sums of the chosen experts' biases of proj, float32 (n, hidden_size)."""
+        rows = functional.index_select(self.proj.bias.value, 0, functional.flatten(chosen))
+        return self._weighted(rows, weights)
+
+    def _weighted(self, rows: Tensor, weights: Tensor) -> Tensor:
+        """rows: (n * top_k, hidden_size), token after token; their sums by token, float32 (n, hidden_size)."""
+        by_token = functional.view(
+            functional.cast(rows, "float32"), [-1, self.contract.top_k, rows.shape[-1]]
+        )
+        return functional.sum(by_token * functional.unsqueeze(weights, -1), 1)
 
     def _chosen_sum(self, tokens: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
         """The weighted sums of the chosen experts, float32 (n, hidden_size)."""
@@ -133,9 +185,7 @@ class MixtureOfExperts(Module):
             own = functional.index_select(tokens, 0, functional.select(place, 0, 0))
             outputs.append(self._expert(own, expert))
         rows = functional.index_select(functional.concat(outputs), 0, self._row_of_choice(chosen, places))
-        rows = functional.cast(rows, "float32")
-        by_token = functional.view(rows, [-1, self.contract.top_k, tokens.shape[-1]])
-        return functional.sum(by_token * functional.unsqueeze(weights, -1), 1)
+        return self._weighted(rows, weights)
 
     def _row_of_choice(self, chosen: Tensor, places: list[Tensor]) -> Tensor:
         """For each choice, token after token, its row among all experts' outputs: int32 (n * top_k,)."""
@@ -153,10 +203,11 @@ class MixtureOfExperts(Module):
         else:
             gate = self.gate(hidden_states, expert)
             inner = gated_activation(fc, gate, self.hidden_act, self.clamp, self.gate_offset)
-        return self.proj(inner, expert)
+        return self.proj(inner, expert) if self.tp_size == 1 else self.proj.partial(inner, expert)
 
-    def _shared(self, expert: Module, hidden_states: Tensor) -> Tensor:
-        output = functional.cast(expert(hidden_states), "float32")
+    def _shared(self, expert: FeedForward, hidden_states: Tensor) -> Tensor:
+        output = expert(hidden_states) if self.tp_size == 1 else expert.partial(hidden_states)
+        output = functional.cast(output, "float32")
         if self.shared_expert_gate is None:
             return output
         return output * functional.sigmoid(_in_float32(self.shared_expert_gate, hidden_states))
@@ -188,16 +239,13 @@ class ExpertLinear(Module):
         product = functional.matmul(x, functional.select(self.weight.value, 0, expert), transb=True)
         return product if self.bias is None else product + functional.select(self.bias.value, 0, expert)
 
+    def partial(self, x: Tensor, expert: int) -> Tensor:
+        """A rank's share of the product where in_features are split, without bias; float32 on the embedded engine."""
+        weight = functional.select(self.weight.value, 0, expert)
+        return functional.matmul(wide(x), wide(weight), transb=True)
+
 
 def _in_float32(linear: Linear, x: Tensor) -> Tensor:
     weight = functional.cast(linear.weight.value, "float32")
     product = functional.matmul(functional.cast(x, "float32"), weight, transb=True)
     return product if linear.bias is None else product + functional.cast(linear.bias.value, "float32")
-
-
-def _refuse_shards(tp_group: list[int] | None, tp_size: int) -> None:
-    if tp_size > 1 or (tp_group is not None and len(tp_group) > 1):
-        raise ConfigError(
-            f"MixtureOfExperts with tp_size={tp_size}, tp_group={tp_group}: adding up the ranks' shares takes a "
-            "collective, which this version does not have. Use tp_size=1."
-        )

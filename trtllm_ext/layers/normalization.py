@@ -7,6 +7,7 @@ from typing import Literal
 from trtllm_ext.checkpoint.dtypes import weight_dtype
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.graph import Module, Parameter, Tensor, functional
+from trtllm_ext.layers.tensor_parallel import check_group, shard_size, sum_over_ranks
 from trtllm_ext.suggest import nearest
 
 _ROUNDINGS = ("before_weight", "after_weight")
@@ -22,6 +23,10 @@ class LayerNorm(Module):
     Ba, Kiros, Hinton 2016; with a weight_offset of 1, Nemotron's form. Rounded once, after the bias.
     normalized_shape: the sizes of those axes. weight, bias: of that shape.
     output_dtype: the result's type, where it is not the weight's.
+    tp_group, tp_size: the ranks over which a single axis is split; each holds its part of weight and bias. The
+        statistics are those of the whole axis, at the cost of two sums of one number a token over the ranks: of the
+        values, then of the squares of what they deviate from the mean.
+    Raises ConfigError when the axis does not split, and for several ranks without a tp_group.
     """
 
     def __init__(
@@ -34,9 +39,12 @@ class LayerNorm(Module):
         *,
         weight_offset: float = 0.0,
         output_dtype: str | None = None,
+        tp_group: list[int] | None = None,
+        tp_size: int = 1,
     ) -> None:
         super().__init__()
-        self.normalized_shape = _shape(normalized_shape)
+        self.normalized_shape = _own_part(_shape(normalized_shape), tp_group, tp_size)
+        self.tp_group, self.tp_size = tp_group, tp_size
         self.eps = _positive(eps)
         self.dtype = dtype or "float32"
         self.output_dtype = _known(output_dtype)
@@ -57,6 +65,8 @@ class LayerNorm(Module):
         weight = None if self.weight is None else self.weight.value
         bias = None if self.bias is None else self.bias.value
         to = self.output_dtype or (x.dtype if weight is None else weight.dtype)
+        if self.tp_size > 1:
+            return functional.cast(self._over_ranks(_float32(x), weight, bias), to)
         if weight is None or (x.dtype == weight.dtype and not self.weight_offset):
             return functional.cast(functional.layer_norm(x, shape, weight, bias, self.eps), to)
         wide = functional.layer_norm(
@@ -68,6 +78,14 @@ class LayerNorm(Module):
         )
         return functional.cast(wide, to)
 
+    def _over_ranks(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        """x: this rank's part of the axis, float32; the result likewise."""
+        centred = x - _mean_over_ranks(x, self)
+        normed = centred / functional.sqrt(_mean_over_ranks(centred * centred, self) + self.eps)
+        if weight is not None:
+            normed = normed * _offset(weight, self.weight_offset)
+        return normed if bias is None else normed + _float32(bias)
+
 
 class RmsNorm(Module):
     """x / sqrt(mean(x^2) + eps) * (weight + weight_offset) over the trailing axes (Zhang, Sennrich 2019).
@@ -77,8 +95,12 @@ class RmsNorm(Module):
         'after_weight' rounds the product, once.
     num_groups: that many equal parts of a single axis are normalised separately.
     output_dtype: the result's type, where it is not the weight's.
-    Raises ConfigError when num_groups does not divide the axis, or there are several axes to divide, and for a
-    weight_offset with rounding 'before_weight'.
+    tp_group, tp_size: the ranks over which a single axis is split; each holds its part of the weight. The statistics
+        are those of the whole axis, at the cost of one sum of one number a token over the ranks; or of its groups,
+        where each rank has whole ones.
+    Raises ConfigError when num_groups does not divide the axis, or there are several axes to divide, for a
+    weight_offset with rounding 'before_weight', when the axis or its groups do not split over the ranks, and for
+    several ranks without a tp_group.
     """
 
     def __init__(
@@ -92,6 +114,8 @@ class RmsNorm(Module):
         weight_offset: float = 0.0,
         rounding: Literal["before_weight", "after_weight"] | None = None,
         output_dtype: str | None = None,
+        tp_group: list[int] | None = None,
+        tp_size: int = 1,
     ) -> None:
         super().__init__()
         self.normalized_shape = _shape(normalized_shape)
@@ -110,7 +134,10 @@ class RmsNorm(Module):
             raise ConfigError(
                 f"weight_offset={weight_offset} is added in float32; use rounding='after_weight'."
             )
-        self.num_groups = num_groups
+        self.normalized_shape = _own_part(self.normalized_shape, tp_group, tp_size)
+        self.tp_group, self.tp_size = tp_group, tp_size
+        self.num_groups = num_groups if num_groups == 1 else shard_size(num_groups, tp_size, "num_groups")
+        self.has_own_groups = num_groups > 1
         self.eps = _positive(eps)
         self.dtype = dtype or "float32"
         self.output_dtype = _known(output_dtype)
@@ -132,12 +159,43 @@ class RmsNorm(Module):
 
     def _normalized(self, x: Tensor, shape: tuple[int, ...], weight: Tensor | None) -> Tensor:
         if weight is None or (self.rounding == "before_weight" and x.dtype == weight.dtype):
-            return functional.rms_norm(x, shape, self.num_groups, weight, self.eps)
+            return self._over_root(x, shape, weight)
         if self.rounding == "after_weight":
-            weight32 = _offset(weight, self.weight_offset)
-            return functional.rms_norm(_float32(x), shape, self.num_groups, weight32, self.eps)
-        normed = functional.rms_norm(x, shape, self.num_groups, None, self.eps)
-        return functional.cast(normed, weight.dtype) * weight
+            return self._over_root(_float32(x), shape, _offset(weight, self.weight_offset))
+        return functional.cast(self._over_root(x, shape), weight.dtype) * weight
+
+    def _over_root(self, x: Tensor, shape: tuple[int, ...], weight: Tensor | None = None) -> Tensor:
+        """x / sqrt(mean(x^2) + eps), computed in float32 and rounded to x's type, then times weight."""
+        if self.tp_size == 1 or self.has_own_groups:
+            return functional.rms_norm(x, shape, self.num_groups, weight, self.eps)
+        x32 = _float32(x)
+        root = functional.sqrt(_mean_over_ranks(x32 * x32, self) + self.eps)
+        normed = functional.cast(x32 / root, x.dtype)
+        return normed if weight is None else normed * weight
+
+
+def _own_part(shape: tuple[int, ...], tp_group: list[int] | None, tp_size: int) -> tuple[int, ...]:
+    """This rank's part of the axes that are normalised."""
+    check_group(tp_group, tp_size)
+    if tp_size == 1:
+        return shape
+    if len(shape) > 1:
+        raise ConfigError(
+            f"normalized_shape={shape} with tp_size={tp_size}: a single axis is split over ranks, not {len(shape)}."
+        )
+    if tp_group is None:
+        raise ConfigError(
+            f"a norm with tp_size={tp_size} needs tp_group, the ranks whose parts make up the axis; without their sums "
+            "its statistics would be those of one part."
+        )
+    return (shard_size(shape[0], tp_size, "normalized_shape"),)
+
+
+def _mean_over_ranks(x: Tensor, norm: LayerNorm | RmsNorm) -> Tensor:
+    """The mean over the whole last axis, of which each rank has a part: float32 (..., 1)."""
+    assert norm.tp_group is not None
+    total = sum_over_ranks(functional.sum(x, -1, keepdim=True), norm.tp_group)
+    return total * (1.0 / (norm.normalized_shape[-1] * norm.tp_size))
 
 
 def _float32(x: Tensor) -> Tensor:

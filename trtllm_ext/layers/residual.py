@@ -10,6 +10,7 @@ from trtllm_ext.checkpoint.contract import PLACEMENTS
 from trtllm_ext.checkpoint.dtypes import weight_dtype
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.graph import Module, Tensor, functional, str_dtype_to_trt
+from trtllm_ext.layers.clamp import clamped
 from trtllm_ext.suggest import nearest
 
 # What a residual block notes on its sublayer with `register_network_output`, to be looked at as an extra output: in
@@ -32,9 +33,8 @@ _PARALLEL_POINTS = {
     "the sum",
 }
 
-_LARGEST_FLOAT16 = 65504.0
-# What T5 takes off the largest number when a sum has overflowed.
-_CLAMP_MARGIN = 1000.0
+# What a tap of a rank's own tokens says beside that.
+_OWN_TOKENS = "; of this rank's own tokens only"
 
 
 class Residual(Module):
@@ -58,6 +58,11 @@ class Residual(Module):
     clamp: bring a float16 sum that has left the type's range back into it, as T5 does: to +-65504, or to +-64512
         (65504 - 1000, rounded) where any element of the sum is infinite. Other types stay as they are.
     connections: a HyperConnections module, for a stream of several parts, (..., num_streams, hidden_size).
+    token_group: the ranks that the tokens are dealt out to, where x is this rank's tokens only (sequence parallelism)
+        and the sublayer takes and gives such. Everything here is then done to a rank's own tokens, but for the clamp,
+        which looks at those of all.
+    A sublayer whose weights are split over ranks adds their shares up itself: x, the output and what is noted of them
+    are the same on every rank, but for own tokens.
     Raises ConfigError for what is no Module, an unknown placement or type, and parts that do not fit each other.
     """
 
@@ -75,6 +80,7 @@ class Residual(Module):
         dtype: str | None = None,
         clamp: bool = False,
         connections: Module | None = None,
+        token_group: list[int] | None = None,
     ) -> None:
         super().__init__()
         _check_modules({"sublayer": sublayer})
@@ -108,6 +114,7 @@ class Residual(Module):
         self.stream_dtype = stream_dtype
         self.dtype = dtype
         self.clamp = clamp
+        self.token_group = token_group
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """hidden_states: any shape that the sublayer keeps. Further arguments go to the sublayer."""
@@ -121,7 +128,7 @@ class Residual(Module):
             contribution = self._contribution(x, *args, **kwargs)
             output = mixed + weights * functional.unsqueeze(contribution, -2)
         if self.clamp and output.dtype == str_dtype_to_trt("float16"):
-            output = _clamped(output)
+            output = clamped(output, self.token_group)
             meanings["after"] += "; brought back into float16's range"
         _note(self.sublayer, "contribution", contribution, meanings["contribution"])
         _note(self.sublayer, "after", output, meanings["after"])
@@ -133,10 +140,13 @@ class Residual(Module):
     def _meanings(self) -> dict[str, str]:
         """What the tensors are that this block notes: TAP_POINTS, or what holds in its place."""
         if self.connections is not None:
-            return dict(_STREAMS_POINTS)
-        meanings = dict(_PARALLEL_POINTS if isinstance(self.sublayer, ParallelSublayers) else TAP_POINTS)
+            meanings = dict(_STREAMS_POINTS)
+        else:
+            meanings = dict(_PARALLEL_POINTS if isinstance(self.sublayer, ParallelSublayers) else TAP_POINTS)
         if self.skip_scale not in (None, 1.0):
             meanings["before"] += f" to {self.skip_scale:g} times it"
+        if self.token_group is not None:
+            meanings = {point: f"{meaning}{_OWN_TOKENS}" for point, meaning in meanings.items()}
         return meanings
 
     def _contribution(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -163,7 +173,9 @@ class ParallelSublayers(Module):
 
     As the sublayer of a Residual, with one norm for both as the Residual's (GPT-J, Falcon, Cohere), or one each here
     (GPT-NeoX). Every module keeps shape and type; where the two give different types, the sum has attention's, or the
-    stream's where that is given.
+    stream's where that is given. Sublayers whose weights are split over ranks add their shares up each for itself: two
+    sums over the ranks.
+    token_group: as a Residual's.
     Raises ConfigError for what is no Module.
     """
 
@@ -173,6 +185,8 @@ class ParallelSublayers(Module):
         feed_forward: Module,
         attention_norm: Module | None = None,
         feed_forward_norm: Module | None = None,
+        *,
+        token_group: list[int] | None = None,
     ) -> None:
         super().__init__()
         _check_modules({"attention": attention, "feed_forward": feed_forward})
@@ -183,6 +197,7 @@ class ParallelSublayers(Module):
         self.feed_forward = feed_forward
         self.attention_norm = attention_norm
         self.feed_forward_norm = feed_forward_norm
+        self.token_group = token_group
 
     def forward(
         self,
@@ -205,7 +220,7 @@ class ParallelSublayers(Module):
         if stream_dtype is not None:
             attended = functional.cast(attended, stream_dtype)
         fed = functional.cast(fed, attended.dtype)
-        meaning = _PARALLEL_POINTS["contribution"]
+        meaning = _PARALLEL_POINTS["contribution"] + (_OWN_TOKENS if self.token_group else "")
         _note(self.attention, "contribution", attended, meaning)
         _note(self.feed_forward, "contribution", fed, meaning)
         return attended + fed
@@ -277,13 +292,3 @@ def _scaled(x: Tensor, factor: float | None) -> Tensor:
     if factor is None or factor == 1.0:
         return x
     return functional.cast(functional.cast(x, "float32") * factor, x.dtype)
-
-
-def _clamped(x: Tensor) -> Tensor:
-    """x within +-65504, or +-64512 where any element is infinite."""
-    dims = list(range(x.rank()))
-    magnitude = functional.cast(functional.abs(x), "float32")
-    largest = functional.max(magnitude, dims, keepdim=True)
-    limit = functional.where(largest > _LARGEST_FLOAT16, _LARGEST_FLOAT16 - _CLAMP_MARGIN, _LARGEST_FLOAT16)
-    bound = functional.cast(limit, x.dtype)
-    return functional.minimum(functional.maximum(x, -1.0 * bound), bound)

@@ -17,6 +17,8 @@ class Model(Module):
     """A network with a config, named parameters, and inputs made from limits.
 
     limits: the names of the build limits that the model has a use for.
+    Over several ranks (the config's mapping, tp_size) each has the model of its own shards, which computes the whole
+    result together with the others.
     A subclass has `prepare_inputs(**limits)`, called while a network is being defined, whose result `forward`
     takes; forward marks the outputs.
     """
@@ -30,11 +32,6 @@ class Model(Module):
             raise ConfigError(
                 f"{type(self).__name__} is built from architecture {self.architecture!r}, "
                 f"this config says {config.architecture!r}."
-            )
-        if config.mapping.world_size > 1:
-            raise ConfigError(
-                f"The checkpoint is split over world_size={config.mapping.world_size} ranks; this version runs on "
-                "one rank. Convert the model with a mapping of one rank."
             )
         self.config = config
 

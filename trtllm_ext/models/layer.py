@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from trtllm_ext.checkpoint import (
     FeedForwardContract,
     HyperConnectionContract,
@@ -10,6 +12,7 @@ from trtllm_ext.checkpoint import (
     ResidualContract,
 )
 from trtllm_ext.checkpoint.weights import ATTENTION_NORMS, feed_forward_norm_names
+from trtllm_ext.errors import ConfigError
 from trtllm_ext.graph import Module, Tensor
 from trtllm_ext.layers import (
     FeedForward,
@@ -25,14 +28,23 @@ from trtllm_ext.layers import (
     ScalarGate,
     SelfAttention,
 )
+from trtllm_ext.parallel import Mapping
 
 
 def norm_from_contract(
-    norm: NormContract | None, hidden_size: int, dtype: str, output_dtype: str | None = None
+    norm: NormContract | None,
+    hidden_size: int,
+    dtype: str,
+    output_dtype: str | None = None,
+    mapping: Mapping | None = None,
 ) -> Module | None:
-    """The norm layer that the contract describes, or None. output_dtype: of its result, where not `dtype`."""
+    """The norm layer that the contract describes, or None.
+
+    output_dtype: of its result, where not `dtype`. mapping: the ranks over which the axis is split, if it is.
+    """
     if norm is None:
         return None
+    shards = _shards(mapping)
     if norm.kind == "layer_norm":
         return LayerNorm(
             hidden_size,
@@ -42,6 +54,7 @@ def norm_from_contract(
             dtype=dtype,
             weight_offset=norm.weight_offset,
             output_dtype=output_dtype,
+            **shards,
         )
     return RmsNorm(
         hidden_size,
@@ -51,11 +64,15 @@ def norm_from_contract(
         weight_offset=norm.weight_offset,
         rounding=norm.rounding,
         output_dtype=output_dtype,
+        **shards,
     )
 
 
-def feed_forward_from_contract(form: FeedForwardContract, config: ModelConfig) -> Module:
-    """The feed-forward sublayer that the contract describes, one or a mixture of experts."""
+def feed_forward_from_contract(
+    form: FeedForwardContract, config: ModelConfig, sequence_parallel: bool = False
+) -> Module:
+    """The feed-forward sublayer that the contract describes, one or a mixture of experts: the shards of a rank."""
+    shards = {**_shards(config.mapping), "sequence_parallel": sequence_parallel}
     hidden, ffn, dtype = config.hidden_size, config.intermediate_size, config.dtype
     if form.mixture is not None:
         return MixtureOfExperts(
@@ -74,13 +91,15 @@ def feed_forward_from_contract(form: FeedForwardContract, config: ModelConfig) -
             shared_expert_intermediate_size=form.mixture.shared_expert_intermediate_size,
             shared_expert_gate=form.mixture.shared_expert_gate,
             dtype=dtype,
+            **shards,
         )
-    inner_norm = norm_from_contract(form.inner_norm, ffn, dtype)
+    inner_norm = norm_from_contract(form.inner_norm, ffn, dtype, mapping=config.mapping)
     if not form.gated:
         return FeedForward(
             *(hidden, ffn, form.activation, form.fc_bias, dtype),
             proj_bias=form.proj_bias,
             inner_norm=inner_norm,
+            **shards,
         )
     return GatedFeedForward(
         *(hidden, ffn, form.activation, form.fc_bias, dtype),
@@ -88,6 +107,7 @@ def feed_forward_from_contract(form: FeedForwardContract, config: ModelConfig) -
         inner_norm=inner_norm,
         clamp=form.clamp,
         gate_offset=form.gate_offset,
+        **shards,
     )
 
 
@@ -95,12 +115,22 @@ class TransformerLayer(Module):
     """Attention, where the contract has it, and feed-forward, each in its residual block.
 
     Sublayers, norms and what else has weights are children under the checkpoint's names; the blocks only hold on to
-    them.
+    them. Over several ranks the sublayers are split; norms, gates and connections are whole on each.
+    sequence_parallel: what goes in and comes out are this rank's tokens only (packed ones, without attention of its
+        own).
+    Raises ConfigError for sequence_parallel with attention.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, sequence_parallel: bool = False) -> None:
         super().__init__()
         contract = config.contract
+        if sequence_parallel and contract.attention is not None:
+            raise ConfigError(
+                "sequence_parallel deals packed tokens out to the ranks; this layer's attention is on a padded batch "
+                "and needs whole sentences."
+            )
+        is_dealt = sequence_parallel and config.mapping.tp_size > 1
+        self._token_group = config.mapping.tp_group if is_dealt else None
         attention, form = contract.attention, contract.feed_forward
         self._attention: tuple[Residual, ...] = ()
         if attention is not None:
@@ -111,6 +141,7 @@ class TransformerLayer(Module):
                 bias=attention.qkv_bias,
                 dense_bias=attention.dense_bias,
                 dtype=config.dtype,
+                **_shards(config.mapping),
             )
             block = self._block("attention", self.attention, attention.residual, ATTENTION_NORMS, config)
             self._attention = (block,)
@@ -118,10 +149,14 @@ class TransformerLayer(Module):
         if contract.attention_input:
             self.attention = GivenContribution()
             if not self._is_parallel:
-                self._attention = (Residual(self.attention, clamp=form.residual.clamp == "float16"),)
-        self.mlp = feed_forward_from_contract(form, config)
+                clamp = form.residual.clamp == "float16"
+                block = Residual(self.attention, clamp=clamp, token_group=self._token_group)
+                self._attention = (block,)
+        self.mlp = feed_forward_from_contract(form, config, sequence_parallel)
         # Beside a given contribution it makes no difference which norm that was computed from.
-        sublayer = ParallelSublayers(self.attention, self.mlp) if self._is_parallel else self.mlp
+        sublayer: Module = self.mlp
+        if self._is_parallel:
+            sublayer = ParallelSublayers(self.attention, self.mlp, token_group=self._token_group)
         names = feed_forward_norm_names(form.residual)
         self._feed_forward = (self._block("mlp", sublayer, form.residual, names, config),)
 
@@ -160,6 +195,7 @@ class TransformerLayer(Module):
             dtype=config.dtype if wide else None,
             clamp=residual.clamp == "float16",
             connections=connections,
+            token_group=self._token_group,
         )
 
     def forward(self, hidden_states: Tensor, *attention_arguments: Tensor) -> Tensor:
@@ -172,6 +208,13 @@ class TransformerLayer(Module):
         for block in self._feed_forward:
             hidden_states = block(hidden_states, *(attention_arguments if self._is_parallel else ()))
         return hidden_states
+
+
+def _shards(mapping: Mapping | None) -> dict[str, Any]:
+    """A layer's arguments for its ranks; over a single one there are none to name."""
+    if mapping is None or mapping.tp_size == 1:
+        return {}
+    return {"tp_group": mapping.tp_group, "tp_size": mapping.tp_size}
 
 
 def _gate(residual: ResidualContract, config: ModelConfig) -> Module | None:

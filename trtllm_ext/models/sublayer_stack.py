@@ -15,6 +15,7 @@ from trtllm_ext.checkpoint import (
 from trtllm_ext.checkpoint.contract import Placement
 from trtllm_ext.graph import Module, ModuleList, Tensor, functional
 from trtllm_ext.layers import expand_streams, sum_streams
+from trtllm_ext.layers.tensor_parallel import all_tokens, own_tokens
 from trtllm_ext.models.base import Model, optimum, positive_limit
 from trtllm_ext.models.layer import TransformerLayer, norm_from_contract
 
@@ -65,9 +66,10 @@ def sublayer_stack_config(
 
 
 class _Transformer(Module):
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, sequence_parallel: bool) -> None:
         super().__init__()
-        self.layers = ModuleList([TransformerLayer(config) for _ in range(config.num_hidden_layers)])
+        layers = [TransformerLayer(config, sequence_parallel) for _ in range(config.num_hidden_layers)]
+        self.layers = ModuleList(layers)
         connections = config.contract.feed_forward.residual.hyper_connections
         self._num_streams = 0 if connections is None else connections.num_streams
         final_norm = norm_from_contract(config.contract.final_norm, config.hidden_size, config.dtype)
@@ -92,14 +94,20 @@ class SublayerStack(Model):
     Both have the residual stream's type; after a final norm the output has the model's.
     With the contract's attention_input there is a second input, attention_output, (num_hidden_layers, num_tokens,
     hidden_size) of the stream's type: what each layer's attention adds to the stream.
+
+    Over several ranks (the config's mapping) all take the same inputs and give the same output, bit for bit.
+    sequence_parallel: between its matrices each rank holds and computes its own tokens only (Korthikanti et al. 2022,
+        arXiv 2205.05198): memory and work of norms and residuals are shared out, at the same traffic. Any number of
+        tokens: where it does not divide, the last one stands in for those missing. Without effect on one rank.
     """
 
     limits: ClassVar[frozenset[str]] = frozenset({"max_num_tokens", "opt_num_tokens"})
     architecture: ClassVar[str] = "SublayerStack"
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, *, sequence_parallel: bool = False) -> None:
         super().__init__(config)
-        self.transformer = _Transformer(config)
+        self.sequence_parallel = sequence_parallel
+        self.transformer = _Transformer(config, sequence_parallel)
 
     def prepare_inputs(self, **limits: Any) -> dict[str, Tensor]:
         """The network's inputs, for `forward`.
@@ -129,9 +137,22 @@ class SublayerStack(Model):
 
     def forward(self, hidden_states: Tensor, attention_output: Tensor | None = None) -> Tensor:
         """Shapes as in `prepare_inputs`. Marks `hidden_states_out`."""
-        output = self.transformer(hidden_states, attention_output)
+        if self.sequence_parallel and self.config.mapping.tp_size > 1:
+            output = self._dealt_out(hidden_states, attention_output)
+        else:
+            output = self.transformer(hidden_states, attention_output)
         has_final_norm = self.config.contract.final_norm is not None
         output.mark_output(
             "hidden_states_out", self.config.dtype if has_final_norm else self.config.stream_dtype
         )
         return output
+
+    def _dealt_out(self, hidden_states: Tensor, attention_output: Tensor | None) -> Tensor:
+        """The whole output, of which each rank computes the part of its own tokens."""
+        mapping = self.config.mapping
+        own = own_tokens(hidden_states, mapping.tp_size, mapping.tp_rank)
+        given = attention_output
+        if given is not None:
+            given = own_tokens(given, mapping.tp_size, mapping.tp_rank, dim=1)
+        output = self.transformer(own, given)
+        return all_tokens(output, mapping.tp_group, functional.shape(hidden_states, 0))
