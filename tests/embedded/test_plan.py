@@ -182,7 +182,7 @@ def put(*path_and_value):
         (put("profiles", 0, "shapes", 0, "min", [1]), "no proper min <= opt <= max"),
         (put("profiles", 0, "shapes", 0, "max", [8, 3]), "does not fit the shape"),
         (put("steps", "kind", "loop"), "step of kind 'loop'"),
-        (put("steps", "steps", 0, "kind", "collective"), r"kind 'collective' at steps.steps\[0\]"),
+        (put("steps", "steps", 0, "kind", "rendezvous"), r"kind 'rendezvous' at steps.steps\[0\]"),
         (put("steps", "steps", 0, "segment", 7), "runs segment 7, but there are 2"),
         (put("steps", "steps", 0, "inputs", ["ghost"]), "takes 'ghost', which nothing before it makes"),
         (put("steps", "steps", 0, "outputs", ["x"]), "makes 'x', which is there already"),

@@ -7,11 +7,11 @@ from typing import Any
 from trtllm_ext.embedded.config import IBuilderConfig
 from trtllm_ext.embedded.enums import BuilderFlag, LayerType, PreviewFeature, ProfilingVerbosity, TensorFormat
 from trtllm_ext.embedded.fusion import fusion_level_of
-from trtllm_ext.embedded.layers import ILayer
+from trtllm_ext.embedded.layers import IDistCollectiveLayer, ILayer
 from trtllm_ext.embedded.network import INetworkDefinition
+from trtllm_ext.embedded.network_collectives import settle_collectives
 from trtllm_ext.embedded.plan import (
     Header,
-    OnnxStep,
     ProfileRecord,
     SequenceStep,
     Step,
@@ -53,7 +53,7 @@ def assemble(network: INetworkDefinition, config: IBuilderConfig, progress: Prog
     """
     import trtllm_ext.embedded
     from trtllm_ext.lowering.lower import lower
-    from trtllm_ext.lowering.steps import OnnxSegment, PluginStep
+    from trtllm_ext.lowering.steps import CollectiveStep, OnnxSegment, PluginStep
 
     errors = network._errors()
     if errors:
@@ -103,12 +103,21 @@ def assemble(network: INetworkDefinition, config: IBuilderConfig, progress: Prog
         config.get_preview_feature(PreviewFeature.ALIASED_PLUGIN_IO_10_03),
     )
 
+    collective_steps = settle_collectives(
+        network,
+        [step for step in lowered.steps if isinstance(step, CollectiveStep)],
+        records_of_tensors,
+        profiles,
+    )
+
     table = SegmentTable(refittable, config.get_flag(BuilderFlag.STRIP_PLAN), fusion_level)
     steps: list[Step] = []
     with progress.phase("Preparing segments", len(lowered.steps)):
         for step in lowered.steps:
             if isinstance(step, OnnxSegment):
-                steps.append(OnnxStep(table.add(step), step.inputs, step.outputs))
+                steps.append(table.add(step))
+            elif isinstance(step, CollectiveStep):
+                steps.append(next(collective_steps))
             else:
                 steps.append(next(plugin_steps))
             progress.step()
@@ -206,9 +215,20 @@ def _layer_descriptions(
             "Inputs": [_tensor_description(layer.get_input(index)) for index in range(layer.num_inputs)],
             "Outputs": [_tensor_description(layer.get_output(index)) for index in range(layer.num_outputs)],
             "Metadata": layer.metadata,
+            **_collective_description(layer),
         }
         for layer in layers
     )
+
+
+def _collective_description(layer: ILayer) -> Mapping[str, Any]:
+    if not isinstance(layer, IDistCollectiveLayer):
+        return {}
+    return {
+        "CollectiveOperation": layer.dist_collective_op.name,
+        "ReduceOperation": layer.reduce_op.name,
+        "Group": list(layer.groups),
+    }
 
 
 def _kind(layer: ILayer) -> LayerType:

@@ -105,12 +105,19 @@ def optimum_shapes(
     profile: ProfileRecord,
 ) -> Mapping[str, tuple[int, ...]]:
     """What `infer` says of the outputs at the optimum of a profile. Raises what it raises."""
+    return infer(*inputs_at(tensors, profile, 1))
+
+
+def inputs_at(
+    tensors: Sequence[TensorRecord], profile: ProfileRecord, point: int
+) -> tuple[dict[str, tuple[int, ...]], dict[str, np.ndarray[Any, Any]]]:
+    """Shapes of all inputs, and values of shape inputs, at the minimum (0), optimum (1) or maximum (2) of a profile."""
     values = {
         tensor.name: np.array(
-            profile.values[tensor.name][1], element_type_named(tensor.dtype).storage
+            profile.values[tensor.name][point], element_type_named(tensor.dtype).storage
         ).reshape(tensor.shape)
         for tensor in tensors
         if tensor.is_shape_input
     }
-    shapes = {tensor.name: profile.shapes[tensor.name][1] for tensor in tensors if tensor.is_input}
-    return infer(shapes, values)
+    shapes = {tensor.name: profile.shapes[tensor.name][point] for tensor in tensors if tensor.is_input}
+    return shapes, values

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from trtllm_ext.embedded.fusion import FusionLevel
-from trtllm_ext.embedded.plan import STRIPPED, RefitRecord, SegmentRecord, SegmentWeight
+from trtllm_ext.embedded.plan import STRIPPED, OnnxStep, RefitRecord, SegmentRecord, SegmentWeight
 from trtllm_ext.embedded.plan.blocks import WeightBlocks
 from trtllm_ext.embedded.refittable import RefittableWeights
 from trtllm_ext.embedded.running.sessions import SharedWeight, open_session
+from trtllm_ext.embedded.same_segments import SameSegments
 from trtllm_ext.errors import BuildError, EngineError
 
 if TYPE_CHECKING:
@@ -34,20 +35,30 @@ class SegmentTable:
         self.refit: list[RefitRecord] = []
         # Milliseconds that it took to prepare a model, by its digest.
         self.timings: dict[bytes, float] = {}
+        self._same = SameSegments()
         self._refittable = refittable
         self._strip = strip
         self._fusion_level = fusion_level
 
-    def add(self, segment: OnnxSegment) -> int:
-        """Take a segment and return its number. Raises BuildError if ONNX Runtime cannot run it."""
+    def add(self, segment: OnnxSegment) -> OnnxStep:
+        """Take a segment and return the step that runs it, or one that is the same but for names and came before.
+
+        Raises BuildError if ONNX Runtime cannot run it.
+        """
         number = len(self.models)
+        # Weights that can be exchanged belong to one layer, in one segment.
+        if all(weight.source is None for weight in segment.weights):
+            blocks = tuple(self.blocks.place(weight.data) for weight in segment.weights)
+            found = self._same.find_or_keep(number, segment, blocks)
+            if found is not None:
+                return OnnxStep(*found)
         weights = self._weights(number, segment)
         model = self._model(segment, weights)
         offset = self.records[-1].offset + self.records[-1].nbytes if self.records else 0
         self.records.append(SegmentRecord(offset=offset, nbytes=len(model), weights=weights))
         self.models.append(model)
         self._try(model, segment)
-        return number
+        return OnnxStep(number, segment.inputs, segment.outputs)
 
     def _weights(self, number: int, segment: OnnxSegment) -> tuple[SegmentWeight, ...]:
         folded = _folded_names(segment)

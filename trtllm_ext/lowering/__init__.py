@@ -7,10 +7,19 @@ the embedded engine. Importing it loads onnx.
 from trtllm_ext.lowering.errors import LoweringError
 from trtllm_ext.lowering.lower import lower
 from trtllm_ext.lowering.registry import supported_kinds
-from trtllm_ext.lowering.steps import WEIGHTS_LOCATION, Lowered, OnnxSegment, PluginStep, Step, Weight
+from trtllm_ext.lowering.steps import (
+    WEIGHTS_LOCATION,
+    CollectiveStep,
+    Lowered,
+    OnnxSegment,
+    PluginStep,
+    Step,
+    Weight,
+)
 
 __all__ = [
     "WEIGHTS_LOCATION",
+    "CollectiveStep",
     "Lowered",
     "LoweringError",
     "OnnxSegment",

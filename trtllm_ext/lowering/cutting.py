@@ -1,8 +1,9 @@
 """Networks with layers that ONNX Runtime does not run: the ONNX between them is cut into segments.
 
 A layer's level is the number of cuts that must come before it. All ONNX of one level is one segment, so there are no
-more segments than the longest chain of cuts asks for. What is computed from constants alone goes to the segments that
-read it, where it can be folded, and never crosses a cut.
+more segments than the longest chain of cuts asks for. Cuts of one level keep their order, which is the same for
+networks that differ in their weights only, so that ranks come to their collectives in one order. What is computed from
+constants alone goes to the segments that read it, where it can be folded, and never crosses a cut.
 """
 
 from collections.abc import Mapping
@@ -17,10 +18,11 @@ from trtllm_ext.lowering.lower_layers import lower_layers
 from trtllm_ext.lowering.names import Names
 from trtllm_ext.lowering.network_view import NetworkView
 from trtllm_ext.lowering.registry import lowers
-from trtllm_ext.lowering.steps import Lowered, PluginStep, Step
+from trtllm_ext.lowering.steps import CollectiveStep, Lowered, PluginStep, Step
 from trtllm_ext.lowering.values import Symbol, Value
 
-CUTS = frozenset({"PLUGIN_V3"})
+_COLLECTIVE = "DIST_COLLECTIVE"
+CUTS = frozenset({"PLUGIN_V3", _COLLECTIVE})
 
 # Cheap to do in each segment, and mostly folded.
 _OF_CONSTANTS = frozenset(
@@ -67,6 +69,14 @@ def _inside(layer: Layer) -> Value:
     )
 
 
+@lowers(_COLLECTIVE)
+def _collective_inside(layer: Layer) -> Value:
+    raise layer.refusal(
+        "collectives cannot be inside a loop or a branch of a conditional, where ranks could part ways and wait "
+        "for each other forever; move the collective out of it"
+    )
+
+
 class _Cutting:
     def __init__(self, view: NetworkView, name: str, inputs: Mapping[int, Value]) -> None:
         self._view = view
@@ -84,7 +94,10 @@ class _Cutting:
         for number, part in enumerate(parts):
             segment = self._segment(number, part, last_use)
             steps += [] if segment is None else [segment]
-            steps += [self._plugin(layer) for layer in part.cuts]
+            steps += [
+                self._collective(layer) if layer.kind == _COLLECTIVE else self._plugin(layer)
+                for layer in part.cuts
+            ]
         return Lowered(tuple(steps))
 
     def _segment(self, number: int, part: _Part, last_use: Mapping[int, int]) -> Step | None:
@@ -126,19 +139,34 @@ class _Cutting:
         return True
 
     def _plugin(self, layer: LayerView) -> PluginStep:
-        names = []
-        for tensor in layer.outputs:
-            is_output = id(tensor) in self._outputs
-            name = tensor.name if is_output else self._names.unique(tensor.name)
-            shape = tuple(tensor.shape)
-            symbols = tuple(None if length >= 0 else Symbol(name, axis) for axis, length in enumerate(shape))
-            onnx_type = onnx_type_of_port(tensor.dtype, f"{layer}'s output {tensor.name!r}")
-            self._values[id(tensor)] = Value(name, onnx_type, shape, symbols=symbols)
-            self._step_names[id(tensor)] = name
-            names.append(name)
-        return PluginStep(
-            layer.api, tuple(self._step_names[id(tensor)] for tensor in layer.inputs), tuple(names)
+        names = tuple(self._made_by_cut(layer, tensor) for tensor in layer.outputs)
+        return PluginStep(layer.api, tuple(self._step_names[id(tensor)] for tensor in layer.inputs), names)
+
+    def _collective(self, layer: LayerView) -> CollectiveStep:
+        [read], [made] = layer.inputs, layer.outputs
+        name = self._made_by_cut(layer, made)
+        value, source = self._values[id(made)], self._values[id(read)]
+        theirs = source.symbols or (None,) * value.ndim
+        # No length but the first may be another than before, and that one is 0 only if it was.
+        is_same = layer.api.dist_collective_op.name == "ALL_REDUCE"
+        symbols = tuple(
+            old if old is not None and (axis or is_same) else new
+            for axis, (old, new) in enumerate(zip(theirs, value.symbols, strict=True))
         )
+        if theirs[0] in self._view.positive and symbols[0] is not None:
+            self._view.positive.add(symbols[0])
+        self._values[id(made)] = replace(value, symbols=symbols)
+        return CollectiveStep(layer.api, self._step_names[id(read)], name)
+
+    def _made_by_cut(self, layer: LayerView, tensor: Any) -> str:
+        """The name between the steps of what a cut makes, which becomes known."""
+        name: str = tensor.name if id(tensor) in self._outputs else self._names.unique(tensor.name)
+        shape = tuple(tensor.shape)
+        symbols = tuple(None if length >= 0 else Symbol(name, axis) for axis, length in enumerate(shape))
+        onnx_type = onnx_type_of_port(tensor.dtype, f"{layer}'s output {tensor.name!r}")
+        self._values[id(tensor)] = Value(name, onnx_type, shape, symbols=symbols)
+        self._step_names[id(tensor)] = name
+        return name
 
 
 class _Reading(dict[int, Value]):

@@ -49,7 +49,16 @@ class PluginStep:
     outputs: tuple[str, ...]
 
 
-Step = OnnxSegment | PluginStep
+@dataclass(frozen=True, eq=False)
+class CollectiveStep:
+    """A collective layer between segments: the names of the value that it takes and of the one that it makes."""
+
+    layer: Any
+    input: str
+    output: str
+
+
+Step = OnnxSegment | PluginStep | CollectiveStep
 
 WEIGHTS_LOCATION = "weights"
 

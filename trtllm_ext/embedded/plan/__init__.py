@@ -13,6 +13,7 @@ All numbers are little-endian. Nothing in a plan is executable, and nothing in i
 built: the same network gives the same bytes.
 """
 
+from trtllm_ext.embedded.plan.collectives import CollectiveInfo, CollectiveStep
 from trtllm_ext.embedded.plan.header import Header
 from trtllm_ext.embedded.plan.layout import FORMAT_VERSION, MAGIC
 from trtllm_ext.embedded.plan.plugins import FieldRecord, PluginRecord, PluginStep
@@ -27,13 +28,15 @@ from trtllm_ext.embedded.plan.records import (
     TensorRecord,
     WeightRecord,
 )
-from trtllm_ext.embedded.plan.steps import OnnxStep, SequenceStep, Step
+from trtllm_ext.embedded.plan.steps import OnnxStep, SequenceStep, SingleStep, Step
 from trtllm_ext.embedded.plan.writer import write_plan
 
 __all__ = [
     "FORMAT_VERSION",
     "MAGIC",
     "STRIPPED",
+    "CollectiveInfo",
+    "CollectiveStep",
     "FieldRecord",
     "Header",
     "OnnxStep",
@@ -46,6 +49,7 @@ __all__ = [
     "SegmentRecord",
     "SegmentWeight",
     "SequenceStep",
+    "SingleStep",
     "Step",
     "TensorRecord",
     "WeightRecord",

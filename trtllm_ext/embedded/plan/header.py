@@ -7,6 +7,7 @@ from typing import Any
 from trtllm_ext.embedded.enums import ProfilingVerbosity
 from trtllm_ext.embedded.fusion import FUSION_LEVELS, FusionLevel
 from trtllm_ext.embedded.plan import strict_json
+from trtllm_ext.embedded.plan.collectives import CollectiveInfo, distinct_collectives
 from trtllm_ext.embedded.plan.layout import WEIGHT_ALIGNMENT, Layout, align
 from trtllm_ext.embedded.plan.plugins import PluginRecord, read_plugin
 from trtllm_ext.embedded.plan.records import (
@@ -23,7 +24,7 @@ from trtllm_ext.embedded.plan.records import (
     read_tensor,
     read_weight,
 )
-from trtllm_ext.embedded.plan.steps import Step, check_flow, step_from_json
+from trtllm_ext.embedded.plan.steps import Step, check_flow, collective_steps, step_from_json
 from trtllm_ext.embedded.plan.strict_json import Fields
 from trtllm_ext.errors import EngineError
 
@@ -56,6 +57,11 @@ class Header:
     # Tensors in the middle of the network that a run can show; outputs may be among them.
     debug: tuple[TensorRecord, ...] = ()
     fusion_level: FusionLevel = "all"
+
+    @property
+    def collectives(self) -> tuple[CollectiveInfo, ...]:
+        """What the engine's ranks do together, each kind once."""
+        return distinct_collectives(collective_steps(self.steps))
 
     def to_json(self) -> bytes:
         """The header as it stands in a plan."""

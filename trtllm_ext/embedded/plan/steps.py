@@ -1,13 +1,15 @@
 """The tree of steps of a plan.
 
-A node is a JSON object with a `kind`. This version knows three: `sequence` runs its steps in order, `onnx` runs one
-ONNX segment, `plugin` calls the application's code. Any other kind is refused by its name, never skipped.
+A node is a JSON object with a `kind`. This version knows four: `sequence` runs its steps in order, `onnx` runs one ONNX
+segment, `plugin` calls the application's code, `collective` is done with other ranks. Any other kind is refused by its
+name, never skipped.
 """
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from typing import Any
 
+from trtllm_ext.embedded.plan.collectives import CollectiveStep, read_collective_step
 from trtllm_ext.embedded.plan.plugins import PluginStep, read_plugin_step
 from trtllm_ext.embedded.plan.strict_json import Fields
 from trtllm_ext.errors import EngineError
@@ -18,7 +20,11 @@ MAX_DEPTH = 32
 
 @dataclass(frozen=True)
 class OnnxStep:
-    """Run segment number `segment`: takes the named values, makes the named values."""
+    """Run segment number `segment`: takes the named values, makes the named values.
+
+    The first step of a segment has the names of the segment's own inputs and outputs. Others that run the same segment
+    have other values in their places.
+    """
 
     segment: int
     inputs: tuple[str, ...]
@@ -45,7 +51,8 @@ class SequenceStep:
         return {"kind": "sequence", "steps": [step.to_json() for step in self.steps]}
 
 
-Step = OnnxStep | PluginStep | SequenceStep
+SingleStep = OnnxStep | PluginStep | CollectiveStep
+Step = SingleStep | SequenceStep
 
 
 def step_from_json(value: Any, where: str = "steps", depth: int = 0) -> Step:
@@ -58,6 +65,8 @@ def step_from_json(value: Any, where: str = "steps", depth: int = 0) -> Step:
             return OnnxStep(fields.integer("segment"), fields.texts("inputs"), fields.texts("outputs"))
         if kind == "plugin":
             return read_plugin_step(fields)
+        if kind == "collective":
+            return read_collective_step(fields)
         if kind == "sequence":
             children = fields.sequence("steps")
             return SequenceStep(
@@ -67,12 +76,12 @@ def step_from_json(value: Any, where: str = "steps", depth: int = 0) -> Step:
                 )
             )
         raise EngineError(
-            f"the engine has a step of kind {kind!r} at {where}; this version knows 'onnx', 'plugin' and 'sequence'. "
-            "Run it with the version of trtllm_ext that built it."
+            f"the engine has a step of kind {kind!r} at {where}; this version knows 'onnx', 'plugin', 'collective' "
+            "and 'sequence'. Run it with the version of trtllm_ext that built it."
         )
 
 
-def single_steps(step: Step) -> Iterator[OnnxStep | PluginStep]:
+def single_steps(step: Step) -> Iterator[SingleStep]:
     """The steps below `step` that are not made of others, in the order in which they run."""
     if isinstance(step, SequenceStep):
         for child in step.steps:
@@ -91,6 +100,20 @@ def plugin_steps(step: Step) -> Iterator[PluginStep]:
     return (single for single in single_steps(step) if isinstance(single, PluginStep))
 
 
+def collective_steps(step: Step) -> Iterator[CollectiveStep]:
+    """The collectives below `step`, in the order in which they run."""
+    return (single for single in single_steps(step) if isinstance(single, CollectiveStep))
+
+
+def own_steps(steps: Iterable[SingleStep]) -> dict[int, OnnxStep]:
+    """By number of a segment the step whose names are those of the segment itself: the first one."""
+    own: dict[int, OnnxStep] = {}
+    for step in steps:
+        if isinstance(step, OnnxStep):
+            own.setdefault(step.segment, step)
+    return own
+
+
 def check_flow(
     step: Step, inputs: Set[str], outputs: Set[str], num_segments: int, num_plugins: int = 0
 ) -> None:
@@ -99,11 +122,14 @@ def check_flow(
     Raises EngineError naming the first value, segment or plugin for which that does not hold.
     """
     known = set(inputs)
+    own = own_steps(single_steps(step))
     for single in single_steps(step):
         if isinstance(single, OnnxStep) and single.segment >= num_segments:
             raise EngineError(
                 f"a step of the engine runs segment {single.segment}, but there are {num_segments} segments."
             )
+        if isinstance(single, OnnxStep):
+            _check_shared(single, own[single.segment])
         if isinstance(single, PluginStep) and single.plugin >= num_plugins:
             raise EngineError(
                 f"a step of the engine calls plugin {single.plugin}, but there are {num_plugins} plugins."
@@ -118,3 +144,12 @@ def check_flow(
     missing = sorted(outputs - known)
     if missing:
         raise EngineError(f"no step of the engine makes its output {missing[0]!r}.")
+
+
+def _check_shared(step: OnnxStep, own: OnnxStep) -> None:
+    given = (len(step.inputs), len(step.outputs))
+    if given != (len(own.inputs), len(own.outputs)):
+        raise EngineError(
+            f"a step of the engine runs segment {step.segment} with {given[0]} inputs and {given[1]} outputs, another "
+            f"with {len(own.inputs)} and {len(own.outputs)}."
+        )

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from trtllm_ext.embedded.network import INetworkDefinition
 from trtllm_ext.embedded.node import Node
 from trtllm_ext.embedded.plan import PluginRecord, PluginStep, ProfileRecord, TensorRecord
 from trtllm_ext.embedded.plugins.preparing import Range, Ranges, Shape, prepare
+from trtllm_ext.embedded.profile_check import inputs_at
 from trtllm_ext.embedded.rules.known import RuleError
 from trtllm_ext.embedded.rules.plugin import Signature
 from trtllm_ext.embedded.rules.program import ShapeProgram
 from trtllm_ext.embedded.tensor import ITensor
-from trtllm_ext.embedded.tensor_types import element_type_named
 
 if TYPE_CHECKING:
     from trtllm_ext.lowering.steps import PluginStep as LoweredPlugin
@@ -80,21 +78,8 @@ class _Shapes:
         key = (id(profile), point)
         if key not in self._found:
             try:
-                self._found[key] = self._program.run(*self._given(profile, point), at_most=True)
+                self._found[key] = self._program.run(*inputs_at(self._inputs, profile, point), at_most=True)
             except RuleError:
                 # The least or the largest of all inputs need not go together; the optimum does.
-                self._found[key] = self._program.run(*self._given(profile, 1), at_most=True)
+                self._found[key] = self._program.run(*inputs_at(self._inputs, profile, 1), at_most=True)
         return self._found[key]
-
-    def _given(
-        self, profile: ProfileRecord, point: int
-    ) -> tuple[dict[str, Shape], dict[str, np.ndarray[Any, Any]]]:
-        shapes = {tensor.name: profile.shapes[tensor.name][point] for tensor in self._inputs}
-        values = {
-            tensor.name: np.array(
-                profile.values[tensor.name][point], element_type_named(tensor.dtype).storage
-            ).reshape(tensor.shape)
-            for tensor in self._inputs
-            if tensor.is_shape_input
-        }
-        return shapes, values

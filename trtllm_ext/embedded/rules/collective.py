@@ -27,12 +27,12 @@ def dist_collective(
     [known] = inputs
     operation: CollectiveOperation = attributes["dist_collective_op"]
     group: tuple[int, ...] = attributes["groups"]
-    if operation in _INSTEAD:
+    check_collective(operation, attributes["reduce_op"], group, known.dtype)
+    if attributes["num_ranks"] != len(group):
         raise RuleError(
-            f"collective {operation.name} is not supported by the embedded engine; {_INSTEAD[operation]}"
+            f"num_ranks={attributes['num_ranks']} contradicts groups={list(group)} of {len(group)}; set "
+            f"num_ranks={len(group)}, or leave it alone"
         )
-    _check_group(group, attributes["num_ranks"])
-    _check_types(operation, attributes["reduce_op"], known.dtype)
     if not known.shape:
         raise OperandError(
             f"{operation.name} needs at least one dimension, and the input is a scalar; reshape it"
@@ -45,7 +45,19 @@ def dist_collective(
     return [Known(known.dtype, (first, *rest))]
 
 
-def _check_group(group: tuple[int, ...], num_ranks: int) -> None:
+def check_collective(
+    operation: CollectiveOperation, reduce_op: ReduceOperation, group: tuple[int, ...], dtype: DataType
+) -> None:
+    """Raises RuleError for a collective that the embedded engine does not do, whatever the shape."""
+    if operation in _INSTEAD:
+        raise RuleError(
+            f"collective {operation.name} is not supported by the embedded engine; {_INSTEAD[operation]}"
+        )
+    _check_group(group)
+    _check_types(operation, reduce_op, dtype)
+
+
+def _check_group(group: tuple[int, ...]) -> None:
     if not group:
         raise RuleError("groups is empty; name the ranks of the group, such as [0, 1]")
     if min(group) < 0:
@@ -53,11 +65,6 @@ def _check_group(group: tuple[int, ...], num_ranks: int) -> None:
     if len(set(group)) != len(group):
         twice = next(rank for rank in group if group.count(rank) > 1)
         raise RuleError(f"groups={list(group)} names rank {twice} twice; name each rank of the group once")
-    if num_ranks != len(group):
-        raise RuleError(
-            f"num_ranks={num_ranks} contradicts groups={list(group)} of {len(group)}; set num_ranks={len(group)}, or "
-            "leave it alone"
-        )
 
 
 def _check_types(operation: CollectiveOperation, reduce_op: ReduceOperation, dtype: DataType) -> None:

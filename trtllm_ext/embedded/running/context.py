@@ -9,14 +9,15 @@ from trtllm_ext.embedded.brief import brief
 from trtllm_ext.embedded.logger import ILogger
 from trtllm_ext.embedded.running.execution import Execution
 from trtllm_ext.embedded.running.loading import LoadedPlan, Shape
-from trtllm_ext.embedded.running.observers import Observers
 from trtllm_ext.embedded.running.output_allocator import IOutputAllocator
+from trtllm_ext.embedded.running.ranks import Ranks
 from trtllm_ext.embedded.running.settings import IRuntimeConfig
 from trtllm_ext.embedded.running.shape_state import Refusal, ShapeState, Slot
 from trtllm_ext.embedded.running.stepped import SteppedExecution, execution_of
 from trtllm_ext.embedded.surface.lifetime import Lifetime
 from trtllm_ext.embedded.types import Dims, index_of, volume
 from trtllm_ext.embedded.unsupported import Unsupported
+from trtllm_ext.errors import RankError
 
 if TYPE_CHECKING:
     from trtllm_ext.embedded.running.engine import ICudaEngine
@@ -27,7 +28,7 @@ _ALIGNMENT = 64
 _NO_ADDRESS = 1 << 64
 
 
-class IExecutionContext(Observers, Lifetime):
+class IExecutionContext(Ranks, Lifetime):
     """Runs an engine. Made by `ICudaEngine.create_execution_context()`.
 
     Addresses are those of host memory. A call that cannot be obeyed logs an error and returns False (or None, or
@@ -38,7 +39,6 @@ class IExecutionContext(Observers, Lifetime):
     __slots__ = (
         "__weakref__",
         "_engine",
-        "_execution",
         "_is_ready",
         "_is_running",
         "_loaded",
@@ -58,9 +58,10 @@ class IExecutionContext(Observers, Lifetime):
         self._engine = engine
         self._loaded = loaded
         self._observe_nothing(loaded.debug_elements)
+        self._be_alone(loaded.steps)
         self._slots = {name: Slot(record, loaded.elements[name]) for name, record in loaded.tensors.items()}
         self._shapes = ShapeState(loaded, self._slots)
-        self._execution: Execution | SteppedExecution | None = execution_of(loaded)
+        self._execution = execution_of(loaded)
         # Nothing has changed since the last run, so the bindings are right as they are.
         self._is_ready = False
         self._is_running = False
@@ -69,6 +70,7 @@ class IExecutionContext(Observers, Lifetime):
         """Run this from the next run on."""
         # Nothing else changes here: a refit may come from another thread than the runs.
         if self._execution is not None:
+            self._hand_communicator(execution)
             self._execution = execution
 
     def __del__(self) -> None:
@@ -225,6 +227,7 @@ class IExecutionContext(Observers, Lifetime):
                 "code. Make a context for each.",
             )
         self._is_running = True
+        self._rank_error = None
         try:
             if execution.is_unbound or not self._is_ready:
                 self._prepare(execution, stream_handle)
@@ -238,6 +241,9 @@ class IExecutionContext(Observers, Lifetime):
                     self._run_profiled(execution)
             except Refusal:
                 raise
+            except RankError as error:
+                self._rank_error = error
+                raise Refusal(str(error)) from error
             except Exception as error:  # ONNX Runtime's exceptions have no common base
                 raise Refusal(f"the run failed: {brief(error)}") from error
             if self._shapes.late:
@@ -274,6 +280,9 @@ class IExecutionContext(Observers, Lifetime):
 
     def _prepare(self, execution: Execution | SteppedExecution, stream: int) -> None:
         """Make the bindings right for a run."""
+        lacking = self._lacking()
+        if lacking is not None:
+            raise Refusal(lacking)
         shapes = self._shapes
         missing = shapes.missing()
         if missing:

@@ -15,7 +15,7 @@ from trtllm_ext.embedded.enums import (
     TensorLocation,
 )
 from trtllm_ext.embedded.logger import ILogger
-from trtllm_ext.embedded.plan import Range, TensorRecord
+from trtllm_ext.embedded.plan import CollectiveInfo, Range, TensorRecord
 from trtllm_ext.embedded.plan.blocks import Bytes
 from trtllm_ext.embedded.plan.rewriting import WeightPlace
 from trtllm_ext.embedded.running.context import IExecutionContext
@@ -126,6 +126,11 @@ class ICudaEngine(Serializing, WeightStreaming, Lifetime):
     def get_device_memory_size_for_profile_v2(self, profile_index: int) -> int:
         """As `device_memory_size`, for one profile."""
         return 0
+
+    @property
+    def collectives(self) -> tuple[CollectiveInfo, ...]:
+        """What this engine does together with those of other ranks: each kind once, with its largest size."""
+        return self._header.collectives
 
     def create_execution_context(
         self,

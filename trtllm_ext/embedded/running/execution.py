@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from trtllm_ext.embedded.plan import OnnxStep
+from trtllm_ext.embedded.plan.steps import own_steps
 from trtllm_ext.embedded.running.sessions import SegmentSession
 
 if TYPE_CHECKING:
@@ -39,12 +40,16 @@ class Execution:
         self._segments = [step.segment for step in steps]
         self._readers: dict[str, list[int]] = {}
         self._makers: dict[str, tuple[int, int]] = {}
+        own = own_steps(steps)
+        # What the segment of a step calls the values.
+        self._own_inputs = [_renamed(step.inputs, own[step.segment].inputs) for step in steps]
+        self._own_outputs = [_renamed(step.outputs, own[step.segment].outputs) for step in steps]
         for number, step in enumerate(steps):
             for name in step.inputs:
                 self._readers.setdefault(name, []).append(number)
             for index, name in enumerate(step.outputs):
                 self._makers[name] = (number, index)
-                self._calls[number][1].bind_output(name, "cpu")
+                self._bind_output(number, name, "cpu")
         self._passed = [
             [name for name in step.outputs if name in self._readers and name not in onnx_types]
             for step in steps
@@ -70,15 +75,16 @@ class Execution:
         pointer = address or NOWHERE.ctypes.data
         if name in self._makers:
             number, _ = self._makers[name]
-            self._calls[number][1].bind_output(name, "cpu", 0, onnx_type, shape, pointer)
+            self._bind_output(number, name, "cpu", 0, onnx_type, shape, pointer)
             self._late.discard(name)
         for number in self._readers.get(name, ()):
-            self._calls[number][1].bind_input(name, "cpu", 0, onnx_type, shape, pointer)
+            for own_name in self._own_inputs[number][name]:
+                self._calls[number][1].bind_input(own_name, "cpu", 0, onnx_type, shape, pointer)
 
     def bind_late(self, name: str) -> None:
         """Leave the output `name`, whose shape depends on data, in memory of ONNX Runtime."""
         number, _ = self._makers[name]
-        self._calls[number][1].bind_output(name, "cpu")
+        self._bind_output(number, name, "cpu")
         if name in self._readers:
             self._late.add(name)
 
@@ -108,13 +114,26 @@ class Execution:
             values = binding.get_outputs()
             for name in (*self._passed[number], *late):
                 for reader in self._readers[name]:
-                    self._calls[reader][1].bind_ortvalue_input(name, values[self._makers[name][1]])
+                    for own_name in self._own_inputs[reader][name]:
+                        self._calls[reader][1].bind_ortvalue_input(own_name, values[self._makers[name][1]])
         for name in self._dropped[number]:
             maker, _ = self._makers[name]
-            self._calls[maker][1].bind_output(name, "cpu")
+            self._bind_output(maker, name, "cpu")
+
+    def _bind_output(self, number: int, name: str, *where: Any) -> None:
+        for own_name in self._own_outputs[number][name]:
+            self._calls[number][1].bind_output(own_name, *where)
 
     def late_output(self, name: str) -> tuple[tuple[int, ...], int, int]:
         """Shape, address and bytes of an output bound by `bind_late()`, valid until the next run."""
         number, index = self._makers[name]
         value = self._calls[number][1].get_outputs()[index]
         return tuple(value.shape()), value.data_ptr(), value.tensor_size_in_bytes()
+
+
+def _renamed(names: Sequence[str], own_names: Sequence[str]) -> dict[str, list[str]]:
+    """By name of a value the places of a segment that it takes."""
+    places: dict[str, list[str]] = {}
+    for name, own_name in zip(names, own_names, strict=True):
+        places.setdefault(name, []).append(own_name)
+    return places

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from trtllm_ext.embedded.plan import OnnxStep, Plan, PluginStep, TensorRecord, read_plan
+from trtllm_ext.embedded.plan import OnnxStep, Plan, SingleStep, TensorRecord, read_plan
 from trtllm_ext.embedded.plan.steps import single_steps
 from trtllm_ext.embedded.plugins.asking import PluginHandle
 from trtllm_ext.embedded.plugins.making import make_plugins
@@ -16,7 +16,7 @@ from trtllm_ext.embedded.profile_check import optimum_shapes
 from trtllm_ext.embedded.rules.program import ShapeProgram
 from trtllm_ext.embedded.running.segments import Segments
 from trtllm_ext.embedded.running.sessions import LoadMode, SegmentSession
-from trtllm_ext.embedded.running.threads import num_threads
+from trtllm_ext.embedded.running.threads import ThreadPool, num_threads
 from trtllm_ext.embedded.running.value_types import types_of_values
 from trtllm_ext.embedded.tensor_types import ElementType, element_type_named
 from trtllm_ext.errors import EngineError
@@ -36,7 +36,7 @@ class LoadedPlan:
         header = plan.header
         self.plan = plan
         self.segments = segments
-        self.steps: tuple[OnnxStep | PluginStep, ...] = tuple(single_steps(header.steps))
+        self.steps: tuple[SingleStep, ...] = tuple(single_steps(header.steps))
         self.plugins = tuple(zip(header.plugins, plugins, strict=True))
         self.tensors: Mapping[str, TensorRecord] = {tensor.name: tensor for tensor in header.tensors}
         self.elements: Mapping[str, ElementType] = _elements(plan)
@@ -82,12 +82,14 @@ class LoadedPlan:
         return found
 
 
-def load_plan(buffer: Any, mode: LoadMode, registry: IPluginRegistry) -> LoadedPlan:
+def load_plan(
+    buffer: Any, mode: LoadMode, registry: IPluginRegistry, pool: ThreadPool | None = None
+) -> LoadedPlan:
     """Check a serialized engine and make it ready to run.
 
     buffer: anything with the buffer protocol. Read-only memory and mapped files are used where they are and must
     stay unchanged; other memory is copied.
-    registry: has the creators of the engine's plugins.
+    registry: has the creators of the engine's plugins. pool: see `Runtime.thread_pool`.
     Checksums of the weights are computed on all threads while ONNX Runtime prepares the models, and nothing is
     returned before both are done.
     Raises EngineError with the reason if the engine is damaged or cannot be run by this version.
@@ -96,16 +98,16 @@ def load_plan(buffer: Any, mode: LoadMode, registry: IPluginRegistry) -> LoadedP
     plan = read_plan(view)
     program = _shape_program(plan)
     plugins = make_plugins(plan.header.plugins, registry)
-    with ThreadPoolExecutor(1, "plan-check") as pool:
-        check = pool.submit(plan.check_weights, num_threads())
+    with ThreadPoolExecutor(1, "plan-check") as executor:
+        check = executor.submit(plan.check_weights, num_threads())
         try:
-            segments = Segments(plan, mode, _elements(plan))
+            segments = Segments(plan, mode, _elements(plan), pool)
         finally:
             # Damage explains whatever else went wrong, so it is reported first.
             check.result()
     _drop_pages(buffer)
     loaded = LoadedPlan(plan, segments, program, plugins)
-    if plugins and not segments.missing:
+    if not segments.missing and not all(isinstance(step, OnnxStep) for step in loaded.steps):
         types_of_values(loaded.steps, loaded.sessions, loaded.elements)
     _check_shapes(loaded)
     return loaded

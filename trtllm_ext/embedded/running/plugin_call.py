@@ -14,19 +14,11 @@ from trtllm_ext.embedded.plugins.descriptions import PluginTensorDesc, described
 from trtllm_ext.embedded.plugins.making import attached
 from trtllm_ext.embedded.rules.known import RuleError
 from trtllm_ext.embedded.running.memory import Blocks
+from trtllm_ext.embedded.running.place import Place
 from trtllm_ext.embedded.tensor_types import element_type_named
 from trtllm_ext.embedded.types import storage_dtype, volume
 
 Shape = tuple[int, ...]
-
-
-@dataclass(slots=True)
-class Place:
-    """Where a value lies during a run. `owner` keeps its memory alive; a Block goes back when the value is done."""
-
-    shape: Shape
-    address: int
-    owner: Any = None
 
 
 @dataclass

@@ -9,6 +9,7 @@ from trtllm_ext.embedded.running.engine import ICudaEngine
 from trtllm_ext.embedded.running.loading import load_plan
 from trtllm_ext.embedded.running.sessions import LoadMode
 from trtllm_ext.embedded.running.stream_reading import read_stream
+from trtllm_ext.embedded.running.threads import ThreadPool
 from trtllm_ext.embedded.surface.interfaces import IStreamReader, IStreamReaderV2
 from trtllm_ext.embedded.surface.lifetime import Lifetime
 from trtllm_ext.embedded.surface.recorded import Recorded
@@ -23,7 +24,9 @@ class Runtime(Recorded, Lifetime):
 
     `load_mode` is ours: `prepack` (the default) packs weights for the fastest runs and takes as much memory again;
     `mapped` uses weights where they lie, so an engine in a mapped file loads at once and processes share its memory,
-    and runs are slower. It counts for engines deserialized after it is set.
+    and runs are slower. `thread_pool` is ours too: `process` runs engines on the one pool that the process has for all
+    of them, `none` on the thread that calls; None (the default) leaves it to TRTLLM_EXT_THREAD_POOL. Once the process
+    has a pool, ONNX Runtime lets no session do without it. Both count for engines deserialized after they are set.
 
     Runs of a prepacked engine do not read the file it came from; those of a mapped one do, as `serialize()` does in
     both modes. So replace the file of an engine in use by renaming another one over it, never write into it.
@@ -34,6 +37,7 @@ class Runtime(Recorded, Lifetime):
         "__weakref__",
         "_load_mode",
         "_plugin_registry",
+        "_thread_pool",
         "engine_host_code_allowed",
         "max_threads",
         "tempfile_control_flags",
@@ -44,6 +48,7 @@ class Runtime(Recorded, Lifetime):
     def __init__(self, logger: ILogger) -> None:
         self._report_to(logger)
         self._load_mode: LoadMode = "prepack"
+        self._thread_pool: ThreadPool | None = None
         self.max_threads = 1
         self._plugin_registry = IPluginRegistry._make(get_plugin_registry())
         self.temporary_directory: str | None = None
@@ -84,6 +89,17 @@ class Runtime(Recorded, Lifetime):
             raise ConfigError(f"load_mode={mode!r} is not known. Set it to 'prepack' or 'mapped'.")
         self._load_mode = mode
 
+    @property
+    def thread_pool(self) -> ThreadPool | None:
+        """`process`, `none` or None. Setting anything else raises ConfigError."""
+        return self._thread_pool
+
+    @thread_pool.setter
+    def thread_pool(self, pool: ThreadPool | None) -> None:
+        if pool is not None and pool not in get_args(ThreadPool):
+            raise ConfigError(f"thread_pool={pool!r} is not known. Set it to 'process', 'none' or None.")
+        self._thread_pool = pool
+
     def deserialize_cuda_engine(
         self,
         serialized_engine: Any = None,
@@ -100,9 +116,8 @@ class Runtime(Recorded, Lifetime):
             for reader in (serialized_engine, stream_reader, stream_reader_v2):
                 if isinstance(reader, IStreamReader | IStreamReaderV2):
                     serialized_engine = read_stream(reader)
-            return ICudaEngine(
-                load_plan(serialized_engine, self._load_mode, self._plugin_registry), self._logger
-            )
+            loaded = load_plan(serialized_engine, self._load_mode, self._plugin_registry, self._thread_pool)
+            return ICudaEngine(loaded, self._logger)
         except (EngineError, ConfigError, OSError) as error:
             self._report(f"deserialize_cuda_engine: {error}")
         except MemoryError:

@@ -11,7 +11,7 @@ from trtllm_ext.embedded.plan.onnx_model import Initializer, external_initialize
 from trtllm_ext.embedded.plan.rewriting import WeightPlace
 from trtllm_ext.embedded.plan.steps import onnx_steps
 from trtllm_ext.embedded.running.sessions import LoadMode, SegmentSession, SharedWeight, open_session
-from trtllm_ext.embedded.running.threads import shares_process_pool, threads_of_session
+from trtllm_ext.embedded.running.threads import ThreadPool, shares_process_pool, threads_of_session
 from trtllm_ext.embedded.tensor_types import ElementType
 from trtllm_ext.errors import EngineError
 
@@ -19,10 +19,16 @@ from trtllm_ext.errors import EngineError
 class Segments:
     """Sessions, one a segment; None for one whose weights are not all there."""
 
-    def __init__(self, plan: Plan, mode: LoadMode, elements: Mapping[str, ElementType]) -> None:
-        """Open all segments. Raises EngineError if one is not as the header says, or ONNX Runtime refuses it."""
+    def __init__(
+        self, plan: Plan, mode: LoadMode, elements: Mapping[str, ElementType], pool: ThreadPool | None = None
+    ) -> None:
+        """Open all segments. pool: see `Runtime.thread_pool`.
+
+        Raises EngineError if one is not as the header says, or ONNX Runtime refuses it.
+        """
         self._plan = plan
         self._mode = mode
+        self._pool = pool
         self._elements = elements
         self._exchanged: dict[WeightPlace, Bytes] = {}
         self.sessions = [self._open(index, {}) for index in range(len(plan.header.segments))]
@@ -103,29 +109,32 @@ class Segments:
             weights,
             self._mode,
             fusion_level=plan.header.fusion_level,
-            process_pool=shares_process_pool(),
-            threads=threads_of_session(count),
+            process_pool=self._pool == "process" or (self._pool is None and shares_process_pool()),
+            threads=1 if self._pool == "none" else threads_of_session(count),
             spins=count == 1,
         )
-        for step in onnx_steps(plan.header.steps):
-            if step.segment == index:
-                _check_signature(session, step, self._elements)
+        steps = [step for step in onnx_steps(plan.header.steps) if step.segment == index]
+        for step in steps:
+            _check_signature(session, step, steps[0], self._elements)
         return session
 
 
-def _check_signature(segment: SegmentSession, step: OnnxStep, elements: Mapping[str, ElementType]) -> None:
-    for names, there in (
-        (step.inputs, segment.session.get_inputs()),
-        (step.outputs, segment.session.get_outputs()),
+def _check_signature(
+    segment: SegmentSession, step: OnnxStep, own: OnnxStep, elements: Mapping[str, ElementType]
+) -> None:
+    """own: the step that has the segment's own names."""
+    for names, own_names, there in (
+        (step.inputs, own.inputs, segment.session.get_inputs()),
+        (step.outputs, own.outputs, segment.session.get_outputs()),
     ):
         types = {value.name: value.type for value in there}
-        if set(names) != set(types):
+        if set(own_names) != set(types) or len(own_names) != len(types):
             raise EngineError(
                 f"segment {step.segment} of the engine has other inputs or outputs than its step says."
             )
-        for name in names:
-            if name in elements and types[name] != elements[name].onnx_name:
+        for name, own_name in zip(names, own_names, strict=True):
+            if name in elements and types[own_name] != elements[name].onnx_name:
                 raise EngineError(
-                    f"{name!r} is {elements[name].name} in the engine's header, but {types[name]} in segment "
+                    f"{name!r} is {elements[name].name} in the engine's header, but {types[own_name]} in segment "
                     f"{step.segment}."
                 )

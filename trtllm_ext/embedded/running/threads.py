@@ -3,8 +3,12 @@
 import math
 import os
 from pathlib import Path
+from typing import Literal
 
 from trtllm_ext.errors import ConfigError
+
+# Whose threads run an engine: the one pool of the process, or no others than the caller's.
+ThreadPool = Literal["process", "none"]
 
 THREADS_VARIABLE = "TRTLLM_EXT_NUM_THREADS"
 POOL_VARIABLE = "TRTLLM_EXT_THREAD_POOL"

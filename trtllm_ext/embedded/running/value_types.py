@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from trtllm_ext.embedded.plan import OnnxStep, PluginStep
+from trtllm_ext.embedded.plan import CollectiveStep, OnnxStep, SingleStep
+from trtllm_ext.embedded.plan.steps import own_steps
 from trtllm_ext.embedded.running.sessions import SegmentSession
 from trtllm_ext.embedded.tensor_types import (
     ElementType,
@@ -12,11 +13,9 @@ from trtllm_ext.embedded.tensor_types import (
 )
 from trtllm_ext.errors import BuildError, EngineError
 
-Step = OnnxStep | PluginStep
-
 
 def types_of_values(
-    steps: Sequence[Step], sessions: Sequence[SegmentSession], elements: Mapping[str, ElementType]
+    steps: Sequence[SingleStep], sessions: Sequence[SegmentSession], elements: Mapping[str, ElementType]
 ) -> Mapping[str, ElementType]:
     """The type of every value that a step takes or makes.
 
@@ -24,8 +23,9 @@ def types_of_values(
     other, or the engine's header contradicts them.
     """
     types = dict(elements)
+    own = own_steps(steps)
     for step in steps:
-        for name, element in _declared(step, sessions):
+        for name, element in _declared(step, own, sessions):
             known = types.setdefault(name, element)
             if known != element:
                 raise EngineError(
@@ -35,11 +35,19 @@ def types_of_values(
     return types
 
 
-def _declared(step: Step, sessions: Sequence[SegmentSession]) -> Iterator[tuple[str, ElementType]]:
+def _declared(
+    step: SingleStep, own: Mapping[int, OnnxStep], sessions: Sequence[SegmentSession]
+) -> Iterator[tuple[str, ElementType]]:
+    """own: the steps that have the segments' own names."""
     if isinstance(step, OnnxStep):
-        session = sessions[step.segment].session
-        for value in (*session.get_inputs(), *session.get_outputs()):
-            yield value.name, element_type_named_by_onnx(value.type)
+        session, named = sessions[step.segment].session, own[step.segment]
+        types = {value.name: value.type for value in (*session.get_inputs(), *session.get_outputs())}
+        both = zip((*step.inputs, *step.outputs), (*named.inputs, *named.outputs), strict=True)
+        for name, own_name in both:
+            yield name, element_type_named_by_onnx(types[own_name])
+        return
+    if isinstance(step, CollectiveStep):
+        yield from ((name, element_type_named(step.dtype)) for name in (step.input, step.output))
         return
     yield from zip(step.inputs, map(element_type_named, step.input_types), strict=True)
     for name, dtype in zip(step.outputs, step.signature.dtypes, strict=True):
