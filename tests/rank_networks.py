@@ -1,84 +1,107 @@
-"""Networks of several ranks, written through `trtllm_ext.graph` and run on threads: by the oracle, by engines."""
+"""One network a rank, all of them run at once in this process: modules with weights dealt out by hand, and models."""
 
 import numpy as np
+from sublayer_formulas import DTYPES, engine_of_module, set_random
 
-import trtllm_ext.embedded as trt
-from trtllm_ext.graph.dtypes import np_dtype_to_trt, trt_dtype_to_np
-from trtllm_ext.graph.network import Network, net_guard
-from trtllm_ext.graph.tensor import Tensor
-from trtllm_ext.oracle import evaluate
+import trtllm_ext as tx
+from trtllm_ext.checkpoint.sharding import split_weights, with_ranks
+from trtllm_ext.models import model_from_config
 from trtllm_ext.parallel import run_ranks
-from trtllm_ext.runtime.trt_log import recording_logger
+
+# Which axis of a sublayer's weight is split, by the end of its name; None for three blocks that are split each on its
+# own. A weight that is not here is whole on every rank.
+AXES = {
+    "fc.weight": -2,
+    "fc.bias": -1,
+    "gate.weight": -2,
+    "gate.bias": -1,
+    "proj.weight": -1,
+    "qkv.weight": None,
+    "qkv.bias": None,
+    "dense.weight": -1,
+    "inner_layernorm.weight": 0,
+    "inner_layernorm.bias": 0,
+}
 
 
-class RankNetwork:
-    """One rank's network and the arrays that it is given.
+def part_of(weight, axis, size, rank):
+    """A rank's part of a weight; axis None: of each third of its rows."""
+    if axis is None:
+        return np.concatenate([np.split(third, size)[rank] for third in np.split(weight, 3)])
+    return np.split(weight, size, axis)[rank]
 
-    define(*tensors): its output Tensor, or several, named y0, y1, ...; arrays: its inputs x0, x1, ...; varying: whether
-    every length is declared as one that varies.
+
+def parts_of(weights, size, rank, axes=AXES):
+    """A rank's weights of whole ones."""
+    ends = {name: ".".join(name.split(".")[-2:]) for name in weights}
+    return {
+        name: part_of(weight, axes[ends[name]], size, rank) if ends[name] in axes else weight
+        for name, weight in weights.items()
+    }
+
+
+def whole_weights(make, dtype, seed=0):
+    """Random weights of make(tp_group=None, tp_size=1), as arrays of `dtype`; and as float64, for a formula."""
+    layer = make(tp_group=None, tp_size=1)
+    wide = set_random(layer, dtype, seed)
+    return {name: parameter.raw_value for name, parameter in layer.named_parameters()}, wide
+
+
+def module_engines(make, weights, inputs, size, dtype="float32", axes=AXES):
+    """The engines of all ranks of a module, each with its own weights.
+
+    make: called with tp_group and tp_size. weights: whole ones by name. inputs: as for `run_module`, or one a rank.
     """
-
-    def __init__(self, define, arrays, varying=False):
-        self.feed = {f"x{i}": np.array(array, order="C") for i, array in enumerate(arrays)}
-        self.logger = recording_logger(trt)
-        self.builder = trt.Builder(self.logger)
-        flag = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-        self.network = Network(self.builder.create_network(flag), self.logger)
-        with net_guard(self.network):
-            outputs = define(
-                *(
-                    Tensor(name, np_dtype_to_trt(array.dtype), [-1] * array.ndim if varying else array.shape)
-                    for name, array in self.feed.items()
-                )
-            )
-            for i, tensor in enumerate([outputs] if isinstance(outputs, Tensor) else outputs):
-                tensor.mark_output(f"y{i}")
-
-    def layer_kinds(self):
-        network = self.network.trt_network
-        kinds = [trt.ILayer.type.__get__(network.get_layer(i)) for i in range(network.num_layers)]
-        return [str(kind).rpartition(".")[2] for kind in kinds]
-
-    def oracle(self, communicator=None):
-        """The float64 interpreter's outputs, rounded to their types."""
-        results = evaluate(self.network.trt_network, trt, self.feed, communicator=communicator)
-        with np.errstate(over="ignore"):
-            types = {tensor.name: trt_dtype_to_np(tensor.dtype) for tensor in self.network.get_outputs()}
-            return [results[name].astype(types[name]) for name in sorted(results)]
-
-    def engine(self):
-        """An engine for exactly the arrays' shapes."""
-        config = self.builder.create_builder_config()
-        profile = self.builder.create_optimization_profile()
-        for name, array in self.feed.items():
-            profile.set_shape(name, array.shape, array.shape, array.shape)
-        config.add_optimization_profile(profile)
-        plan = self.builder.build_serialized_network(self.network.trt_network, config)
-        assert plan is not None, self.logger.errors
-        return trt.Runtime(self.logger).deserialize_cuda_engine(plan)
-
-    def embedded(self, communicator=None):
-        """The embedded engine's outputs."""
-        engine = self.engine()
-        context = engine.create_execution_context()
-        if communicator is not None:
-            assert context.set_communicator(communicator), self.logger.errors
-        for name, array in self.feed.items():
-            assert context.set_input_shape(name, array.shape), self.logger.errors
-            context.set_tensor_address(name, array.ctypes.data)
-        results = []
-        for i in range(engine.num_io_tensors - len(self.feed)):
-            name = f"y{i}"
-            shape, dtype = (
-                tuple(context.get_tensor_shape(name)),
-                trt_dtype_to_np(engine.get_tensor_dtype(name)),
-            )
-            results.append(np.zeros(shape, dtype))
-            context.set_tensor_address(name, results[-1].ctypes.data)
-        assert context.execute_async_v3(0), self.logger.errors
-        return results
+    engines = []
+    for rank in range(size):
+        module = make(tp_group=list(range(size)), tp_size=size)
+        own = parts_of(weights, size, rank, axes)
+        for name, parameter in module.named_parameters():
+            parameter.value = np.ascontiguousarray(own.pop(name))
+        assert not own, f"weights that no rank has: {', '.join(own)}"
+        engines.append(engine_of_module(module, _of_rank(inputs, rank), dtype))
+    return engines
 
 
-def run_networks(networks, how):
-    """By rank the outputs of each rank's network. how: 'oracle' or 'embedded'."""
-    return run_ranks(len(networks), lambda one: getattr(networks[one.rank], how)(one))
+def run_module_on_ranks(make, weights, inputs, size, dtype="float32", axes=AXES):
+    """`run_module` on several ranks: y by rank. Arguments as for `module_engines`."""
+    engines = module_engines(make, weights, inputs, size, dtype, axes)
+    return [outputs["y"] for outputs in run_engines(engines, inputs)]
+
+
+def run_engines(engines, inputs):
+    """All ranks' outputs of serialized engines, a thread and a session each. inputs: the same for all, or one a rank."""
+
+    def run(communicator):
+        engine = engines[communicator.rank]
+        with tx.Session.from_serialized_engine(engine, communicator=communicator) as session:
+            return session.run(_of_rank(inputs, communicator.rank))
+
+    return run_ranks(len(engines), run)
+
+
+def run_model_on_ranks(config, weights, inputs, size, *, sequence_parallel=False, **limits):
+    """All ranks' outputs of a model. config: of one rank. weights: whole ones under the checkpoint's names."""
+    engines = []
+    for rank in range(size):
+        own = with_ranks(config, size, rank)
+        model = model_from_config(own, sequence_parallel=sequence_parallel)
+        model.load({name: np.ascontiguousarray(w) for name, w in split_weights(weights, own, rank).items()})
+        engines.append(tx.build(model, tx.BuildConfig(**limits)).engine)
+    return run_engines(engines, inputs)
+
+
+def same_on_every_rank(results):
+    """The result of all ranks, which have the same bits."""
+    for rank, each in enumerate(results):
+        assert each.dtype == results[0].dtype
+        assert each.tobytes() == results[0].tobytes(), f"rank {rank} has other bits than rank 0"
+    return results[0]
+
+
+def random_tokens(dtype, *shape, seed=9):
+    return np.random.default_rng(seed).normal(size=shape).astype(DTYPES[dtype])
+
+
+def _of_rank(inputs, rank):
+    return inputs if isinstance(inputs, dict) else inputs[rank]

@@ -157,7 +157,7 @@ def test_the_oracle_knows_what_the_zoo_uses(trt, builder):
             str(trt.ILayer.type.__get__(network.get_layer(i))).split(".")[1]
             for i in range(network.num_layers)
         }
-    # The zoo's networks are for one rank; test_collectives.py is about those for several.
+    # The zoo's networks are for one rank; test_oracle_collectives.py is about those for several.
     assert used | {"DIST_COLLECTIVE"} == set(KINDS) | CONTROL_KINDS
     assert "DIST_COLLECTIVE" not in used
 

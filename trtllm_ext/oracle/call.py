@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from trtllm_ext.oracle.errors import OracleError
 from trtllm_ext.oracle.values import Array, member_name
-from trtllm_ext.parallel import Communicator
+from trtllm_ext.parallel.communicator import Communicator
 
 
 def kind_of(layer: Any, trt: Any) -> str:

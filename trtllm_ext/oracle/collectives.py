@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import reduce as folded
-from typing import Any
 
 import numpy as np
 
 from trtllm_ext.oracle.call import Call
 from trtllm_ext.oracle.values import Array, is_floating, member_name
-from trtllm_ext.parallel import Communicator
+from trtllm_ext.parallel.communicator import Communicator
 
 _REDUCTIONS: dict[str, Callable[[Array, Array], Array]] = {
     "SUM": np.add,
@@ -26,9 +25,7 @@ def dist_collective(call: Call) -> Array:
 
     Every rank's value is fetched through the call's communicator and combined here, in the order of the group.
     """
-    attributes = _attributes(call)
-    operation, reduction = (member_name(attributes[name]) for name in ("dist_collective_op", "reduce_op"))
-    group = [int(rank) for rank in attributes["groups"]]
+    operation, reduction, group = _attributes(call)
     communicator = _communicator(call, group)
     x = call.input(0)
     if operation not in ("ALL_REDUCE", "ALL_GATHER", "REDUCE_SCATTER"):
@@ -47,15 +44,18 @@ def dist_collective(call: Call) -> Array:
     return np.split(total, len(group))[group.index(communicator.rank)]
 
 
-def _attributes(call: Call) -> Mapping[str, Any]:
-    """What the layer was added with: the embedded engine keeps it, TensorRT's class has no way to ask."""
-    node = getattr(call.layer, "_node", None)
-    if node is None:
+def _attributes(call: Call) -> tuple[str, str, list[int]]:
+    """Operation, reduction, group. The embedded engine's layer tells them, TensorRT's class has no way to ask."""
+    layer = call.attributes("IDistCollectiveLayer")
+    if not hasattr(layer, "dist_collective_op"):
         call.refuse(
             "TensorRT's networks do not tell which collective a layer is; make it for the embedded engine"
         )
-    kept: Mapping[str, Any] = node.attributes
-    return kept
+    return (
+        member_name(layer.dist_collective_op),
+        member_name(layer.reduce_op),
+        [int(rank) for rank in layer.groups],
+    )
 
 
 def _communicator(call: Call, group: list[int]) -> Communicator:

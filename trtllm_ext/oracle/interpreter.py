@@ -22,7 +22,7 @@ from trtllm_ext.oracle.errors import OracleError
 from trtllm_ext.oracle.kinds import KINDS
 from trtllm_ext.oracle.plugin import Meaning
 from trtllm_ext.oracle.values import Array, converted, held_as, input_value, member_name
-from trtllm_ext.parallel import Communicator
+from trtllm_ext.parallel.communicator import Communicator
 
 
 @dataclass(frozen=True)

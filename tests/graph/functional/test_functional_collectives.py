@@ -1,10 +1,14 @@
 """allreduce, allgather, reduce_scatter over several ranks: what they refuse, and which layers they add."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 import trtllm_ext.graph.functional as fn
+from trtllm_ext import backend
 from trtllm_ext.errors import GraphError
+from trtllm_ext.graph.functional import collectives
 
 BUDGET_S = 3
 
@@ -74,6 +78,18 @@ def test_layers(guarded, dtype, operation, shape):
     assert kinds == (["CAST", "DIST_COLLECTIVE", "CAST"] if rounds else ["DIST_COLLECTIVE"])
     layer = layers[kinds.index("DIST_COLLECTIVE")]
     assert layer.num_ranks == 2
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_nvidias_engine_sums_in_the_tensors_own_type(monkeypatch, guarded, operation):
+    network, add_input = guarded
+    tensor = add_input("x", "float16", [4, 3])
+    nvidias = SimpleNamespace(
+        tensorrt=backend.tensorrt, choice=lambda: backend.Choice("tensorrt", "trtllm_ext", ())
+    )
+    monkeypatch.setattr(collectives, "backend", nvidias)
+    operation(tensor, [0, 1])
+    assert network.trt_network.num_layers == 1
 
 
 @pytest.mark.parametrize("dim", [1, -1])

@@ -88,3 +88,12 @@ def test_a_rank_outside_of_the_group(collective):
 def test_shapes_that_differ(collective):
     with pytest.raises(RankError, match="rank"):
         collective("ALL_REDUCE", "SUM", [0, 1], [np.ones(2, np.float32), np.ones(3, np.float32)])
+
+
+def test_a_network_that_does_not_tell(monkeypatch, trt, collective):
+    """As TensorRT's own: its class has no such properties."""
+    monkeypatch.delattr(trt.IDistCollectiveLayer, "dist_collective_op")
+    with pytest.raises(
+        OracleError, match="do not tell which collective a layer is; make it for the embedded engine"
+    ):
+        collective("ALL_REDUCE", "SUM", [0, 1], [np.ones(2, np.float32)] * 2)
