@@ -12,6 +12,8 @@ BENCHMARKS = (
     "fusion_level.py",
     "build_and_load.py",
     "convert.py",
+    "all_reduce.py",
+    "tensor_parallel.py",
 )
 
 
