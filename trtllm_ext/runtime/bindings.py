@@ -95,6 +95,7 @@ class Bindings:
             if (
                 last is not None
                 and last() is value
+                and value is not None  # which the dead reference to the last one is, too
                 and value.shape == port.last_shape
                 and value.dtype == port.numpy_dtype
             ):

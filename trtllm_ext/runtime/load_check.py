@@ -12,9 +12,9 @@ import numpy as np
 
 from trtllm_ext.errors import EngineError, RankError
 from trtllm_ext.parallel import Communicator
-from trtllm_ext.parallel.communicator import Array
+from trtllm_ext.parallel.communicator import Array, ReduceOp
 from trtllm_ext.parallel.ordered_sum import ranks_text
-from trtllm_ext.parallel.together import by_rank, together
+from trtllm_ext.parallel.together import by_rank
 from trtllm_ext.runtime.agreement import PORTABLE, worst_difference
 from trtllm_ext.runtime.engine_dir import EngineDir
 from trtllm_ext.runtime.envelope import Envelope
@@ -27,6 +27,9 @@ MOST_BYTES = 64 << 20
 # Of no length that splits evenly into the pieces in which libraries send.
 _PATTERN = 4093
 _SMALL = 5
+_NARROW = ("float16", "bfloat16")
+# An average is a sum that each rank divides.
+_OPS: dict[str, ReduceOp] = {"SUM": "sum", "AVG": "sum", "PROD": "prod", "MAX": "max", "MIN": "min"}
 _FIELDS = {
     "build_id": "is of another build (build id {}) than rank 0's ({}); copy one engine directory to all hosts",
     "engine_kind": "is a {} engine, rank 0's a {} one; build all ranks for one kind",
@@ -47,12 +50,15 @@ def summary_of(envelope: Envelope) -> dict[str, Any]:
 def compare_engines(reports: Sequence[dict[str, Any] | str], world_size: int) -> None:
     """Compare all ranks' summaries, or the texts of why one has none.
 
-    Raises EngineError when the number of ranks is wrong, RankError for all else, with the same sentence on every rank.
+    Raises EngineError for the wrong number of ranks and for what all ranks met alike, RankError for all else, with
+    the same sentence on every rank.
     """
     summaries = {rank: report for rank, report in enumerate(reports) if not isinstance(report, str)}
     sizes = {rank: int(each["world_size"]) for rank, each in summaries.items()}
     if len(set(sizes.values())) == 1 and (size := next(iter(sizes.values()))) != world_size:
         raise EngineError(wrong_world(size, world_size))  # ranks that find no engine are a consequence of it
+    if not summaries and len(set(reports)) == 1:
+        raise EngineError(str(reports[0]))  # no matter of ranks
     if len(summaries) < len(reports):
         raise RankError(by_rank([report if isinstance(report, str) else None for report in reports]))
     if len(set(sizes.values())) > 1:
@@ -82,9 +88,9 @@ def _list(values: list[Any], text: str) -> str:
 
 
 def describe_collectives(collectives: Sequence[Any]) -> list[list[Any]]:
-    """An engine's distinct collectives as JSON has them, in their order."""
+    """An engine's distinct collectives, in their order: operation, reduce_op, group, type, most values of a rank."""
     return [
-        [_name(each.operation), _name(each.reduce_op), list(each.group), each.dtype, int(each.max_elements)]
+        [each.operation, each.reduce_op, list(each.group), each.dtype, int(each.max_elements)]
         for each in collectives
     ]
 
@@ -104,7 +110,7 @@ def compare_collectives(told: Sequence[list[list[Any]]]) -> None:
 
 
 def _counted(collectives: list[list[Any]]) -> str:
-    return ", ".join(f"{name} of {most} {dtype}" for name, _, _, dtype, most in collectives) or "none"
+    return ", ".join(f"{name.lower()} of {most} {dtype}" for name, _, _, dtype, most in collectives) or "none"
 
 
 def exercise_collectives(communicator: Communicator, collectives: Sequence[list[Any]]) -> None:
@@ -116,15 +122,18 @@ def exercise_collectives(communicator: Communicator, collectives: Sequence[list[
     problems: list[str] = []
     room = MOST_BYTES // (communicator.world_size if communicator.is_simulated else 1)
     for operation, reduce_op, group, dtype, most in collectives:
-        kind = _numpy_type(dtype)
+        kind = _carried_type(operation, dtype)
+        if operation == "ALL_GATHER":
+            most = int(most) * np.dtype(dtype).itemsize
         most = max(1, min(int(most), room // kind.itemsize))
         for size in sorted({min(_SMALL, most), most}):
-            if operation == "reduce_scatter":
+            if operation == "REDUCE_SCATTER":
                 size = math.ceil(size / len(group)) * len(group)
             got, expected = _try(communicator, operation, reduce_op, group, kind, size)
             if wrong := _count_different(got, expected):
                 problems.append(
-                    f"{operation} of {size} {dtype} values over {ranks_text(group)} gave {wrong} wrong of {got.size}."
+                    f"{operation.lower()} of {size} {kind} values over {ranks_text(group)} gave {wrong} of {got.size} "
+                    f"wrong."
                 )
     told = communicator.exchange(problems[0] if problems else None)
     if any(told):
@@ -136,7 +145,8 @@ def exercise_collectives(communicator: Communicator, collectives: Sequence[list[
 
 def _count_different(got: Array, expected: Array) -> int:
     """Elements that differ in any bit."""
-    return int((got.view(np.uint8) != expected.view(np.uint8)).reshape(got.size, -1).any(1).sum())
+    left, right = got.view(np.uint8), expected.view(np.uint8)
+    return 0 if np.array_equal(left, right) else int((left != right).reshape(got.size, -1).any(1).sum())
 
 
 def _try(
@@ -151,13 +161,13 @@ def _try(
     patterns = [_pattern(rank, kind) for rank in group]
     place = list(group).index(communicator.rank)
     values = np.resize(patterns[place], size)
-    if operation == "all_gather":
+    if operation == "ALL_GATHER":
         gathered = np.zeros(size * len(group), kind)
         communicator.all_gather(values, gathered, group)
         return gathered, np.concatenate([np.resize(each, size) for each in patterns])
-    op: Any = reduce_op
-    expected = np.resize(_reduced(patterns, reduce_op), size)
-    if operation == "all_reduce":
+    op = _OPS[reduce_op]
+    expected = np.resize(_reduced(patterns, op), size)
+    if operation == "ALL_REDUCE":
         communicator.all_reduce(values, group, op)
         return values, expected
     part = np.zeros(size // len(group), kind)
@@ -167,14 +177,14 @@ def _try(
 
 def _pattern(rank: int, kind: np.dtype[Any]) -> Array:
     generator = np.random.default_rng(rank)
-    if kind.kind in "iub":
-        return generator.integers(0, 2 if kind.kind == "b" else 100, _PATTERN).astype(kind)
+    if kind.kind in "iu":
+        return generator.integers(0, 100, _PATTERN).astype(kind)
     return generator.standard_normal(_PATTERN).astype(kind)
 
 
-def _reduced(patterns: Sequence[Array], reduce_op: str) -> Array:
+def _reduced(patterns: Sequence[Array], op: ReduceOp) -> Array:
     """By itself, and not by what communicators use: in the order of the group, in the values' own type."""
-    combine: Any = {"sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum}[reduce_op]
+    combine: Any = {"sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum}[op]
     total = patterns[0]
     with np.errstate(over="ignore"):
         for each in patterns[1:]:
@@ -182,15 +192,11 @@ def _reduced(patterns: Sequence[Array], reduce_op: str) -> Array:
     return total
 
 
-def _name(value: Any) -> str:
-    """CollectiveOperation.ALL_REDUCE -> "all_reduce"."""
-    return str(value).rsplit(".", 1)[-1].lower()
-
-
-def _numpy_type(dtype: str) -> np.dtype[Any]:
-    import ml_dtypes
-
-    return np.dtype(getattr(ml_dtypes, dtype, dtype))
+def _carried_type(operation: str, dtype: str) -> np.dtype[Any]:
+    """What goes between the ranks: narrow floats are reduced in float32; what is only gathered, is bytes."""
+    if operation == "ALL_GATHER":
+        return np.dtype(np.uint8)
+    return np.dtype(np.float32 if dtype in _NARROW else dtype)
 
 
 # --- the known answer -----------------------------------------------------------------------------------------
@@ -207,17 +213,17 @@ def check_known_answer(
     digest = hashlib.sha256()
     for each in known.outputs:
         digest.update(np.ascontiguousarray(outputs[each]).tobytes())
-
-    def check() -> None:
-        if difference > allowed:
-            raise RankError(
-                f"the known answer of {directory.path} is not what came out: {name!r} is off by {difference:.2g} of "
-                f"its largest value, at most {allowed:g} is allowed for {dtype}. Its weights are not those that were "
-                f"built, or belong to another rank; copy the directory again or build again."
-            )
-
-    _, digests = together(communicator, check, digest.hexdigest())
-    others = [rank for rank, each in enumerate(digests) if each != digests[0]]
+    problem = None
+    if difference > allowed:
+        problem = (
+            f"the known answer of {directory.path} is not what came out: {name!r} is off by {difference:.2g} of its "
+            f"largest value, at most {allowed:g} is allowed for {dtype}. The weights are not those that were built, or "
+            f"belong to another rank; copy the directory again or build again."
+        )
+    told = communicator.exchange([problem, digest.hexdigest()])
+    if any(text for text, _ in told):
+        raise RankError(by_rank([text for text, _ in told]))
+    others = [rank for rank, (_, bits) in enumerate(told) if bits != told[0][1]]
     if others:
         raise RankError(
             f"{ranks_text(others)} and rank 0 got different answers to the same input, though each is near the known "

@@ -140,12 +140,13 @@ class RankedRuns:
         if hasattr(runtime, "thread_pool"):
             runtime.thread_pool = "none" if self.communicator.is_simulated else "process"
 
-    def connect(self, context: Any) -> None:
+    def connect(self, context: Any, bindings: Bindings) -> None:
         """Give a context what its collectives run over. Raises EngineError if it takes none."""
         if reduces_itself() or not hasattr(context, "set_communicator"):
             return
+        mark = bindings.mark()
         if not context.set_communicator(self.communicator):
-            raise EngineError("the engine takes no communicator; build it again with this version.")
+            raise EngineError(f"the engine does not fit these ranks{bindings.said(mark)}.")
 
     def failure(self, context: Any, text: str) -> EngineError | RankError:
         """The error for a run that failed here: told to the other ranks, unless they were its cause."""

@@ -53,7 +53,7 @@ class Session:
         self._bindings = Bindings(self.context, ports, self._memory, logger)
         self._ranks = ranks
         if ranks is not None:
-            ranks.connect(self.context)
+            ranks.connect(self.context, self._bindings)
         self._lock = threading.Lock()
 
     # --- making one ---------------------------------------------------------------------------------------
