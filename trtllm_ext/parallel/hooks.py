@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from trtllm_ext.parallel.ordered_sum import ranks_text
 
@@ -17,7 +17,7 @@ class Operation(NamedTuple):
     kind: str
     size: int
     dtype: Any
-    group: Sequence[int]
+    group: tuple[int, ...]
 
     def __str__(self) -> str:
         return f"{self.kind} of {self.size} {self.dtype} values over {ranks_text(self.group)}"
@@ -31,7 +31,7 @@ class Hooks:
     abort: ends the processes of all ranks with an exit code; a communicator sets it as soon as MPI has started.
     """
 
-    operation: tuple[str, int, Any, Sequence[int]] | None = None
+    operation: tuple[str, int, Any, tuple[int, ...]] | None = None
 
     def __init__(self, rank: int) -> None:
         self.rank = rank
@@ -42,10 +42,14 @@ class Hooks:
         """While open, this rank is at work alone."""
         yield
 
-    def fail(self, message: str) -> None:
+    def fail(self, message: str) -> NoReturn:
         """Say why this rank cannot go on, and end all ranks. message: without "rank N"."""
         print(f"rank {self.rank} failed: {message}", file=sys.stderr, flush=True)  # noqa: T201
         self.abort(1)
+        # Some libraries' MPI_Abort comes back.
+        os._exit(1)
 
-    def close(self) -> None:
-        """Watch no longer."""
+    def close(self, finalize: Callable[[], object] | None = None) -> None:
+        """Watch no longer. finalize: ends MPI, in good order."""
+        if finalize is not None:
+            finalize()

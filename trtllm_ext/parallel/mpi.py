@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,9 @@ import numpy as np
 
 from trtllm_ext.errors import RankError
 from trtllm_ext.parallel.communicator import Array, Communicator, ReduceOp
+from trtllm_ext.parallel.ending import Ending
 from trtllm_ext.parallel.hooks import Hooks
+from trtllm_ext.parallel.monitor import Monitor
 from trtllm_ext.parallel.mpi_team import Scratch, Team
 from trtllm_ext.parallel.ordered_sum import check_array, check_group, check_reduction, share_of, to_json
 
@@ -19,8 +22,8 @@ if TYPE_CHECKING:
     from trtllm_ext.parallel.world import Launch
 
 
-def load_mpi() -> Any:
-    """The module mpi4py.MPI, with MPI initialized for calls from several threads at once.
+def import_mpi() -> Any:
+    """The module mpi4py.MPI, with MPI not started unless somebody else has.
 
     Its end is not left to mpi4py, which finalizes after the interpreter's end, when no thread watches any more.
     Raises RankError if mpi4py, or the MPI library that it needs, is missing.
@@ -37,8 +40,6 @@ def load_mpi() -> Any:
         raise RankError(
             f"mpi4py finds no MPI library ({error}). Install one (a system's MPICH or OpenMPI, or pip install mpich)"
         ) from error
-    if not MPI.Is_initialized():
-        MPI.Init_thread(MPI.THREAD_MULTIPLE)
     return MPI
 
 
@@ -156,11 +157,10 @@ class MpiCommunicator(Communicator):
         return self._teams[ranks]
 
     def _end(self, error: Exception) -> None:
-        message = (
-            str(error)
-            if isinstance(error, RankError)
-            else f"MPI says {error}; do all ranks pass the same sizes?"
-        )
+        message = str(error)
+        if not isinstance(error, RankError):
+            # What follows is the library's stack.
+            message = f"MPI says: {message.split(', error stack')[0]}; do all ranks pass the same sizes?"
         self.fail(message)
         raise RankError(f"rank {self.rank} failed: {message}") from error
 
@@ -172,12 +172,27 @@ class MpiCommunicator(Communicator):
     def fail(self, message: str) -> None:
         self.monitor.fail(message)
 
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        # Nobody else would print where it came from: a failure ends the process here.
+        if error is not None and not (isinstance(error, SystemExit) and error.code in (None, 0)):
+            traceback.print_exception(error)
+            self.fail(f"{type(error).__name__}: {error}")
+
     def close(self) -> None:
         """Nothing: the world is the process's, and ends with it (`ending`)."""
 
 
 def start(launch: Launch, timeout: float) -> MpiCommunicator:
-    """The world that a launcher started. Raises RankError as `load_mpi` and `check_launch` do."""
-    mpi = load_mpi()
+    """The world that a launcher started, watched; this process now ends as `Ending` says.
+
+    Raises RankError as `import_mpi` and `check_launch` do.
+    """
+    mpi = import_mpi()
+    monitor = Monitor(launch.rank, launch.size, timeout)
+    if not mpi.Is_initialized():
+        mpi.Init_thread(mpi.THREAD_MULTIPLE)
     check_launch(mpi, launch)
-    return MpiCommunicator(mpi, timeout)
+    communicator = MpiCommunicator(mpi, timeout, monitor)
+    monitor.join(communicator.exchange)
+    Ending(monitor, mpi.Finalize).install()
+    return communicator

@@ -134,7 +134,7 @@ class Team:
         kind, size = self._types.get(values.dtype, self._mpi.BYTE), values.size
         if gathered.nbytes <= PIECE_BYTES or values.nbytes < 2**30:
             own = gathered[self.place * size : (self.place + 1) * size]
-            if np.shares_memory(values, gathered, max_work=1):
+            if np.may_share_memory(values, gathered):
                 own[...] = values
                 self.comm.Allgather(self._mpi.IN_PLACE, [gathered, size, kind])
             else:
