@@ -28,6 +28,12 @@ def run_module(module, inputs, dtype="float32"):
 
     The result has the type that the module gives. dtype: the builder's precision.
     """
+    with tx.Session.from_serialized_engine(engine_of_module(module, inputs, dtype)) as session:
+        return session.run(inputs)["y"]
+
+
+def engine_of_module(module, inputs, dtype="float32"):
+    """The engine that `run_module` runs; its output is `y`."""
     builder = tx.Builder()
     network = builder.create_network()
     with tx.net_guard(network):
@@ -38,9 +44,7 @@ def run_module(module, inputs, dtype="float32"):
             shape = [-1, *value.shape[1:]]
             tensors.append(tx.Tensor(name=name, dtype=value.dtype.name, shape=shape, dim_range=ranges))
         module(*tensors).mark_output("y")
-    engine = builder.build_engine(network, builder.create_builder_config(precision=dtype))
-    with tx.Session.from_serialized_engine(engine) as session:
-        return session.run(inputs)["y"]
+    return builder.build_engine(network, builder.create_builder_config(precision=dtype))
 
 
 def set_random(module, dtype, seed=0):
