@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
-from rank_networks import RankNetwork, run_networks
+from networks_of_ranks import RankNetwork, run_networks
 
 import trtllm_ext.graph.functional as fn
 

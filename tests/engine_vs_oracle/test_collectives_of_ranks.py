@@ -3,7 +3,7 @@
 import ml_dtypes
 import numpy as np
 import pytest
-from rank_networks import RankNetwork, run_networks
+from networks_of_ranks import RankNetwork, run_networks
 
 import trtllm_ext.graph.functional as fn
 
