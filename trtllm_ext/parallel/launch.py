@@ -15,12 +15,13 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from trtllm_ext.errors import RankError
 from trtllm_ext.parallel.monitor import HUB_VARIABLE
 from trtllm_ext.parallel.watch.addresses import own_addresses
 from trtllm_ext.parallel.watch.hub import Hub
+from trtllm_ext.parallel.watch.processes import signal_name
 from trtllm_ext.parallel.world import TIMEOUT_VARIABLE, default_timeout
 
 LAUNCHER_VARIABLE = "TRTLLM_EXT_MPIEXEC"
@@ -31,6 +32,7 @@ _END_S = 5.0
 # The launcher can be faster than the hub's decision, and what ranks still write must come before the last line.
 _LAST_WORDS_S = 3.0
 _POLL_S = 0.05
+_HEARD_BYTES = 1 << 16
 
 
 def launch(
@@ -73,7 +75,9 @@ def find_launcher() -> list[str]:
     given = shlex.split(os.environ.get(LAUNCHER_VARIABLE, ""))
     if given:
         if shutil.which(given[0]) is None:
-            raise RankError(f"{LAUNCHER_VARIABLE}={given[0]!r} is no program; set the path of an mpiexec, or unset it")
+            raise RankError(
+                f"{LAUNCHER_VARIABLE}={given[0]!r} is no program; set the path of an mpiexec, or unset it"
+            )
         return given
     for folder in (str(Path(sys.executable).parent), None):
         for name in ("mpiexec", "mpirun"):
@@ -89,7 +93,9 @@ def find_launcher() -> list[str]:
 def _options(launcher: Sequence[str], variables: Iterable[str]) -> list[str]:
     """What this launcher needs in order to do what the others do of themselves."""
     try:
-        asked = subprocess.run([launcher[0], "--version"], capture_output=True, text=True, timeout=10, check=False)
+        asked = subprocess.run(
+            [launcher[0], "--version"], capture_output=True, text=True, timeout=10, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise RankError(f"the MPI launcher {launcher[0]} does not start: {error}") from error
     if not re.search(r"open[ -]?mpi|openrte|prrte|prterun", asked.stdout + asked.stderr, re.IGNORECASE):
@@ -101,18 +107,26 @@ def _options(launcher: Sequence[str], variables: Iterable[str]) -> list[str]:
 
 def _is_spread(launcher: Sequence[str]) -> bool:
     """Whether ranks may start on other hosts than this one."""
-    hosts = any(name in os.environ for name in ("HYDRA_HOST_FILE", "PRTE_MCA_hostfile", "OMPI_MCA_orte_default_hostfile"))
+    hosts = any(
+        name in os.environ
+        for name in ("HYDRA_HOST_FILE", "PRTE_MCA_hostfile", "OMPI_MCA_orte_default_hostfile")
+    )
     return hosts or len(launcher) > 1 or os.environ.get("SLURM_JOB_NUM_NODES", "1") != "1"
 
 
 def _run(command: Sequence[str], env: Mapping[str, str], hub: Hub) -> int:
     stdin = subprocess.DEVNULL if sys.stdin is None or sys.stdin.isatty() else None
     # A session of its own: Ctrl-C is for this process, which tells the ranks why they end.
-    process = subprocess.Popen(command, env=env, stdin=stdin, stderr=subprocess.PIPE, start_new_session=True)
-    assert process.stderr is not None
-    heard: list[str] = []
-    pump = threading.Thread(target=_pass_on, args=(process.stderr, heard), daemon=True)
-    pump.start()
+    process = subprocess.Popen(
+        command, env=env, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+    heard = bytearray()
+    pumps = [
+        threading.Thread(target=_pass_on, args=(source, target, heard), daemon=True)
+        for source, target in ((process.stdout, sys.stdout), (process.stderr, sys.stderr))
+    ]
+    for pump in pumps:
+        pump.start()
     interrupted = False
     try:
         code = _wait(process, hub)
@@ -120,10 +134,11 @@ def _run(command: Sequence[str], env: Mapping[str, str], hub: Hub) -> int:
         interrupted = True
         hub.end("the launcher was interrupted")
         code = _wait(process, hub)
-    pump.join(_LAST_WORDS_S)
+    for pump in pumps:
+        pump.join(_LAST_WORDS_S)
     if interrupted:
         return INTERRUPTED
-    sentence = _sentence(code, hub, "".join(heard))
+    sentence = _sentence(code, hub, heard.decode(errors="replace"))
     if sentence is None:
         return 0
     sys.stderr.write(f"trtllm-ext: error: {sentence}\n")
@@ -146,13 +161,16 @@ def _wait(process: subprocess.Popen[bytes], hub: Hub) -> int:
     return code
 
 
-def _pass_on(stream: IO[bytes], heard: list[str]) -> None:
-    with stream:
-        for line in stream:
-            text = line.decode(errors="replace")
-            heard.append(text)
-            sys.stderr.write(text)
-            sys.stderr.flush()
+def _pass_on(source: IO[bytes], target: Any, heard: bytearray) -> None:
+    """Copy at once what arrives; the last of it into `heard`."""
+    with source:
+        while received := os.read(source.fileno(), 1 << 16):
+            heard += received
+            del heard[:-_HEARD_BYTES]
+            # A reader that has gone away is no reason to stop the ranks.
+            with suppress(OSError, ValueError):
+                getattr(target, "buffer", target).write(received)
+                target.flush()
 
 
 def _sentence(code: int, hub: Hub, heard: str) -> str | None:
@@ -164,13 +182,8 @@ def _sentence(code: int, hub: Hub, heard: str) -> str | None:
         if len(absent) == len(hub.states):
             return f"no rank came as far as joining the others: exit code {code}, see above"
         return f"the ranks ended with exit code {code}, see above"
-    # Launchers tell the signal of the first process that a signal ended; of its number, MPICH only.
+    # Launchers name the signal that ended the first process that one ended.
     number = re.search(r"\(?signal (\d+)", heard)
-    process = re.search(r"PID (\d+) RUNNING", heard)
-    dead = None if hub.dead is None else hub.states[hub.dead]
-    if dead is None or number is None or (process is not None and int(process[1]) != dead.pid):
+    if hub.dead is None or number is None:
         return hub.verdict
-    with suppress(ValueError):
-        name = signal.Signals(int(number[1])).name
-        return f"rank {dead.rank} was ended by signal {number[1]} ({name}){dead.place()}"
-    return hub.verdict
+    return f"rank {hub.dead} was ended by {signal_name(int(number[1]))}{hub.states[hub.dead].place()}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import mmap
 import os
@@ -17,85 +16,90 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from trtllm_ext.errors import RankError
+from trtllm_ext.parallel.hooks import Hooks, Operation
 from trtllm_ext.parallel.watch import addresses, wire
 
 HUB_VARIABLE = "TRTLLM_EXT_HUB"
 
+_PUT, _SIZE = wire.STATE.pack_into, wire.STATE.size
 _START = 1  # the id of the words for MPI_Init
 _PACKAGE = Path(__file__).parent
 _COMMAND = "import sys; sys.path.append(sys.argv[1]); from watch.watcher import main; main()"
 # A failed rank lives this long at most, for its watcher to tell the others.
 _LAST_WORDS_S = 3.0
 
-Exchange = Callable[[Any], Sequence[Any]]
+# Of an `Operation`: kind, number of values, their type, the group's global ranks.
+Fields = tuple[str, int, Any, tuple[int, ...]]
 
 
-class Monitor:
+class Monitor(Hooks):
     """Watches this rank and, through it, all others: a fault of one ends the processes of all with its name and cause.
 
-    Make it before MPI starts, since a rank may be waited for in MPI_Init already; then `join`. The process ends itself
-    when it leaves the interpreter without `close`, too: it waits for the others as `close` does.
+    Make it before MPI starts, since a rank may be waited for in MPI_Init already; then `join`; at the end `close`.
     rank, world_size: this process's. timeout: seconds that a rank may wait for the others in one operation.
+    Raises RankError when the watcher cannot be started.
     """
 
     def __init__(self, rank: int, world_size: int, timeout: float) -> None:
-        self.rank, self.world_size, self.timeout = rank, world_size, timeout
+        super().__init__(rank)
+        self.world_size, self.timeout = world_size, timeout
+        self._hub = _hub_of_launcher()
         self._number = 0
-        self._words: dict[tuple[str, tuple[int, ...] | None], int] = {}
-        self._finalize: Callable[[], object] | None = None
+        self._operation: Fields | None = None
+        self._operations: dict[Fields, int] = {}
+        self._current = self._learnt = _START
         self._is_closed = False
-        self._pid = os.getpid()
         self._send_lock = threading.Lock()
         self._answers: queue.SimpleQueue[wire.Message] = queue.SimpleQueue()
         self._joined, self._all_left = threading.Event(), threading.Event()
         with tempfile.TemporaryFile() as shared:
-            shared.truncate(wire.STATE.size)
-            self._state = mmap.mmap(shared.fileno(), wire.STATE.size)
+            shared.truncate(_SIZE)
+            self._state = mmap.mmap(shared.fileno(), _SIZE)
             self._set(wire.WAITING, _START)
             self._watcher = self._start_watcher(shared.fileno())
         self._listener = threading.Thread(target=self._listen, name="trtllm_ext monitor", daemon=True)
         self._listener.start()
-        atexit.register(self._at_exit)
-        if HUB_VARIABLE in os.environ:
-            self._send({"hub": _hub_of_launcher()})
+        if self._hub is not None:
+            self._send({"hub": self._hub})
 
-    def join(self, exchange: Exchange, finalize: Callable[[], object] | None = None) -> None:
-        """Find the others; collective, right after MPI_Init.
-
-        exchange: gives every rank's value, by rank. finalize: ends MPI, called by `close` under the watcher's eyes.
-        """
-        self._finalize = finalize
-        if HUB_VARIABLE not in os.environ:
+    def join(self, exchange: Callable[[Any], Sequence[Any]]) -> None:
+        """Find the others; collective, right after MPI_Init. exchange: gives every rank's value, by rank."""
+        if self._hub is None:
             networks = exchange(addresses.network_id())
             hub = None
             if self.rank == 0:
                 self._send({"serve": len(set(networks)) > 1})
-                hub = self._answers.get(timeout=self.timeout)["hub"]
+                hub = self._answers.get()["hub"]
             self._send({"hub": exchange(hub)[0]})
         self._joined.wait()
-        self.leave()
+        self._set(wire.COMPUTING, 0)
 
-    def enter(self, text: str, group: tuple[int, ...] | None = None) -> None:
-        """This rank begins to wait for the others: in `text`, such as "all_reduce of 4096 float32"; group: global ranks.
+    @property
+    def operation(self) -> Fields | None:
+        """What this rank waits for the others in, or None; a communicator stores it before and after.
 
-        Cheap: a few stores, once a text and group is known.
+        Cheap: a lookup and a few stores, once an operation like it has been seen.
         """
-        words = self._words.get((text, group))
-        if words is None:
-            words = self._learn(text, group)
-        self._number += 1
-        self._state[: wire.STATE.size] = wire.STATE.pack(self._number, wire.WAITING, words)
-        self._current = words
+        return self._operation
 
-    def leave(self) -> None:
-        """The operation is done."""
-        self._state[: wire.STATE.size] = wire.STATE.pack(self._number, wire.COMPUTING, self._current)
+    @operation.setter
+    def operation(self, operation: Fields | None) -> None:
+        self._operation = operation
+        if operation is None:
+            _PUT(self._state, 0, self._number, wire.COMPUTING, self._current)
+            return
+        words = self._operations.get(operation)
+        if words is None:
+            words = self._operations[operation] = self._learn(str(Operation(*operation)), operation[3])
+        self._number += 1
+        self._current = words
+        _PUT(self._state, 0, self._number, wire.WAITING, words)
 
     @contextmanager
     def busy(self, what: str) -> Iterator[None]:
         """While it is open, this rank is at work alone and the others wait longer for it."""
         before = self._current
-        self._set(wire.BUSY, self._learn(what, None))
+        self._set(wire.BUSY, self._learn(what))
         self._send({"look": True})
         try:
             yield
@@ -109,8 +113,11 @@ class Monitor:
         threading.Event().wait(_LAST_WORDS_S)
         _end_process()
 
-    def close(self) -> None:
-        """Leave in good order: wait until all ranks do, end MPI, end the watch. A second call does nothing."""
+    def close(self, finalize: Callable[[], object] | None = None) -> None:
+        """Leave in good order: wait until all ranks do, then end the watch. A second call does nothing.
+
+        finalize: ends MPI when all have left, still under the watcher's eyes.
+        """
         if self._is_closed:
             return
         self._is_closed = True
@@ -118,32 +125,25 @@ class Monitor:
         self._set(wire.LEFT, 0)
         self._send({"look": True})
         self._all_left.wait()
-        if self._finalize is not None:
-            self.enter("MPI_Finalize")
-            self._finalize()
+        if finalize is not None:
+            self._number += 1
+            self._set(wire.WAITING, self._learn("MPI_Finalize"))
+            finalize()
         self._send({"bye": True})
-        assert self._watcher.stdin is not None
-        self._watcher.stdin.close()
         self._watcher.wait()
         self._listener.join()
-        atexit.unregister(self._at_exit)
-
-    def _at_exit(self) -> None:
-        if os.getpid() != self._pid:  # a fork of the rank is no rank
-            return
-        error = getattr(sys, "last_value", None)  # of the exception that ended the program
-        if error is not None and not self._is_closed:
-            self.fail(f"{type(error).__name__}: {error}")
-        self.close()
+        assert self._watcher.stdin is not None
+        self._watcher.stdin.close()
 
     def _set(self, kind: int, words: int) -> None:
         self._current = words
-        self._state[: wire.STATE.size] = wire.STATE.pack(self._number, kind, words)
+        _PUT(self._state, 0, self._number, kind, words)
 
-    def _learn(self, text: str, group: tuple[int, ...] | None) -> int:
-        words = self._words.setdefault((text, group), len(self._words) + 2)
-        self._send({"words": words, "text": text, "group": group})
-        return words
+    def _learn(self, text: str, group: Sequence[int] | None = None) -> int:
+        """The id of words, which the watcher learns."""
+        self._learnt += 1
+        self._send({"words": self._learnt, "text": text, "group": group})
+        return self._learnt
 
     def _start_watcher(self, state_fd: int) -> subprocess.Popen[bytes]:
         # A session of its own: what a launcher or a terminal sends to the rank's process group is not for it.
@@ -157,7 +157,9 @@ class Monitor:
                 bufsize=0,
             )
         except OSError as error:
-            raise RankError(f"rank {self.rank}: the process that watches it does not start: {error}") from error
+            raise RankError(
+                f"rank {self.rank}: the process that watches it does not start: {error}"
+            ) from error
         self._watcher = watcher
         options = {"rank": self.rank, "world_size": self.world_size, "timeout": self.timeout}
         self._send({**options, "state_fd": state_fd, "pid": os.getpid()})
@@ -185,11 +187,16 @@ class Monitor:
                 else:
                     self._answers.put(message)
         if not self._all_left.is_set():
-            sys.stderr.write(f"trtllm-ext: rank {self.rank} of {self.world_size} ends: its watcher was killed\n")
+            sys.stderr.write(
+                f"trtllm-ext: rank {self.rank} of {self.world_size} ends: its watcher was killed\n"
+            )
             _end_process()
 
 
 def _hub_of_launcher() -> Any:
+    """Where the launcher's hub is, if the launcher is ours."""
+    if HUB_VARIABLE not in os.environ:
+        return None
     try:
         return json.loads(os.environ[HUB_VARIABLE])
     except ValueError:

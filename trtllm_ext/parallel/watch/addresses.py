@@ -14,7 +14,7 @@ _SIOCGIFADDR = 0x8915  # of Linux: the IPv4 address of an interface
 
 
 def network_id() -> str:
-    """The same for two processes exactly when they reach one another over loopback: host, boot and network namespace."""
+    """The same for two processes exactly when they reach one another over loopback: boot and network namespace."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         namespace = str(Path("/proc/self/ns/net").readlink())
@@ -47,7 +47,7 @@ def _ipv6() -> list[str]:
         return []
     found = []
     for line in lines:
-        digits, _, _, scope, _, name = line.split()
+        digits, _, _, scope, _, _ = line.split()
         address = socket.inet_ntop(socket.AF_INET6, bytes.fromhex(digits))
         # A link's own address means nothing without the interface, which has another name on the other host.
         if scope != "20":

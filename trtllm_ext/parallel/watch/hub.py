@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import secrets
 import selectors
 import socket
 import threading
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from . import verdicts, wire
+from . import processes, verdicts, wire
 from .verdicts import RankState
 
 _TICK_S = 0.1
@@ -21,17 +24,23 @@ _SETTLE_S = 1.0
 
 @dataclass
 class _Death:
-    """heard: by the hub's monotonic clock. at: seconds of its host's clock. lost: how its connection was lost, if so."""
+    """heard: by the hub's monotonic clock. at: seconds of its host's clock. lost: how its connection was lost, if so.
+
+    signal: what ended it, as far as known.
+    """
 
     heard: float
     at: float
     state: RankState
     lost: str | None
+    signal: int = 0
 
     def told(self) -> str:
         if self.lost is not None:
             return f"rank {self.state.rank} on {self.state.host} is gone: {self.lost}"
         place = self.state.place()
+        if self.signal:
+            return f"rank {self.state.rank} was ended by {processes.signal_name(self.signal)}{place}"
         return f"rank {self.state.rank} has died{place}: its process was killed, or ended without leaving the others"
 
 
@@ -46,10 +55,9 @@ class _Connection:
     rank: int | None = None
 
     def send(self, message: wire.Message) -> None:
-        try:
+        # Silence decides; a full buffer or a broken link is one.
+        with contextlib.suppress(OSError):
             self.socket.send(wire.encode(message))
-        except OSError:
-            pass  # silence decides; a full buffer or a broken link is one
 
 
 class Hub:
@@ -57,7 +65,8 @@ class Hub:
 
     timeout: seconds that a rank may wait for the others in one operation. everywhere: listen on all interfaces instead
     of loopback alone. address: [port, token]; who connects proves that it knows the token.
-    verdict: the sentence that ended the ranks, or None. dead: the rank whose death it was, if it was one.
+    verdict: the sentence that ended the ranks, or None. dead: the rank whose death it was, if it was
+    one, unless its signal is in the verdict.
     """
 
     def __init__(self, world_size: int, timeout: float, *, everywhere: bool = False) -> None:
@@ -70,10 +79,11 @@ class Hub:
         self.port: int = self._listener.getsockname()[1]
         self._connections: dict[int, _Connection] = {}
         self._deaths: list[_Death] = []
+        self._processes: list[int] = []
         self._told_joined = self._all_left = False
         self._stopping = threading.Event()
         self._selector = selectors.DefaultSelector()
-        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
         self._thread = threading.Thread(target=self._serve, name="trtllm_ext hub", daemon=True)
         self._thread.start()
 
@@ -108,10 +118,7 @@ class Hub:
         next_beat = 0.0
         while not self._stopping.is_set():
             for key, _ in self._selector.select(_TICK_S):
-                if key.fileobj is self._listener:
-                    self._accept()
-                else:
-                    self._hear(self._connections[key.fd])
+                key.data()
             now = time.monotonic()
             self._decide(now)
             if now >= next_beat:
@@ -119,6 +126,8 @@ class Hub:
                 self._broadcast({"pulse": self.states[0].host})
         for connection in list(self._connections.values()):
             connection.socket.close()
+        for descriptor in self._processes:
+            os.close(descriptor)
         self._selector.close()
         self._listener.close()
 
@@ -127,7 +136,7 @@ class Hub:
         accepted.setblocking(False)
         connection = _Connection(accepted, secrets.token_hex(16), time.monotonic())
         self._connections[accepted.fileno()] = connection
-        self._selector.register(accepted, selectors.EVENT_READ)
+        self._selector.register(accepted, selectors.EVENT_READ, partial(self._hear, connection))
         connection.send({"challenge": connection.challenge})
 
     def _hear(self, connection: _Connection) -> None:
@@ -137,15 +146,15 @@ class Hub:
         except BlockingIOError:
             return
         except (OSError, ValueError) as error:
-            return self._lose(connection, f"its connection broke: {error}")
-        if not received:
-            return self._lose(connection, "its connection closed")
+            self._lose(connection, f"its connection broke: {error}")
+            return
         for message in messages:
-            if connection.rank is None and not self._admit(connection, message):
-                return self._lose(connection, "")
             if connection.rank is not None:
                 self._note(self.states[connection.rank], message)
-        return None
+            elif not self._admit(connection, message):
+                received = b""
+        if not received:
+            self._lose(connection, "its connection closed")
 
     def _admit(self, connection: _Connection, message: wire.Message) -> bool:
         rank, answer = message.get("rank"), str(message.get("answer"))
@@ -159,8 +168,10 @@ class Hub:
         return True
 
     def _note(self, state: RankState, message: wire.Message) -> None:
+        if state.heard is None:
+            self._watch_process(message.get("host_id"), state, message.get("pid"))
         state.heard = time.monotonic()
-        for name in ("host", "pid", "kind", "number", "text", "seconds", "is_stopped"):
+        for name in ("host", "host_id", "pid", "kind", "number", "text", "seconds", "is_stopped"):
             if name in message:
                 setattr(state, name, message[name])
         if "group" in message:
@@ -168,8 +179,7 @@ class Hub:
         if "failed" in message:
             self.end(f"rank {state.rank} failed: {message['failed']}")
         if "died" in message:
-            state.is_gone = True
-            self._deaths.append(_Death(time.monotonic(), message["died"], state, None))
+            self._died(state, message["died"], message["signal"])
         if "bye" in message:
             state.kind, state.is_gone = "left", True
 
@@ -179,10 +189,28 @@ class Hub:
         connection.socket.close()
         if connection.rank is None:
             return
-        state = self.states[connection.rank]
+        self._died(self.states[connection.rank], time.time(), lost=why)
+
+    def _watch_process(self, host_id: str | None, state: RankState, pid: Any) -> None:
+        """The system tells in which order processes of this host end; their watchers may be heard in another one."""
+        if host_id != processes.host_id() or not isinstance(pid, int):
+            return
+        with contextlib.suppress(OSError, AttributeError):  # an older system, or a process that has ended
+            descriptor = os.pidfd_open(pid)
+            self._processes.append(descriptor)
+            self._selector.register(descriptor, selectors.EVENT_READ, partial(self._ended, descriptor, state))
+
+    def _ended(self, descriptor: int, state: RankState) -> None:
+        self._selector.unregister(descriptor)
+        self._died(state, time.time(), processes.ended_by(state.pid))
+
+    def _died(self, state: RankState, at: float, signal: int = 0, lost: str | None = None) -> None:
+        for death in self._deaths:
+            if death.state is state:  # heard of twice, which may tell more
+                death.signal = death.signal or signal
         if not state.is_gone:
             state.is_gone = True
-            self._deaths.append(_Death(time.monotonic(), time.time(), state, why))
+            self._deaths.append(_Death(time.monotonic(), at, state, lost, signal))
 
     def _decide(self, now: float) -> None:
         for connection in list(self._connections.values()):
@@ -193,7 +221,7 @@ class Hub:
         if self._deaths:
             if now - self._deaths[0].heard > _DEATHS_S:
                 first = _first(self._deaths)
-                self.dead = first.state.rank
+                self.dead = first.state.rank if not first.signal and first.lost is None else None
                 self.end(first.told())
         else:
             verdict = verdicts.judge(self.states, now, self._timeout)
@@ -214,7 +242,7 @@ class Hub:
 
 def _first(deaths: list[_Death]) -> _Death:
     """The one that the others followed from. Clocks of two hosts may differ; then what was heard first counts."""
-    same_host = [death for death in deaths if death.state.host == deaths[0].state.host]
+    same_host = [death for death in deaths if death.state.host_id == deaths[0].state.host_id]
     return min(same_host, key=lambda death: death.at)
 
 

@@ -21,6 +21,7 @@ class RankState:
     rank: int
     heard: float | None = None
     host: str = ""
+    host_id: str = ""
     pid: int = 0
     kind: str = "absent"
     number: int = 0

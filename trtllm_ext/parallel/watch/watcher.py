@@ -14,9 +14,8 @@ import signal
 import socket
 import sys
 import time
-from pathlib import Path
 
-from . import addresses, wire
+from . import addresses, processes, wire
 from .hub import Hub
 
 # How long a rank gets to end itself; how long the last words to and from the hub may take.
@@ -26,10 +25,13 @@ _START = "MPI_Init"
 
 
 def main() -> None:
-    first = sys.stdin.buffer.raw.readline()  # type: ignore[attr-defined]
-    options = wire.Lines().feed(first)
-    if options:
-        _Watcher(**options[0]).watch()
+    first = b""
+    while not first.endswith(b"\n"):
+        byte = os.read(sys.stdin.fileno(), 1)  # one by one, since what follows is for the watcher
+        if not byte:
+            return
+        first += byte
+    _Watcher(**wire.Lines().feed(first)[0]).watch()
 
 
 class _Watcher:
@@ -104,7 +106,8 @@ class _Watcher:
         """The rank's process has ended without a goodbye, of itself or by a launcher that reaps all ranks."""
         self._selector.unregister(sys.stdin)
         self._over = True
-        if not self._say({**self._look(time.monotonic()), "died": time.time()}):
+        ended = {"died": time.time(), "signal": processes.ended_by(self._pid)}
+        if not self._say({**self._look(time.monotonic()), **ended}):
             return
         verdict = self._await_verdict(_LAST_WORDS_S)
         if verdict:
@@ -156,7 +159,8 @@ class _Watcher:
         self._hub_heard = time.monotonic()
         for message in self._hub_lines.feed(received):
             if "verdict" in message:
-                return self._end(message["verdict"])
+                self._end(message["verdict"])
+                break
             if "all_joined" in message or "all_left" in message:
                 self._is_alone = "all_left" in message
                 self._since = time.monotonic()
@@ -196,12 +200,13 @@ class _Watcher:
     def _look(self, now: float) -> wire.Message:
         """What the rank does, as the hub is told it."""
         number, kind, words = wire.STATE.unpack(self._state[: wire.STATE.size])
-        is_stopped = _is_stopped(self._pid)
+        is_stopped = processes.is_stopped(self._pid)
         if (number, kind) != self._last or is_stopped:
             self._last, self._since = (number, kind), now
         text, group = self._words.get(words, ("", None))
         return {
             "host": socket.gethostname(),
+            "host_id": processes.host_id(),
             "pid": self._pid,
             "kind": wire.KINDS[kind],
             "number": number,
@@ -271,10 +276,3 @@ def _next(connection: socket.socket, lines: wire.Lines) -> wire.Message:
             lines.put_back(messages[1:])
             return messages[0]
     raise OSError("the connection closed")
-
-
-def _is_stopped(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
-    except (OSError, IndexError):
-        return False

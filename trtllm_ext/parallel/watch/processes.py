@@ -1,0 +1,43 @@
+"""What the system tells of processes on this host."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+
+def host_id() -> str:
+    """The same for two processes exactly when a process id means the same to both: boot and namespace."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
+
+
+def is_stopped(pid: int) -> bool:
+    """By a signal or a debugger."""
+    fields = _stat(pid)
+    return bool(fields) and fields[0] in "Tt"
+
+
+def ended_by(pid: int) -> int:
+    """The signal that ended a process, while its parent has not yet asked; 0 if it cannot be known, or was none."""
+    fields = _stat(pid)
+    return int(fields[-1]) & 0x7F if fields and fields[0] == "Z" else 0
+
+
+def signal_name(number: int) -> str:
+    """ "signal 9 (SIGKILL)" """
+    try:
+        return f"signal {number} ({signal.Signals(number).name})"
+    except ValueError:
+        return f"signal {number}"
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the state on; the last is the exit code as wait gives it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
