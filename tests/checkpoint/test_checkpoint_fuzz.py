@@ -4,7 +4,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from trtllm_ext.checkpoint import load_checkpoint
+from trtllm_ext.checkpoint import load_whole
+from trtllm_ext.checkpoint.sharding import with_ranks
 from trtllm_ext.errors import CheckpointError
 from trtllm_ext.models import sublayer_stack_config
 from trtllm_ext.models.random import write_random_checkpoint
@@ -13,19 +14,18 @@ BUDGET_S = 20
 EXAMPLES = 300
 LONG_EXAMPLES = 20_000
 
-FILES = ["rank0.safetensors", "config.json"]
 
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
+@pytest.fixture(scope="module", params=[1, 2], ids=["one rank", "two ranks"])
+def original(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("fuzz") / "c"
     config = sublayer_stack_config(hidden_size=4, ffn_hidden_size=6, num_hidden_layers=2, dtype="bfloat16")
-    write_random_checkpoint(folder, config, seed=5)
-    return folder, {name: (folder / name).read_bytes() for name in FILES}, load(folder)
+    write_random_checkpoint(folder, with_ranks(config, request.param), seed=5)
+    return folder, {path.name: path.read_bytes() for path in sorted(folder.iterdir())}, load(folder)
 
 
 def load(folder):
-    checkpoint = load_checkpoint(folder)
+    """Every rank's file is read and checked."""
+    checkpoint = load_whole(folder)
     return checkpoint.config, {name: values.tobytes() for name, values in checkpoint.weights.items()}
 
 
@@ -45,6 +45,7 @@ def damage(data, kind, place, value):
 
 def check(original, file, kind, place, value):
     folder, files, expected = original
+    file = sorted(files)[file % len(files)]
     (folder / file).write_bytes(damage(files[file], kind, place, value))
     try:
         accepted = load(folder)
@@ -58,7 +59,7 @@ def check(original, file, kind, place, value):
 
 
 CASES = {
-    "file": st.sampled_from(FILES),
+    "file": st.integers(0, 5),
     "kind": st.sampled_from(["flip", "byte", "cut", "insert", "repeat"]),
     "place": st.integers(0, 1 << 20),
     "value": st.integers(0, 255),

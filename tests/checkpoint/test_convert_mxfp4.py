@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from trtllm_ext.checkpoint import convert, load_checkpoint
+from trtllm_ext.checkpoint import convert, load_checkpoint, load_whole
 from trtllm_ext.checkpoint.convert.mxfp4 import Mxfp4Values
 from trtllm_ext.errors import CheckpointError
 
@@ -112,6 +112,15 @@ def test_a_coded_model_gives_the_checkpoint_of_the_decoded_one(gpt_oss, tmp_path
     for name, values in a.items():
         np.testing.assert_array_equal(values, b[name], err_msg=name)
     assert a["transformer.layers.1.mlp.fc.weight"].shape == (EXPERTS, FFN, HIDDEN)
+
+
+def test_a_coded_model_over_ranks_is_that_of_one(gpt_oss, tmp_path):
+    for ranks in (1, 4):
+        convert(gpt_oss[0], tmp_path / f"{ranks}", tp_size=ranks)
+    whole, joined = load_checkpoint(tmp_path / "1").weights, load_whole(tmp_path / "4").weights
+    assert {name: values.tobytes() for name, values in joined.items()} == {
+        name: values.tobytes() for name, values in whole.items()
+    }
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

@@ -1,17 +1,11 @@
 """Checkpoints of several ranks: what is written, what is read, and files that do not belong together."""
 
 import json
-import re
 import shutil
-import subprocess
-import sys
-import threading
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from source_values import random
 from stack_forms import TABLE, config_of
 
 from trtllm_ext.checkpoint import (
@@ -23,7 +17,6 @@ from trtllm_ext.checkpoint import (
     load_resharded,
     load_whole,
     stack_config,
-    write_checkpoint,
 )
 from trtllm_ext.checkpoint.sharding import with_ranks
 from trtllm_ext.errors import CheckpointError, ConfigError
@@ -212,46 +205,6 @@ def test_ranks_that_do_not_agree_are_refused_where_no_id_tells(tmp_path):
         load_whole(tmp_path / "c")
 
 
-def test_a_model_that_does_not_split_leaves_nothing(tmp_path):
-    config = replace(with_ranks(STACK, 4), intermediate_size=6)
-    with pytest.raises(
-        ConfigError, match=r"intermediate_size=6 does not split over tp_size=4; .*: 1, 2, 3, 6\."
-    ):
-        write_random_checkpoint(tmp_path / "c", config)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_64_ranks_take_two_threads(tmp_path):
-    config = with_ranks(STACK, 64)
-    most = 0
-
-    def source(name, shape):
-        nonlocal most
-        for piece in np.array_split(random(shape).reshape(-1), 3):
-            most = max(most, threading.active_count())
-            yield piece
-
-    before = threading.active_count()
-    size = write_checkpoint(tmp_path / "c", config, source)
-    assert most <= before + 2
-    files = sorted((tmp_path / "c").glob("rank*.safetensors"))
-    assert len(files) == 64 and sum(file.stat().st_size for file in files) == size
-    for name, values in load_whole(tmp_path / "c").weights.items():
-        np.testing.assert_array_equal(values, random(values.shape), err_msg=name)
-
-
-def test_an_error_in_the_middle_leaves_nothing(tmp_path):
-    def source(name, shape):
-        yield random(shape).reshape(-1)[:-1]
-
-    with pytest.raises(CheckpointError, match=r"ends 1 values before its shape \(64, 16\) is full"):
-        write_checkpoint(tmp_path / "c", with_ranks(STACK, 8), source)
-    assert list(tmp_path.iterdir()) == []
-    assert not [
-        thread.name for thread in threading.enumerate() if re.match("checksum|writeback", thread.name)
-    ]
-
-
 def test_a_bert_is_converted_over_ranks(bert_folder, tmp_path):
     folder = bert_folder()
     (folder / "tokenizer.json").write_text("{}")
@@ -274,41 +227,3 @@ def test_a_bert_whose_heads_do_not_split_is_refused(bert_folder, tmp_path):
     with pytest.raises(ConfigError, match=r"tp_size=0 must be at least 1"):
         convert(bert_folder(), tmp_path / "c", tp_size=0)
     assert not (tmp_path / "c").exists()
-
-
-MEMORY = """
-import re, sys
-from pathlib import Path
-import numpy as np
-from trtllm_ext.checkpoint import FORMS, stack_config, write_checkpoint
-from trtllm_ext.checkpoint.sharding import with_ranks
-
-def status(field):
-    return int(re.findall(rf"{field}:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[0]) / 1024
-
-def source(name, shape):
-    left = int(np.prod(shape))
-    while left:
-        yield np.zeros(min(left, 1 << 20), np.float32)
-        left -= min(left, 1 << 20)
-
-layers, ranks = int(sys.argv[2]), int(sys.argv[3])
-config = stack_config(FORMS["gpt2"], hidden_size=2048, ffn_hidden_size=8192, num_hidden_layers=layers)
-Path("/proc/self/clear_refs").write_text("5")
-idle = status("VmRSS")
-size = write_checkpoint(sys.argv[1], with_ranks(config, ranks), source)
-print(size / 1e6, status("VmHWM") - idle)
-"""
-
-
-@pytest.mark.parametrize(
-    ("layers", "ranks"),
-    [(1, 8), pytest.param(15, 8, marks=pytest.mark.long), pytest.param(4, 64, marks=pytest.mark.long)],
-)
-def test_memory_is_that_of_a_few_pieces_whatever_the_size_and_the_ranks(tmp_path, layers, ranks):
-    command = [sys.executable, "-c", MEMORY, str(tmp_path / "c"), str(layers), str(ranks)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
-    assert done.returncode == 0, done.stderr
-    megabytes, peak = map(float, done.stdout.split())
-    assert megabytes > 130 * layers
-    assert peak < 40
