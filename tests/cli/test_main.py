@@ -51,7 +51,8 @@ OPTIONS = {
     "--stream_dtype",
     "build": "--checkpoint_dir --output_dir --build_config --max_batch_size --opt_batch_size --max_input_len "
     "--max_seq_len --max_num_tokens --opt_num_tokens --profiling_verbosity --input_timing_cache "
-    "--output_timing_cache --taps --enable_debug_output --deterministic --allow_nan --dry_run",
+    "--output_timing_cache --taps --enable_debug_output --deterministic --sequence_parallel --allow_nan "
+    "--workers --dry_run --tp_size",
     "run": "--engine_dir --rank --load_mode --input --output",
     "embed": "--engine_dir --rank --load_mode --sentences --tokenizer --output",
     "inspect": "--engine_dir --rank --layers --json",

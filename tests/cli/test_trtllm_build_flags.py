@@ -73,7 +73,7 @@ def test_plugin_flags_win_over_the_file(build, tmp_path):
         ("--weight_streaming", "weight_streaming=True is not offered by this package"),
         ("--monitor_memory", "monitor_memory=True is not offered by this package"),
         ("--strip_plan", "use_strip_plan=True is not offered by this package"),
-        ("--workers 2", "--workers 2 is refused: the engines of all ranks are built one after the other"),
+        ("--workers 0", "workers=0 is not a number of processes; give 1 or more"),
         ("--logits_dtype float16", "--logits_dtype float16 is refused: no model of this package has logits"),
         ("--lora_dir adapter", "--lora_dir adapter is refused: "),
         ("--model_cls_file model.py", "--model_cls_file model.py is refused: "),

@@ -43,9 +43,8 @@ def write_known_answer(directory: Path, output_dir: str, config: EngineConfig) -
             outputs = [{name: rank[name] for name in names} for rank in rehearsal.run(inputs)]
         check_same_bits(outputs)
     except TrtllmExtError as problem:
-        raise BuildError(
-            f"the engines were built, but their ranks do not run together: {str(problem).replace(str(directory), output_dir)}"
-        ) from problem
+        said = str(problem).replace(str(directory), output_dir)
+        raise BuildError(f"the engines were built, but their ranks do not run together: {said}") from problem
     with write_errors(output_dir, BuildError):
         write_self_test(directory, SelfTest(config.build_id, inputs, outputs[0]))
 

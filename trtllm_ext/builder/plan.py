@@ -63,48 +63,75 @@ def plan_build(
     """
     checkpoint, asked = Path(checkpoint_dir), build_config or BuildConfig()
     source = load_config(checkpoint)
-    given = source if tp_size is None else with_ranks(source, tp_size)
-    build_id = new_build_id()
-    config: EngineConfig | None = None
-    ranks = []
-    for rank in range(given.mapping.world_size):
+    config = source if tp_size is None else with_ranks(source, tp_size)
+    planner = _Planner(config, asked, None if tp_size is not None else checkpoint, allow_nan)
+    last = config.mapping.world_size - 1
+    first = planner.plan(0)
+    if tp_size is None or not _same(first, other := planner.plan(last)):
+        ranks = (first, *(planner.plan(rank) for rank in range(1, last + 1)))
+    else:
+        # Tensor-parallel ranks differ in their numbers and in nothing else, which the last one has shown.
+        between = (
+            replace(first, rank=rank, weight_bytes=planner.weight_bytes(rank)) for rank in range(1, last)
+        )
+        ranks = (first, *between, other) if last else (first,)
+    assert planner.engine_config is not None
+    return BuildPlan(planner.engine_config, ranks)
+
+
+class _Planner:
+    """Plans single ranks. checkpoint: where their weights are; None to do without."""
+
+    def __init__(
+        self, config: ModelConfig, asked: BuildConfig, checkpoint: Path | None, allow_nan: bool
+    ) -> None:
+        self._config, self._asked, self._checkpoint = config, asked, checkpoint
+        self._allow_nan, self._build_id = allow_nan, new_build_id()
+        self.engine_config: EngineConfig | None = None
+
+    def plan(self, rank: int) -> RankPlan:
         try:
-            own = replace(given, mapping=RankMapping.from_dict({**given.mapping.to_dict(), "rank": rank}))
-            model = (
-                model_of_rank(checkpoint, rank, asked, allow_nan)
-                if tp_size is None
-                else _model_without_weights(own, asked)
-            )
-            traced = trace(model, asked)
-            inputs, outputs = summarize(traced.network)
-            found = traced.engine_config(model, build_id)
-            config = config or found
-            config.check_agrees(rank, found.as_stored())
-            ranks.append(
-                RankPlan(
-                    rank,
-                    inputs,
-                    outputs,
-                    _weight_bytes(own),
-                    int(traced.network.trt_network.num_layers),
-                    count_collectives(traced.network),
-                )
-            )
+            return self._plan(rank)
         except TrtllmExtError as problem:
-            if given.mapping.world_size == 1:
+            if self._config.mapping.world_size == 1:
                 raise
             raise named(rank, problem) from problem
-    assert config is not None
-    return BuildPlan(config, tuple(ranks))
+
+    def _plan(self, rank: int) -> RankPlan:
+        if self._checkpoint is None:
+            model = _model_without_weights(self._of_rank(rank), self._asked)
+        else:
+            model = model_of_rank(self._checkpoint, rank, self._asked, self._allow_nan)
+        traced = trace(model, self._asked)
+        engine_config = traced.engine_config(model, self._build_id)
+        self.engine_config = self.engine_config or engine_config
+        self.engine_config.check_agrees(rank, engine_config.as_stored())
+        return RankPlan(
+            rank,
+            *summarize(traced.network),
+            weight_bytes=self.weight_bytes(rank),
+            num_layers=int(traced.network.trt_network.num_layers),
+            collectives=count_collectives(traced.network),
+        )
+
+    def weight_bytes(self, rank: int) -> int:
+        """Bytes of a rank's share of the weights."""
+        config = self._of_rank(rank)
+        return sum(map(math.prod, expected_weights(config).values())) * weight_dtype(config.dtype).itemsize
+
+    def _of_rank(self, rank: int) -> ModelConfig:
+        mapping = RankMapping.from_dict({**self._config.mapping.to_dict(), "rank": rank})
+        return replace(self._config, mapping=mapping)
 
 
-def _weight_bytes(config: ModelConfig) -> int:
-    return sum(map(math.prod, expected_weights(config).values())) * weight_dtype(config.dtype).itemsize
+def _same(one: RankPlan, other: RankPlan) -> bool:
+    return replace(other, rank=one.rank) == one
 
 
 def _model_without_weights(config: ModelConfig, asked: BuildConfig) -> Any:
-    """A rank's model with zeros for weights, whose memory nobody touches."""
+    """A rank's model whose weights are views of the same zeros, whose memory nobody touches."""
     model = models.model_from_config(config, **model_options(asked))
-    dtype = weight_dtype(config.dtype)
-    model.load({name: np.zeros(shape, dtype) for name, shape in expected_weights(config).items()})
+    shapes = expected_weights(config)
+    zeros = np.zeros(max(map(math.prod, shapes.values()), default=0), weight_dtype(config.dtype))
+    model.load({name: zeros[: math.prod(shape)].reshape(shape) for name, shape in shapes.items()})
     return model

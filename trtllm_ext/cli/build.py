@@ -2,15 +2,22 @@
 
 The engine directory appears whole or not at all. Limits become optimization profiles, as in trtllm-build; one
 that the model has no use for is refused. Flags win over the file of --build_config. Other flags of trtllm-build
-are accepted with values that ask for nothing here, such as --max_beam_width 1 or --workers 1.
+are accepted with values that ask for nothing here, such as --max_beam_width 1.
+
+A checkpoint of several ranks (`convert --tp_size N`) becomes an engine a rank. --workers builds several at a time in
+processes of this machine; `mpirun -n N trtllm-ext build ...` does so in the processes it starts, on any number of
+hosts that share a file system: process r builds ranks r, r + N and so on.
 """
 
 import argparse
 import time
+from contextlib import nullcontext
 from typing import Any
 
+from trtllm_ext.cli.plan_table import print_plan, print_tensors
 from trtllm_ext.cli.terminal import human_bytes, progress
 from trtllm_ext.cli.trtllm_build_flags import add_flags, settings_of
+from trtllm_ext.errors import ConfigError, TrtllmExtError
 
 _SIZES = {
     "max_batch_size": "most sequences in one run (default: 2048)",
@@ -23,6 +30,7 @@ _SIZES = {
 _SWITCHES = {
     "enable_debug_output": "the same as --taps '*'",
     "deterministic": "keep to optimisations after which a build with taps and one without agree bit for bit",
+    "sequence_parallel": "of several ranks: each keeps a share of the tokens between sublayers",
 }
 _TEXTS = {
     "profiling_verbosity": "what the engine keeps for `inspect`: layer_names_only (default), detailed, none",
@@ -60,14 +68,23 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         parser.add_argument(f"--{name}", action="store_true", default=None, help=text)
     parser.add_argument("--allow_nan", action="store_true", help="accept NaN and infinity in weights")
     parser.add_argument(
-        "--dry_run", action="store_true", help="check everything up to the network; write nothing"
+        "--workers", type=int, default=1, metavar="N", help="processes that build ranks (default: 1)"
+    )
+    parser.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="check everything up to the networks, and tell of each rank's; write nothing",
+    )
+    parser.add_argument(
+        "--tp_size", type=int, metavar="N", help="with --dry_run: plan for N ranks, whatever the checkpoint's"
     )
     add_flags(parser)
     return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from trtllm_ext.builder import BuildConfig, EngineConfig, build_engine_dir, check_build
+    from trtllm_ext import parallel
+    from trtllm_ext.builder import BuildConfig, EngineConfig, build_engine_dir
     from trtllm_ext.runtime import EngineDir
 
     config = BuildConfig.from_json_file(arguments.build_config) if arguments.build_config else BuildConfig()
@@ -81,41 +98,61 @@ def run(arguments: argparse.Namespace) -> int:
         flags["plugin_config"] = {**config.plugin_config, **flags["plugin_config"]}
     if flags:
         config = config.updated(**flags)
-    start = time.monotonic()
     if arguments.dry_run or config.dry_run:
-        engine = check_build(arguments.checkpoint_dir, config, allow_nan=arguments.allow_nan)
-        print("dry run: the network is complete; nothing was built")
-        _print_tensors(engine.inputs, engine.outputs)
-        _print_fusion(engine.config)
-        return 0
-    with progress("build") as tell:
-        build_engine_dir(
-            arguments.checkpoint_dir,
-            arguments.output_dir,
-            config,
-            allow_nan=arguments.allow_nan,
-            progress=tell,
+        return _plan(arguments, config)
+    if arguments.tp_size is not None:
+        raise ConfigError(
+            f"--tp_size {arguments.tp_size} is for --dry_run: an engine has the ranks of its checkpoint. Convert the "
+            f"model with --tp_size {arguments.tp_size}, or add --dry_run to see what that would give."
         )
+    start = time.monotonic()
+    communicator = parallel.world()
+    is_quiet = communicator is not None and communicator.rank > 0
+    try:
+        with nullcontext() if is_quiet else progress("build") as tell:
+            build_engine_dir(
+                arguments.checkpoint_dir,
+                arguments.output_dir,
+                config,
+                allow_nan=arguments.allow_nan,
+                progress=tell,
+                workers=arguments.workers,
+                communicator=communicator,
+            )
+    except TrtllmExtError:
+        if is_quiet:  # process 0 tells what all of them have met
+            return 1
+        raise
+    if is_quiet:
+        return 0
     directory = EngineDir.read(arguments.output_dir)
     envelope = directory.envelope
     ranks = f", {envelope.world_size} ranks" if envelope.world_size > 1 else ""
+    size = sum(
+        EngineDir.read(arguments.output_dir, rank).envelope.engine_bytes
+        for rank in range(envelope.world_size)
+    )
     print(
         f"{arguments.output_dir}: {envelope.engine_kind} engine for {envelope.compute_capability}{ranks}, "
-        f"{human_bytes(envelope.engine_bytes)}, built in {time.monotonic() - start:.1f} s"
+        f"{human_bytes(size)}, built in {time.monotonic() - start:.1f} s"
     )
-    _print_tensors(envelope.inputs, envelope.outputs)
+    print_tensors(envelope.inputs, envelope.outputs)
     _print_fusion(EngineConfig.from_dict(directory.config))
     return 0
 
 
-def _print_tensors(inputs: Any, outputs: Any) -> None:
-    from trtllm_ext.runtime.tensors import describe_ranges
+def _plan(arguments: argparse.Namespace, config: Any) -> int:
+    from trtllm_ext import parallel
+    from trtllm_ext.builder import plan_build
 
-    for tensor in inputs:
-        ranges = tuple((least, most) for least, _, most in tensor.profiles)
-        print(f"  in   {tensor.name} {tensor.dtype} {describe_ranges(ranges) if ranges else tensor.shape}")
-    for tensor in outputs:
-        print(f"  out  {tensor.name} {tensor.dtype} {tensor.shape}")
+    if parallel.launched_rank() > 0:
+        return 0
+    plan = plan_build(
+        arguments.checkpoint_dir, config, allow_nan=arguments.allow_nan, tp_size=arguments.tp_size
+    )
+    print_plan(plan)
+    _print_fusion(plan.config)
+    return 0
 
 
 def _print_fusion(config: Any) -> None:

@@ -20,12 +20,11 @@ def progress(title: str) -> Iterator[Teller]:
         with _live(title) as tell:
             yield tell
         return
-    last = ""
+    told: set[str] = set()
 
     def plain(step: str, done: int) -> None:
-        nonlocal last
-        if step != last:
-            last = step
+        if step not in told:  # several ranks at a time tell their steps in turn
+            told.add(step)
             try:
                 print(f"{title}: {step}", file=sys.stderr, flush=True)
             except BrokenPipeError:

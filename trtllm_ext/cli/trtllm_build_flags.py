@@ -42,7 +42,6 @@ _OWN_CLASSES = "models of your own are built in Python, with trtllm_ext.build(mo
 _ADAPTERS = "this package has no LoRA adapters; merge them into the weights before the conversion"
 _ONE_MACHINE = "how a model is split is said by its checkpoint's mapping"
 OTHERS: dict[str, tuple[tuple[str, ...], str]] = {
-    "workers": (("1",), "the engines of all ranks are built one after the other"),
     "logits_dtype": (("float32",), "no model of this package has logits"),
     "paged_kv_cache": (("disable",), "no model of this package generates text, so there is no KV cache"),
     "model_config": ((), "an engine is built from a checkpoint directory, which --checkpoint_dir names"),
