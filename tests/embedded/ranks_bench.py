@@ -16,7 +16,7 @@ ALL_REDUCE, ALL_GATHER, REDUCE_SCATTER = (
 SUM, NONE = trt.ReduceOperation.SUM, trt.ReduceOperation.NONE
 
 # Sessions of one thread: ONNX Runtime's own threads wait for work awake.
-os.environ["TRTLLM_EXT_NUM_THREADS"] = "1"
+os.environ.setdefault("TRTLLM_EXT_NUM_THREADS", "1")
 
 
 class RanksBench(Bench):

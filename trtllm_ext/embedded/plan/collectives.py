@@ -12,6 +12,8 @@ from trtllm_ext.embedded.tensor_types import element_type_named
 from trtllm_ext.errors import EngineError
 
 _MAX_RANK = 2**20
+# More than any memory has.
+_MAX_ELEMENTS = 2**48
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def read_collective_step(fields: Fields) -> CollectiveStep:
         input=fields.text("input"),
         output=fields.text("output"),
         dtype=fields.text("type"),
-        max_elements=fields.integer("max_elements"),
+        max_elements=fields.integer("max_elements", high=_MAX_ELEMENTS),
     )
     try:
         check_collective(
