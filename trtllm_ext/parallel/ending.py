@@ -20,7 +20,7 @@ class Ending:
     """Watches how this process ends. finalize: ends MPI in good order; called at most once.
 
     A SystemExit that is raised without sys.exit is not seen: such a process leaves in good order, and ranks that still
-    wait for it hear that it has left. One from sys.exit that somebody caught, so that the process went on, still counts.
+    wait for it hear that it has left. One from sys.exit that somebody caught, so that the process went on, counts.
     """
 
     def __init__(self, monitor: Hooks, finalize: Callable[[], None]) -> None:
