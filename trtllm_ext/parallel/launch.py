@@ -61,7 +61,7 @@ def launch(
             HUB_VARIABLE: json.dumps({**place, "port": hub.port, "token": hub.token}),
             TIMEOUT_VARIABLE: f"{timeout:g}",
         }
-        command = [*launcher, *_options(launcher, own), "-n", str(nproc), *program, *argv]
+        command = [*launcher, *launcher_options(launcher, own), "-n", str(nproc), *program, *argv]
         return _run(command, {**os.environ, **(env or {}), **own}, hub)
     finally:
         hub.stop()
@@ -90,8 +90,8 @@ def find_launcher() -> list[str]:
     )
 
 
-def _options(launcher: Sequence[str], variables: Iterable[str]) -> list[str]:
-    """What this launcher needs in order to do what the others do of themselves."""
+def launcher_options(launcher: Sequence[str], variables: Iterable[str] = ()) -> list[str]:
+    """What this launcher needs in order to do what others do of themselves. variables: to hand on to the ranks."""
     try:
         asked = subprocess.run(
             [launcher[0], "--version"], capture_output=True, text=True, timeout=10, check=False

@@ -71,6 +71,8 @@ class Monitor(Hooks):
                 self._send({"serve": len(set(networks)) > 1})
                 hub = self._answers.get()["hub"]
             self._send({"hub": exchange(hub)[0]})
+        # The exchanges may have been told as operations; this goes on until all watchers are connected.
+        self._set(wire.WAITING, _START)
         self._joined.wait()
         self._set(wire.COMPUTING, 0)
 
@@ -120,6 +122,8 @@ class Monitor(Hooks):
         """
         if self._is_closed:
             return
+        if not self._joined.is_set():
+            self.fail("it ended before it had met the others")
         self._is_closed = True
         self._number += 1
         self._set(wire.LEFT, 0)

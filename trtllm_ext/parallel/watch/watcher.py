@@ -217,7 +217,7 @@ class _Watcher:
         }
 
     def _why_alone(self, text: str) -> str:
-        others = "the other rank" if self._world_size == 2 else "another rank"
+        others = f"rank {1 - self._rank}" if self._world_size == 2 else "another rank"
         if text == _START:
             return (
                 f"{others} has not started: rank {self._rank} has waited {self._timeout:g} s for it in {text}"
