@@ -346,7 +346,7 @@ def test_embed(encoder, tmp_path, capsys):
 
 def test_the_order_and_the_batches_change_nothing(encoder, tmp_path):
     """Sentences come out in the order they went in, whatever they are batched and padded with."""
-    from trtllm_ext.cli.embed import SentenceEncoder
+    from trtllm_ext.cli.sentence_encoder import SentenceEncoder
     from trtllm_ext.runtime import Session
 
     sentences = ["long " * count + "sentence" for count in (9, 1, 5, 0, 3)]

@@ -66,7 +66,7 @@ def test_a_mark_at_the_start_of_the_file_is_no_text(encoder, embed):
 
 
 def test_a_model_too_short_for_special_tokens(encoder):
-    from trtllm_ext.cli.embed import SentenceEncoder
+    from trtllm_ext.cli.sentence_encoder import SentenceEncoder
     from trtllm_ext.errors import EngineError
 
     with Session.from_engine_dir(encoder) as session:
@@ -107,7 +107,7 @@ def test_ids_beyond_the_vocabulary(encoder, embed, tmp_path):
 
 
 def test_an_engine_of_another_version_s_contract(encoder, tmp_path, monkeypatch):
-    from trtllm_ext.cli.embed import SentenceEncoder
+    from trtllm_ext.cli.sentence_encoder import SentenceEncoder
     from trtllm_ext.errors import EngineError
 
     with Session.from_engine_dir(encoder) as session:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trtllm_ext.cli.embed import batches
+from trtllm_ext.cli.sentence_encoder import batches
 
 BUDGET_S = 10
 

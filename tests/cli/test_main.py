@@ -53,8 +53,8 @@ OPTIONS = {
     "--max_seq_len --max_num_tokens --opt_num_tokens --profiling_verbosity --input_timing_cache "
     "--output_timing_cache --taps --enable_debug_output --deterministic --sequence_parallel --allow_nan "
     "--workers --dry_run --tp_size",
-    "run": "--engine_dir --rank --load_mode --input --output",
-    "embed": "--engine_dir --rank --load_mode --sentences --tokenizer --output",
+    "run": "--engine_dir --rank --load_mode --nproc --no_self_test --input --output",
+    "embed": "--engine_dir --rank --load_mode --nproc --no_self_test --sentences --tokenizer --output",
     "inspect": "--engine_dir --rank --layers --json",
     "doctor": "--json",
 }

@@ -59,7 +59,12 @@ def describe(path: Path, rank: int = 0) -> dict[str, Any]:
     directory = EngineDir.read(path, rank)
     report = {"engine": str(path), **_of_directory(directory)}
     try:
-        with Session.from_engine_dir(path, rank) as session:
+        directory.check_host()
+        if directory.envelope.world_size > 1:  # which runs with its others only; this looks at it alone
+            session = Session.from_serialized_engine(directory.map_engine())
+        else:
+            session = Session.from_engine_dir(path, rank)
+        with session:
             report.update(_of_session(session))
     except EngineError as problem:
         report["problem"] = str(problem)

@@ -111,6 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     arguments, unknown = make_parser().parse_known_args(argv)
+    arguments.argv = list(sys.argv[1:] if argv is None else argv)  # for the ranks that --nproc starts
     if unknown:
         arguments.parser.error(f"unknown: {' '.join(unknown)}{arguments.parser.suggestion(unknown)}")
     logging.basicConfig(level=LOG_LEVELS[arguments.log_level], format="%(levelname)s %(name)s: %(message)s")

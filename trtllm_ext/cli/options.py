@@ -3,19 +3,26 @@
 import argparse
 from pathlib import Path
 
+from trtllm_ext.cli.ranks import add_rank_options
 from trtllm_ext.errors import InputError
 
 
 def add_session_options(parser: argparse.ArgumentParser) -> None:
-    """--engine_dir, --rank and --load_mode, for commands that load an engine."""
+    """--engine_dir, --rank, --load_mode, --nproc and --no_self_test, for commands that run an engine."""
     parser.add_argument("--engine_dir", required=True, metavar="DIR", help="what `trtllm-ext build` wrote")
-    parser.add_argument("--rank", type=int, default=0, metavar="N", help="whose engine to load (default: 0)")
+    parser.add_argument(
+        "--rank",
+        type=int,
+        metavar="N",
+        help="whose engine to load (default: 0, of several ranks each process its own)",
+    )
     parser.add_argument(
         "--load_mode",
         choices=("prepack", "mapped"),
         default="prepack",
         help="prepack: fastest to run (default); mapped: loads at once, weights stay in the file",
     )
+    add_rank_options(parser)
 
 
 def check_input(path: str, expected: str) -> None:

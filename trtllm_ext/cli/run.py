@@ -2,11 +2,21 @@
 
 --input holds one array for each input of the engine, by name, as numpy.savez writes them; --output receives one
 for each output. bfloat16 arrays are stored by numpy as two raw bytes an element, in both directions.
+
+An engine of N ranks runs as N processes: with --nproc N here, or with mpirun -n N trtllm-ext run .... Every rank reads
+the input; rank 0 writes the output, when all ranks have ended well.
 """
 
 import argparse
+from typing import TYPE_CHECKING, Any
 
 from trtllm_ext.cli.options import add_session_options
+from trtllm_ext.cli.ranks import is_first, on_all, on_ranks
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from trtllm_ext.parallel import Communicator
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
@@ -20,20 +30,56 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(arguments: argparse.Namespace) -> int:
+    return on_ranks(arguments, lambda world: _run(arguments, world))
+
+
+def _run(arguments: argparse.Namespace, world: "Communicator | None") -> int:
     from trtllm_ext.cli.npz import check_output, read_npz, write_npz
     from trtllm_ext.runtime import Session
     from trtllm_ext.runtime.dtypes import numpy_dtype
 
-    check_output(arguments.output, arguments.input)
-    inputs = read_npz(arguments.input)
-    with Session.from_engine_dir(arguments.engine_dir, arguments.rank, arguments.load_mode) as session:
+    def read() -> "dict[str, np.ndarray[Any, Any]]":
+        if is_first(world):
+            check_output(arguments.output, arguments.input)
+        return read_npz(arguments.input)
+
+    inputs, told = on_all(world, read, _describe)
+    _check_same_values(told, arguments.input)
+    with Session.from_engine_dir(
+        arguments.engine_dir, arguments.rank, arguments.load_mode, world, not arguments.no_self_test
+    ) as session:
         for info in session.inputs:
             wanted, value = numpy_dtype(info.dtype), inputs.get(info.name)
             # numpy writes types that are not its own as raw bytes, and forgets the name.
             if value is not None and value.dtype.kind == "V" and value.dtype.itemsize == wanted.itemsize:
                 inputs[info.name] = value.view(wanted)
         outputs = session.run(inputs)
-    write_npz(arguments.output, outputs)
-    for name, value in outputs.items():
-        print(f"{arguments.output}: {name} {value.dtype} {value.shape}")
+    on_all(world, lambda: None)  # nothing is written before all ranks have ended well
+    on_all(world, lambda: write_npz(arguments.output, outputs) if is_first(world) else None)
+    if is_first(world):
+        for name, value in outputs.items():
+            print(f"{arguments.output}: {name} {value.dtype} {value.shape}")
     return 0
+
+
+def _describe(inputs: "dict[str, np.ndarray[Any, Any]]") -> list[Any]:
+    """Names, types and shapes; and a digest of the values."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for value in inputs.values():
+        digest.update(value.data.cast("B") if value.size else b"")
+    return [{name: [str(value.dtype), value.shape] for name, value in inputs.items()}, digest.hexdigest()]
+
+
+def _check_same_values(told: list[Any], path: str) -> None:
+    """Raise InputError on all ranks when their arrays are alike in all but values; a session compares the rest."""
+    from trtllm_ext.errors import InputError
+    from trtllm_ext.parallel.ordered_sum import ranks_text
+
+    others = [rank for rank, (_, digest) in enumerate(told) if digest != told[0][1]]
+    if others and all(described == told[0][0] for described, _ in told):
+        raise InputError(
+            f"{ranks_text(others)} read other values from {path} than rank 0. All ranks take the same inputs; copy one "
+            f"file to all hosts."
+        )

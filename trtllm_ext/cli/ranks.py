@@ -1,0 +1,112 @@
+"""Commands as several ranks: the processes that a launcher started, or that --nproc starts."""
+
+import argparse
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from trtllm_ext.errors import InputError, TrtllmExtError
+
+if TYPE_CHECKING:
+    from trtllm_ext.parallel import Communicator
+
+Result = TypeVar("Result")
+
+
+def add_rank_options(parser: argparse.ArgumentParser) -> None:
+    """--nproc and --no_self_test."""
+    parser.add_argument(
+        "--nproc",
+        type=int,
+        metavar="N",
+        help="start N ranks of this command on this machine (mpirun -n N, with a sentence at the end if one fails)",
+    )
+    parser.add_argument(
+        "--no_self_test",
+        action="store_true",
+        help="do not try the answer that was stored with an engine of several ranks",
+    )
+
+
+def on_ranks(arguments: argparse.Namespace, command: "Callable[[Communicator | None], int]") -> int:
+    """The exit code of `command(world)`, run as the ranks that --nproc asks for, or as one of those of a launcher.
+
+    world: None in a process that runs alone. What the command raises of this package's errors, it raises on all ranks:
+    rank 0 tells it. Any other error ends all ranks.
+    """
+    from trtllm_ext import parallel
+
+    if arguments.nproc is not None:
+        _check_nproc(arguments)
+        if arguments.nproc > 1:
+            from trtllm_ext.parallel.launch import launch
+
+            return launch(arguments.nproc, _without_nproc(arguments.argv))
+    world = parallel.world()
+    if world is None:
+        return command(None)
+    try:
+        if arguments.rank is not None:
+            raise InputError(_NO_RANK.format(rank=arguments.rank))
+        return command(world)
+    except TrtllmExtError as problem:
+        if world.rank:
+            return 1
+        text = str(problem)
+        if isinstance(problem, InputError) and not re.search(r"\branks? \d", text) and world.world_size > 1:
+            raise InputError(f"rank {world.rank}: {text}") from problem
+        raise
+    except OSError as problem:
+        if problem.filename is not None:
+            world.fail(f"{type(problem).__name__}: {problem}")
+        raise  # one without a name is about what is printed, when all is done
+    except Exception as problem:
+        world.fail(f"{type(problem).__name__}: {problem}")
+        raise
+
+
+def on_all(
+    world: "Communicator | None", action: Callable[[], Result], note: Any = None
+) -> tuple[Result, list[Any]]:
+    """`parallel.together`, or the action alone in a process that runs alone."""
+    from trtllm_ext.parallel.together import together
+
+    if world is not None:
+        return together(world, action, note)
+    result = action()
+    return result, [note(result) if callable(note) else note]
+
+
+def is_first(world: "Communicator | None") -> bool:
+    """Whether this process prints and writes."""
+    return world is None or world.rank == 0
+
+
+_NO_RANK = "--rank {rank} says whose engine one process loads alone; of several ranks each loads its own. Leave it out."
+
+
+def _check_nproc(arguments: argparse.Namespace) -> None:
+    import os
+
+    from trtllm_ext.parallel.world import launch_from
+
+    if arguments.nproc < 1:
+        raise InputError(f"--nproc {arguments.nproc} is no number of ranks; give 1 or more.")
+    if arguments.rank is not None and arguments.nproc > 1:
+        raise InputError(_NO_RANK.format(rank=arguments.rank))
+    launch = launch_from(os.environ)
+    if launch is not None:
+        raise InputError(
+            f"--nproc {arguments.nproc} starts ranks, and this is one already: rank {launch.rank} of {launch.size} of "
+            f"{launch.launcher}. Give one or the other."
+        )
+
+
+def _without_nproc(argv: list[str]) -> list[str]:
+    kept, words = [], iter(argv)
+    for word in words:
+        if word == "--nproc":
+            next(words, None)
+        elif not word.startswith("--nproc="):
+            kept.append(word)
+    return kept
