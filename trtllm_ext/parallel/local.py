@@ -71,7 +71,7 @@ class LocalWorld:
         Raises RankError on every rank if one does not come in time, asks for something else, has left or failed.
         """
         with self._lock:
-            self._raise_failure()
+            self.raise_failure()
             meeting = self._join(rank, group, description)
             meeting.arrived[rank] = given
             if len(meeting.arrived) == len(group):
@@ -108,7 +108,7 @@ class LocalWorld:
     def _wait(self, rank: int, meeting: _Meeting) -> None:
         begin = time.monotonic()
         while not meeting.done:
-            self._raise_failure()
+            self.raise_failure()
             missing = [member for member in meeting.group if member not in meeting.arrived]
             late, left = min(
                 ((member, self._time_for(member, begin)) for member in missing), key=lambda pair: pair[1]
@@ -135,7 +135,8 @@ class LocalWorld:
             text += f"; it waits in {self._waiting[late].description}"
         return text
 
-    def _raise_failure(self) -> None:
+    def raise_failure(self) -> None:
+        """Raises RankError if the world has failed, with the first cause."""
         if self._failure:
             raise RankError(self._failure)
 
@@ -146,7 +147,7 @@ class LocalWorld:
 
     def _fail(self, rank: int, message: str) -> None:
         self._note_failure(rank, message)
-        self._raise_failure()
+        self.raise_failure()
 
     def _wake(self) -> None:
         for meeting in self._meetings.values():
@@ -276,7 +277,7 @@ class LocalCommunicator(Communicator):
             yield
         except RankError as error:
             self.fail(str(error))
-            raise RankError(f"rank {self.rank} failed: {error}") from None
+            self.world.raise_failure()
 
 
 def run_ranks(size: int, function: Callable[[Communicator], Result], timeout: float = 10.0) -> list[Result]:
