@@ -4,13 +4,14 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from source_values import random
 
-from trtllm_ext.checkpoint import FORMS, load_whole, stack_config, write_checkpoint
+from trtllm_ext.checkpoint import FORMS, load_whole, rank_files, stack_config, write_checkpoint
 from trtllm_ext.checkpoint.sharding import with_ranks
 from trtllm_ext.errors import CheckpointError, ConfigError
 from trtllm_ext.models.random import write_random_checkpoint
@@ -44,6 +45,29 @@ def test_64_ranks_take_two_threads(tmp_path):
     assert most <= before + 2
     files = sorted((tmp_path / "c").glob("rank*.safetensors"))
     assert len(files) == 64 and sum(file.stat().st_size for file in files) == size
+    for name, values in load_whole(tmp_path / "c").weights.items():
+        np.testing.assert_array_equal(values, random(values.shape), err_msg=name)
+
+
+@pytest.mark.parametrize("ranks", [1, 4])
+def test_two_buffers_are_enough_for_a_source(tmp_path, monkeypatch, ranks):
+    """A piece is read until the one after the next is asked for, across weights too: checksums of the data show it."""
+    buffers, turn = np.empty((2, 100), np.float32), 0
+
+    def source(name, shape):
+        nonlocal turn
+        for values in np.split(random(shape).reshape(-1), range(100, int(np.prod(shape)), 100)):
+            turn = 1 - turn
+            buffers[turn][: values.size] = values
+            yield buffers[turn][: values.size]
+
+    def slowly(sums, dealt):
+        time.sleep(1e-3)
+        add(sums, dealt)
+
+    add = rank_files._add_checksums
+    monkeypatch.setattr(rank_files, "_add_checksums", slowly)
+    write_checkpoint(tmp_path / "c", with_ranks(STACK, ranks), source)
     for name, values in load_whole(tmp_path / "c").weights.items():
         np.testing.assert_array_equal(values, random(values.shape), err_msg=name)
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from trtllm_ext.checkpoint.config import ModelConfig
 from trtllm_ext.checkpoint.dtypes import all_finite, weight_dtype
-from trtllm_ext.checkpoint.rank_files import CHECKPOINT_ID, RankFiles, check_origin, rank_file
+from trtllm_ext.checkpoint.rank_files import CHECKPOINT_ID, RankFiles, open_rank_file
 from trtllm_ext.checkpoint.safetensors_file import SafetensorsFile, aligned
 from trtllm_ext.checkpoint.safetensors_writer import CHECKSUMS, checksum_seed, split_into_chunks
 from trtllm_ext.checkpoint.sharding import whole_config
@@ -103,8 +103,7 @@ def load_checkpoint(path: str | os.PathLike[str], *, rank: int = 0, allow_nan: b
     """
     data = _read_config(path)
     config = _config_of(path, data, rank)
-    file = SafetensorsFile(Path(path) / rank_file(rank))
-    check_origin(file, config, data.get(CHECKPOINT_ID))
+    file = open_rank_file(path, config, data.get(CHECKPOINT_ID))
     _check_names_and_shapes(file, config)
     sums = file.metadata.get(CHECKSUMS)
     expected = None if sums is None else sums.split(" ")

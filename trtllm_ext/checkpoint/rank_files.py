@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -34,6 +35,7 @@ CHECKPOINT_ID = "checkpoint_id"
 _ID_DIGITS = 32
 # Below that, asking the disk to write costs more than it gains.
 _LEAST_WRITEBACK_BYTES = 1 << 20
+_TOGETHER = "Copy all files of one conversion together, or convert the model again."
 
 
 def rank_file(rank: int) -> str:
@@ -79,6 +81,9 @@ class RankFiles:
         self._splits = splits(config)
         self._waiting = list(self._splits)[::-1]
         self._sums: list[Future[list[int]]] = []
+        # Of the piece before the one at hand.
+        self._summed: Future[None] = Future()
+        self._summed.set_result(None)
         self._checker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checksum")
         self._disk = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writeback")
         self._writers: list[SafetensorsWriter] = []
@@ -123,16 +128,14 @@ class RankFiles:
         size, start = math.prod(split.whole), 0
         # Changed by the checker's thread only. What all ranks hold whole has one sum for all.
         sums = [checksum_seed(name, self._dtype, split.part)] * split.ranks
-        before: Future[None] | None = None
         for piece in pieces:
             if piece.dtype != self._dtype or start + piece.size > size:
                 raise CheckpointError(
                     f"{name} gives {piece.dtype.name} values beyond {self._dtype.name} {split.whole}."
                 )
             summed = self._write_piece(piece, start, split, sums)
-            if before is not None:
-                before.result()
-            before = summed
+            self._summed.result()
+            self._summed = summed
             start += piece.size
         if start < size:
             raise CheckpointError(
@@ -184,12 +187,27 @@ def _add_checksums(sums: list[int], dealt: list[tuple[int, npt.NDArray]]) -> Non
         sums[rank] = zlib.crc32(values.view(np.uint8).data, sums[rank])
 
 
-def check_origin(file: SafetensorsFile, config: ModelConfig, checkpoint_id: str | None) -> None:
-    """Raise CheckpointError for a weight file of another rank, world size or checkpoint than its config.json's.
+def open_rank_file(
+    directory: str | os.PathLike[str], config: ModelConfig, checkpoint_id: str | None
+) -> SafetensorsFile:
+    """The weight file of the config's rank, whose header is checked.
 
     checkpoint_id: what config.json says, None where it says nothing: of a single rank, or written before there were
     ids. Then only what the file says of itself counts.
+    Raises CheckpointError for a file that is missing or damaged, and for one of another rank, world size or checkpoint
+    than its config.json's.
     """
+    path, mapping = Path(directory) / rank_file(config.mapping.rank), config.mapping
+    if mapping.world_size > 1 and not path.exists():
+        raise CheckpointError(
+            f"{path} does not exist: the weights of rank {mapping.rank} of {mapping.world_size}. {_TOGETHER}"
+        )
+    file = SafetensorsFile(path)
+    _check_origin(file, config, checkpoint_id)
+    return file
+
+
+def _check_origin(file: SafetensorsFile, config: ModelConfig, checkpoint_id: str | None) -> None:
     stored = file.metadata
     mapping = config.mapping
     if checkpoint_id is not None and CHECKPOINT_ID not in stored:
@@ -212,6 +230,3 @@ def check_origin(file: SafetensorsFile, config: ModelConfig, checkpoint_id: str 
             f"{file.path} is of another checkpoint than config.json: its {CHECKPOINT_ID} is "
             f"{stored.get(CHECKPOINT_ID)}, not {checkpoint_id}. {_TOGETHER}"
         )
-
-
-_TOGETHER = "Copy all files of one conversion together, or convert the model again."
