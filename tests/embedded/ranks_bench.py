@@ -35,9 +35,11 @@ class RanksBench(Bench):
     def add(self, one, other):
         return self.network.add_elementwise(one, other, trt.ElementWiseOperation.SUM).get_output(0)
 
-    def run(self, plan, feeds, runs=1):
+    def run(self, plan, feeds, runs=1, load_mode="prepack"):
         """What every rank gives for its feeds {name: array}; the last of several runs."""
-        engine = self.load(plan)
+        runtime = trt.Runtime(self.log)
+        runtime.load_mode = load_mode
+        engine = runtime.deserialize_cuda_engine(plan)
         assert engine is not None, self.log.said
 
         def rank(communicator):

@@ -121,6 +121,42 @@ def test_values_that_are_read_later_stay_as_they_are():
         np.testing.assert_array_equal(found["twice"], 2 * positive)
 
 
+@pytest.mark.parametrize("load_mode", ["prepack", "mapped"])
+def test_what_a_segment_only_hands_on_stays_as_it_is(load_mode):
+    """Inputs, values of other steps and constants of every size, renamed, reshaped, or given out twice."""
+    bench, rng = RanksBench(), np.random.default_rng(8)
+    network, x = bench.network, bench.input("x", (-1, 4))
+    bench.output(bench.collective(network.add_identity(x).get_output(0), 2), "renamed")
+    shuffle = network.add_shuffle(x)
+    shuffle.reshape_dims = (4, -1)
+    bench.output(bench.collective(shuffle.get_output(0), 2), "reshaped")
+    value = bench.relu(bench.collective(x, 2))
+    same = network.add_identity(value).get_output(0)
+    bench.output(bench.relu(bench.collective(same, 2)), "one of two")
+    bench.output(bench.relu(bench.collective(value, 2)), "other of two")
+    handed = network.add_identity(bench.collective(value, 2)).get_output(0)
+    bench.output(bench.relu(bench.collective(handed, 2)), "handed on")
+    bench.output(handed, "handed")
+    constants = {f"constant {size}": rng.random((size, 4)).astype(np.float32) for size in (1, 40, 4000)}
+    for name, array in constants.items():
+        bench.output(bench.collective(bench.constant(array), 2), name)
+    feeds = [{"x": rng.standard_normal((3, 4)).astype(np.float32)} for _ in range(2)]
+    before = [feed["x"].copy() for feed in feeds]
+    total = before[0] + before[1]
+    positive = np.maximum(total, 0)
+    plan = bench.build({"x": ((1, 4), (3, 4), (8, 4))})
+    for rank, found in enumerate(bench.run(plan, feeds, runs=3, load_mode=load_mode)):
+        np.testing.assert_array_equal(feeds[rank]["x"], before[rank])
+        np.testing.assert_array_equal(found["renamed"], total)
+        np.testing.assert_array_equal(found["reshaped"], total.reshape(4, 3))
+        np.testing.assert_array_equal(found["one of two"], 2 * positive)
+        np.testing.assert_array_equal(found["other of two"], 2 * positive)
+        np.testing.assert_array_equal(found["handed"], 2 * positive)
+        np.testing.assert_array_equal(found["handed on"], 4 * positive)
+        for name, array in constants.items():
+            np.testing.assert_array_equal(found[name], 2 * array)
+
+
 def test_collectives_of_constants_and_of_nothing():
     bench = RanksBench()
     x = bench.input("x", (-1, 2))

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
     from trtllm_ext.embedded.running.loading import LoadedPlan
 
+# Of an output: what a binding shows after a run that failed.
+_UNKNOWN = ((), 0)
+
 
 def execution_of(loaded: LoadedPlan) -> Execution | SteppedExecution:
     """What runs the steps of a plan for one context.
@@ -186,9 +189,10 @@ class _OnnxCall:
             target = targets.get(name)
             if target is None:
                 inside.append((index, name, own_name))
-                # Also lets go of what the last run made.
-                self._binding.bind_output(own_name, "cpu")
-                self._shown[own_name] = None
+                if self._shown.get(own_name, _UNKNOWN) is not None:
+                    self._binding.bind_output(own_name, "cpu")
+                # Until the run has ended well.
+                self._shown[own_name] = _UNKNOWN
             else:
                 self._show(own_name, onnx_type, target, self._binding.bind_output)
                 values[name] = target
@@ -198,7 +202,9 @@ class _OnnxCall:
             for index, name, own_name in inside:
                 value = made[index]
                 values[name] = Place(tuple(value.shape()), value.data_ptr() or NOWHERE.ctypes.data, value)
+                # Lets go of what the run made, which the place keeps.
                 self._binding.bind_output(own_name, "cpu")
+                self._shown[own_name] = None
 
     def _show(self, own_name: str, onnx_type: int, place: Place, bind: onnxruntime.IOBinding) -> None:
         key = (place.shape, place.address)
