@@ -37,9 +37,9 @@ def test_ranks_that_are_processes_have_the_bits_of_ranks_in_memory(mpiexec, rank
     assert ended.returncode == 0, ended.stderr
     for rank, expected in enumerate(run_ranks(ranks, lambda each: digests(cases(each)))):
         found = json.loads((tmp_path / f"{rank}.json").read_text())
-        assert len(expected) > 150
+        assert len(expected) > 100
         assert found["whole"].keys() == expected.keys()
-        assert len(found["in pieces"]) > 40
+        assert len(found["in pieces"]) > 20
         for form in found.values():
             assert [name for name in form if form[name] != expected[name]] == [], rank
 
