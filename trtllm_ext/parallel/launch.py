@@ -28,7 +28,8 @@ LAUNCHER_VARIABLE = "TRTLLM_EXT_MPIEXEC"
 INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended, as shells have it
 
 # After the verdict ranks end themselves, the launcher after them; one that does not is ended.
-_END_S = 5.0
+_END_S = 4.0
+_TERM_S = 1.5
 # The launcher can be faster than the hub's decision, and what ranks still write must come before the last line.
 _LAST_WORDS_S = 3.0
 _POLL_S = 0.05
@@ -125,17 +126,18 @@ def _run(command: Sequence[str], env: Mapping[str, str], hub: Hub) -> int:
         threading.Thread(target=_pass_on, args=(source, target, heard), daemon=True)
         for source, target in ((process.stdout, sys.stdout), (process.stderr, sys.stderr))
     ]
-    for pump in pumps:
-        pump.start()
     interrupted = False
     try:
+        for pump in pumps:
+            pump.start()
         code = _wait(process, hub)
     except KeyboardInterrupt:
         interrupted = True
         hub.end("the launcher was interrupted")
         code = _wait(process, hub)
     for pump in pumps:
-        pump.join(_LAST_WORDS_S)
+        if pump.ident is not None:
+            pump.join(_LAST_WORDS_S)
     if interrupted:
         return INTERRUPTED
     sentence = _sentence(code, hub, heard.decode(errors="replace"))
@@ -153,12 +155,20 @@ def _wait(process: subprocess.Popen[bytes], hub: Hub) -> int:
         if hub.verdict is not None:
             deadline = min(deadline, time.monotonic() + _END_S)
         if time.monotonic() > deadline:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            return process.wait()
+            return _killed(process)
         time.sleep(_POLL_S)
     hub.settle()
     return code
+
+
+def _killed(process: subprocess.Popen[bytes]) -> int:
+    """End the launcher, which gets a moment to end what it has started."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(_TERM_S)
+    return process.wait()
 
 
 def _pass_on(source: IO[bytes], target: Any, heard: bytearray) -> None:

@@ -37,15 +37,16 @@ class RankState:
 
     def told(self, now: float) -> str:
         """In words what it does."""
+        subject = f"rank {self.rank}"
         since = f"for {self.lasted(now):.0f} s"
         after = f"after operation {self.number} ({self.text})" if self.text else "before its first operation"
         if self.is_stopped:
-            return f"its process is stopped (signal SIGSTOP or a debugger), {after}"
+            return f"the process of {subject} is stopped (signal SIGSTOP or a debugger), {after}"
         if self.kind == "computing":
-            return f"it has been computing {since}, {after}"
+            return f"{subject} has been computing {since}, {after}"
         if self.kind == "busy":
-            return f"it has been busy {since}: {self.text}"
-        return f"it has been in {self.text} (operation {self.number}) {since}"
+            return f"{subject} has been busy {since}: {self.text}"
+        return f"{subject} has been in {self.text} (operation {self.number}) {since}"
 
     def place(self) -> str:
         """Where it was last, to follow "rank 1 has died"; empty if nothing is known."""
@@ -62,6 +63,10 @@ def names(ranks: Sequence[int]) -> str:
     return f"ranks {', '.join(map(str, ranks[:-1]))} and {ranks[-1]}"
 
 
+def _have(ranks: Sequence[int]) -> str:
+    return "has" if len(ranks) == 1 else "have"
+
+
 def judge(states: Sequence[RankState], now: float, timeout: float) -> str | None:
     """Why the ranks must end, or None.
 
@@ -75,8 +80,9 @@ def _silent(states: Sequence[RankState], now: float) -> str | None:
     if not silent:
         return None
     hosts = ", ".join(sorted({s.host for s in silent}))
+    ranks = [s.rank for s in silent]
     return (
-        f"{names([s.rank for s in silent])} on {hosts} has not been heard of for {SILENCE_S:g} s: "
+        f"{names(ranks)} on {hosts} {_have(ranks)} not been heard of for {SILENCE_S:g} s: "
         "the host is down, or the network to it is cut"
     )
 
@@ -97,26 +103,22 @@ def _why_it_waits(waiter: RankState, states: Sequence[RankState], now: float, ti
     linked = _linked(waiter, states)
     at = f"{waiter.text} (operation {waiter.number})" if waiter.number else waiter.text
     away = [s for s in linked if s.kind != "waiting" or s.is_stopped]
-    left = [s for s in away if s.kind == "left"]
-    if left:
-        return (
-            f"{names([s.rank for s in left])} has ended its work, but rank {waiter.rank} waits for it in {at}"
-        )
+    ended = [s.rank for s in away if s.kind == "left"]
+    if ended:
+        return f"{names(ended)} {_have(ended)} left, but rank {waiter.rank} still waits in {at}"
     if lasted < timeout:
         return None
     if not away:
         return _all_wait(waiter, linked, at, now, timeout)
     absent = [s.rank for s in away if s.kind == "absent"]
     if absent:
-        return (
-            f"{names(absent)} has not started within {timeout:g} s: rank {waiter.rank} waits for it in {at}"
-        )
+        return f"{names(absent)} {_have(absent)} not started within {timeout:g} s: rank {waiter.rank} waits in {at}"
     if any(s.kind == "busy" and s.lasted(now) < max(timeout, BUSY_TIMEOUT_S) for s in away):
         return None
-    late = away[0]
+    late = [s.rank for s in away]
     return (
-        f"{names([s.rank for s in away])} has not arrived within {timeout:g} s at {at}, where rank {waiter.rank} "
-        f"waits; {late.told(now)}"
+        f"{names(late)} {_have(late)} not arrived within {timeout:g} s at {at}, where rank {waiter.rank} "
+        f"waits; {away[0].told(now)}"
     )
 
 

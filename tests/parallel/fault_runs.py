@@ -1,0 +1,51 @@
+"""Runs of programs of two ranks that must end."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from trtllm_ext.errors import RankError
+from trtllm_ext.parallel.launch import find_launcher, launcher_options
+
+LIMIT_S = 15  # after which something hangs
+SHORT = {"TRTLLM_EXT_RANK_TIMEOUT": "2"}
+PROGRAM = Path(__file__).with_name("faulty_rank.py")
+
+
+def two_ranks():
+    """The machine's launcher, and two ranks of the faulty program, without its arguments; skips where there is none."""
+    pytest.importorskip("mpi4py", reason="mpi4py is not installed")
+    try:
+        launcher = find_launcher()
+    except RankError as error:
+        pytest.skip(f"no MPI launcher: {error}")
+    return [*launcher, *launcher_options(launcher), "-n", "2", sys.executable, str(PROGRAM)]
+
+
+def ended(command, environment=SHORT):
+    """Exit code, stdout and stderr of a command that must end, with all that it started."""
+    # The output goes through pipes that every process holds: their end is the end of all of them.
+    begin = time.monotonic()
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, "TRTLLM_EXT_NUM_THREADS": "1", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        out, err = process.communicate(timeout=LIMIT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        pytest.fail(f"does not end within {LIMIT_S} s: {command}\n{process.communicate()}")
+    assert time.monotonic() - begin < LIMIT_S
+    for pid in map(int, re.findall(r"^pid (\d+)$", out, re.MULTILINE)):
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    return process.returncode, out, err
