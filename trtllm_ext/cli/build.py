@@ -12,14 +12,19 @@ hosts that share a file system: process r builds ranks r, r + N and so on.
 import argparse
 import time
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trtllm_ext.cli.plan_table import print_plan, print_tensors
+from trtllm_ext.cli.ranks import is_first, on_all
 from trtllm_ext.cli.terminal import human_bytes, progress
 from trtllm_ext.cli.trtllm_build_flags import add_flags, settings_of
 from trtllm_ext.errors import ConfigError, TrtllmExtError
 
-_SIZES = {
+if TYPE_CHECKING:
+    from trtllm_ext.builder import BuildConfig
+    from trtllm_ext.parallel import Communicator
+
+SIZES = {
     "max_batch_size": "most sequences in one run (default: 2048)",
     "opt_batch_size": "number of sequences to tune for (default: 8)",
     "max_input_len": "most tokens of one sequence (default: 1024, or what the model has positions for)",
@@ -53,7 +58,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "--build_config", metavar="FILE", help="BuildConfig as JSON, with trtllm-build's names"
     )
-    for name, text in _SIZES.items():
+    for name, text in SIZES.items():
         parser.add_argument(f"--{name}", type=int, metavar="N", help=text)
     for name, text in _TEXTS.items():
         parser.add_argument(f"--{name}", metavar="TEXT", help=text)
@@ -84,13 +89,26 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(arguments: argparse.Namespace) -> int:
     from trtllm_ext import parallel
-    from trtllm_ext.builder import BuildConfig, EngineConfig, build_engine_dir
-    from trtllm_ext.runtime import EngineDir
+
+    world = parallel.world()
+    try:
+        config, _ = on_all(world, lambda: _config_of(arguments))
+        if arguments.dry_run or config.dry_run:
+            return _plan(arguments, config) if is_first(world) else 0
+        return _build(arguments, config, world)
+    except TrtllmExtError:
+        if is_first(world):  # it tells what all of them have met
+            raise
+        return 1
+
+
+def _config_of(arguments: argparse.Namespace) -> "BuildConfig":
+    from trtllm_ext.builder import BuildConfig
 
     config = BuildConfig.from_json_file(arguments.build_config) if arguments.build_config else BuildConfig()
     flags: dict[str, Any] = {
         name: value
-        for name in (*_SIZES, *_TEXTS, *_SWITCHES, "taps")
+        for name in (*SIZES, *_TEXTS, *_SWITCHES, "taps")
         if (value := getattr(arguments, name)) is not None
     }
     flags.update(settings_of(arguments))
@@ -98,32 +116,30 @@ def run(arguments: argparse.Namespace) -> int:
         flags["plugin_config"] = {**config.plugin_config, **flags["plugin_config"]}
     if flags:
         config = config.updated(**flags)
-    if arguments.dry_run or config.dry_run:
-        return _plan(arguments, config)
-    if arguments.tp_size is not None:
+    if arguments.tp_size is not None and not (arguments.dry_run or config.dry_run):
         raise ConfigError(
             f"--tp_size {arguments.tp_size} is for --dry_run: an engine has the ranks of its checkpoint. Convert the "
             f"model with --tp_size {arguments.tp_size}, or add --dry_run to see what that would give."
         )
+    return config
+
+
+def _build(arguments: argparse.Namespace, config: "BuildConfig", world: "Communicator | None") -> int:
+    from trtllm_ext.builder import EngineConfig, build_engine_dir
+    from trtllm_ext.runtime import EngineDir
+
     start = time.monotonic()
-    communicator = parallel.world()
-    is_quiet = communicator is not None and communicator.rank > 0
-    try:
-        with nullcontext() if is_quiet else progress("build") as tell:
-            build_engine_dir(
-                arguments.checkpoint_dir,
-                arguments.output_dir,
-                config,
-                allow_nan=arguments.allow_nan,
-                progress=tell,
-                workers=arguments.workers,
-                communicator=communicator,
-            )
-    except TrtllmExtError:
-        if is_quiet:  # process 0 tells what all of them have met
-            return 1
-        raise
-    if is_quiet:
+    with progress("build") if is_first(world) else nullcontext() as tell:
+        build_engine_dir(
+            arguments.checkpoint_dir,
+            arguments.output_dir,
+            config,
+            allow_nan=arguments.allow_nan,
+            progress=tell,
+            workers=arguments.workers,
+            communicator=world,
+        )
+    if not is_first(world):
         return 0
     directory = EngineDir.read(arguments.output_dir)
     envelope = directory.envelope
@@ -141,12 +157,9 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _plan(arguments: argparse.Namespace, config: Any) -> int:
-    from trtllm_ext import parallel
+def _plan(arguments: argparse.Namespace, config: "BuildConfig") -> int:
     from trtllm_ext.builder import plan_build
 
-    if parallel.launched_rank() > 0:
-        return 0
     plan = plan_build(
         arguments.checkpoint_dir, config, allow_nan=arguments.allow_nan, tp_size=arguments.tp_size
     )
