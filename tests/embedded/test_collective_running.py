@@ -157,6 +157,18 @@ def test_what_a_segment_only_hands_on_stays_as_it_is(load_mode):
             np.testing.assert_array_equal(found[name], 2 * array)
 
 
+def test_memory_that_is_taken_over_is_not_free():
+    """The sum of a sum lies where the first one lay, and the next collective must not take that for its own."""
+    bench, rng = RanksBench(), np.random.default_rng(9)
+    x, y = bench.input("x", (6,)), bench.input("y", (6,))
+    twice = bench.collective(bench.collective(x, 2), 2)
+    bench.output(bench.add(twice, bench.collective(y, 2)), "z")
+    feeds = [{name: rng.integers(0, 99, 6).astype(np.float32) for name in "xy"} for _ in range(2)]
+    want = 2 * (feeds[0]["x"] + feeds[1]["x"]) + feeds[0]["y"] + feeds[1]["y"]
+    for found in bench.run(bench.build(), feeds, runs=3):
+        np.testing.assert_array_equal(found["z"], want)
+
+
 def test_collectives_of_constants_and_of_nothing():
     bench = RanksBench()
     x = bench.input("x", (-1, 2))

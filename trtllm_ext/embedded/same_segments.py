@@ -15,30 +15,23 @@ class SameSegments:
     """Finds for a segment an equal one that came before: the same nodes over the same weights."""
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[bytes, tuple[tuple[int, int], ...]], tuple[int, OnnxSegment, _Names]] = {}
+        self._seen: dict[tuple[bytes, tuple[tuple[int, int], ...]], int] = {}
 
-    def find_or_keep(
-        self, number: int, segment: OnnxSegment, blocks: tuple[int, ...]
-    ) -> tuple[int, tuple[str, ...], tuple[str, ...]] | None:
-        """The number of an equal segment, with what `segment` calls the inputs and outputs of that one, in its order.
+    def find_or_keep(self, number: int, segment: OnnxSegment, blocks: tuple[int, ...]) -> int:
+        """The number of the first segment that is equal to `segment`, which is `number` if there was none.
 
-        None if there is none; the segment, of this number, is then one for others to be equal to.
-        blocks: the numbers of the blocks of its weights.
+        Inputs and outputs of both then stand for each other in their order. blocks: the numbers of the blocks of the
+        segment's weights.
         """
         names = _Names()
         model = names.replaced(segment.model).SerializeToString(deterministic=True)
         weights = tuple(
-            (names.number(weight.name), block) for weight, block in zip(segment.weights, blocks, strict=True)
+            sorted(
+                (names.number(weight.name), block)
+                for weight, block in zip(segment.weights, blocks, strict=True)
+            )
         )
-        key = (model, tuple(sorted(weights)))
-        if key not in self._seen:
-            self._seen[key] = (number, segment, names)
-            return None
-        first, own, own_names = self._seen[key]
-        called = names.by_number()
-        inputs = tuple(called[own_names.number(name)] for name in own.inputs)
-        outputs = tuple(called[own_names.number(name)] for name in own.outputs)
-        return first, inputs, outputs
+        return self._seen.setdefault((model, weights), number)
 
 
 class _Names:
@@ -50,10 +43,6 @@ class _Names:
     def number(self, name: str) -> int:
         """The number of a name; a new one for a new name."""
         return self._numbers.setdefault(name, len(self._numbers))
-
-    def by_number(self) -> dict[int, str]:
-        """The names."""
-        return {number: name for name, number in self._numbers.items()}
 
     def replaced(self, model: onnx.ModelProto) -> onnx.ModelProto:
         """A copy of a model with a number for every name of a value or a dimension, and no other names.

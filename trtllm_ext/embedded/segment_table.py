@@ -50,8 +50,8 @@ class SegmentTable:
         if all(weight.source is None for weight in segment.weights):
             blocks = tuple(self.blocks.place(weight.data) for weight in segment.weights)
             found = self._same.find_or_keep(number, segment, blocks)
-            if found is not None:
-                return OnnxStep(*found)
+            if found != number:
+                return OnnxStep(found, segment.inputs, segment.outputs)
         weights = self._weights(number, segment)
         model = self._model(segment, weights)
         offset = self.records[-1].offset + self.records[-1].nbytes if self.records else 0
