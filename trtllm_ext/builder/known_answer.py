@@ -56,11 +56,14 @@ def known_inputs(inputs: Iterable[TensorSummary], sizes: Mapping[str, Any]) -> d
     sizes: the model's config, whose vocab_size and type_vocab_size bound ids.
     """
     generator = np.random.default_rng(_SEED)
-    return {each.name: _values(each, sizes, generator) for each in inputs}
+    return {each.name: input_values(each, smaller_shape(each), sizes, generator) for each in inputs}
 
 
-def _values(tensor: TensorSummary, sizes: Mapping[str, Any], generator: np.random.Generator) -> Array:
-    shape, dtype = _small_shape(tensor), _DTYPES[tensor.dtype]
+def input_values(
+    tensor: TensorSummary, shape: tuple[int, ...], sizes: Mapping[str, Any], generator: np.random.Generator
+) -> Array:
+    """Values that an input takes, in a shape; sizes: as for `known_inputs`."""
+    dtype = _DTYPES[tensor.dtype]
     if dtype.kind in "iu" and tensor.name in _BOUNDS:
         return generator.integers(0, sizes.get(_BOUNDS[tensor.name]) or 1, shape).astype(dtype)
     if dtype.kind in "iub":
@@ -68,7 +71,8 @@ def _values(tensor: TensorSummary, sizes: Mapping[str, Any], generator: np.rando
     return generator.standard_normal(shape, dtype=np.float32).astype(dtype)
 
 
-def _small_shape(tensor: TensorSummary) -> tuple[int, ...]:
+def smaller_shape(tensor: TensorSummary) -> tuple[int, ...]:
+    """The shape that `known_inputs` gives an input."""
     if not tensor.profiles:
         return tensor.shape
     least, opt, most = tensor.profiles[0]

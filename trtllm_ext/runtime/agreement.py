@@ -10,6 +10,9 @@ Array = np.ndarray[Any, Any]
 # Of the largest value, where the same engine runs on another processor: other kernels add in another order, and what
 # is to be found here (a weight, a rank or a layer that is not the right one) is as large as the values themselves.
 PORTABLE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
+# Between a model over several ranks and the same on one: sums are added in another order, and seldom rounded to the
+# neighbour; through the layers of a deep model a few of those add up.
+SHARDED = {"float32": 1e-5, "float16": 5e-3, "bfloat16": 4e-2}
 
 
 def relative_difference(got: Array, expected: Array) -> float:

@@ -40,7 +40,10 @@ def load_together(
     def open_engine() -> tuple[Session, SelfTest | None]:
         check_place(envelope, rank, communicator)
         directory.check_host()
-        known = read_self_test(directory.path, envelope.build_id) if self_test else None
+        has_known = (
+            self_test and envelope.engine_kind == "embedded"
+        )  # TensorRT's ranks are not tried at build
+        known = read_self_test(directory.path, envelope.build_id) if has_known else None
         with communicator.busy(f"loading rank{place}.engine"):
             ranks = RankedRuns(communicator, envelope.build_id)
             return load(directory.map_engine(), load_mode, directory, ranks), known

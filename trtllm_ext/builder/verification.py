@@ -1,0 +1,170 @@
+"""Comparing a model over several ranks with the same model on one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trtllm_ext import models
+from trtllm_ext.builder.build_config import BuildConfig
+from trtllm_ext.builder.building import build
+from trtllm_ext.builder.engine import Engine, EngineConfig
+from trtllm_ext.builder.known_answer import input_values, smaller_shape
+from trtllm_ext.builder.rank_build import Progress, model_options
+from trtllm_ext.checkpoint import Checkpoint, load_config, load_resharded, load_whole
+from trtllm_ext.errors import ConfigError, RankError
+from trtllm_ext.runtime import EngineDir, Session
+from trtllm_ext.runtime.agreement import SHARDED, worst_difference
+from trtllm_ext.runtime.envelope import TensorSummary
+from trtllm_ext.runtime.json_files import canonical_digest
+from trtllm_ext.runtime.rehearsal import Rehearsal, check_same_bits
+
+_SEED = 21
+# Ranks of a large engine come one after the other to its weights.
+_TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One run of all ranks beside one of the whole model.
+
+    shapes: of the inputs, by name. output: the one that differs most, by `difference` of its largest value.
+    same_bits: whether all ranks gave the same.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    output: str
+    difference: float
+    tolerance: float
+    same_bits: bool
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the ranks agree among each other, and with the whole model."""
+        return self.difference <= self.tolerance and self.same_bits
+
+
+def verify(
+    checkpoint_dir: str | os.PathLike[str],
+    build_config: BuildConfig | None = None,
+    *,
+    engine_dir: str | os.PathLike[str] | None = None,
+    num_ranks: int | None = None,
+    allow_nan: bool = False,
+    progress: Progress | None = None,
+) -> Iterator[Comparison]:
+    """Run a checkpoint's model over several ranks, all in this process, and whole; compare what comes out.
+
+    Inputs are seeded: of the least size, of a small one, and of the one that the engines are tuned for.
+    engine_dir: the engines of the ranks; by default they are built in memory, as the whole model's always is.
+    num_ranks: by default the checkpoint's own number; its weights are dealt out again for another.
+    Memory: the whole model twice.
+    Raises CheckpointError, ConfigError, BuildError, EngineError, RankError.
+    """
+    tell = progress or _silent
+    config = build_config or BuildConfig()
+    with ExitStack() as stack:
+        tell("loading the ranks", 0)
+        if engine_dir is None:
+            size = num_ranks or load_config(checkpoint_dir).mapping.world_size
+            engines = list(_sharded(checkpoint_dir, size, config, allow_nan, tell))
+            described = engines[0].config, engines[0].inputs
+            rehearsal = stack.enter_context(Rehearsal(engines, timeout=_TIMEOUT_S))
+        else:
+            described = _described(engine_dir, checkpoint_dir, num_ranks)
+            config = described[0].build_config
+            rehearsal = stack.enter_context(Rehearsal(engine_dir, timeout=_TIMEOUT_S))
+        tell("building the whole model", 0)
+        whole = _build(
+            load_whole(checkpoint_dir, allow_nan=allow_nan), config.updated(sequence_parallel=False)
+        )
+        session = stack.enter_context(Session.from_serialized_engine(whole.engine, "mapped"))
+        engine_config, inputs = described
+        for given in _inputs_of(inputs, engine_config.pretrained_config):
+            shapes = {name: value.shape for name, value in given.items()}
+            tell(f"running {', '.join(f'{name} {shape}' for name, shape in shapes.items())}", 0)
+            names = [info.name for info in session.outputs if info.name not in engine_config.taps]
+            expected = session.run(given)
+            by_rank = [{name: rank[name] for name in names} for rank in rehearsal.run(given)]
+            output, difference = worst_difference(by_rank[0], {name: expected[name] for name in names})
+            tolerance = SHARDED[str(engine_config.pretrained_config["dtype"])]
+            yield Comparison(shapes, output, difference, tolerance, _are_same(by_rank))
+
+
+def _sharded(
+    checkpoint_dir: str | os.PathLike[str], size: int, config: BuildConfig, allow_nan: bool, tell: Progress
+) -> Iterator[Engine]:
+    if size < 2:
+        raise ConfigError(
+            f"{os.fspath(checkpoint_dir)} is a checkpoint of one rank, so there is nothing to compare. Give a number "
+            f"of ranks (--simulate_ranks 2), or a checkpoint of `trtllm-ext convert --tp_size`."
+        )
+    for rank in range(size):
+        tell(f"rank {rank}: building", 0)
+        yield _build(load_resharded(checkpoint_dir, size, rank, allow_nan=allow_nan), config)
+
+
+def _build(checkpoint: Checkpoint, config: BuildConfig) -> Engine:
+    model = models.model_from_config(checkpoint.config, **model_options(config))
+    model.load(checkpoint.weights)
+    return build(model, config)
+
+
+def _described(
+    engine_dir: str | os.PathLike[str], checkpoint_dir: str | os.PathLike[str], num_ranks: int | None
+) -> tuple[EngineConfig, tuple[TensorSummary, ...]]:
+    """What an engine directory says of itself, if it has several ranks and may be of that checkpoint."""
+    directory = EngineDir.read(Path(engine_dir), 0)
+    size = directory.envelope.world_size
+    if size < 2 or num_ranks not in (None, size):
+        raise ConfigError(
+            f"{os.fspath(engine_dir)} is an engine of {size} rank(s); "
+            + (
+                "only one of several can be compared with the whole model."
+                if size < 2
+                else f"it cannot be tried with {num_ranks}. Leave --simulate_ranks out, or --engine_dir."
+            )
+        )
+    contract = load_config(checkpoint_dir).to_dict().get("contract")
+    if canonical_digest(contract) != directory.envelope.contract_sha256:
+        raise ConfigError(
+            f"{os.fspath(engine_dir)} was built for another contract than that of {os.fspath(checkpoint_dir)}: it is "
+            f"the engine of another model. Give the checkpoint that it was built from."
+        )
+    return EngineConfig.from_dict(directory.config), directory.envelope.inputs
+
+
+def _inputs_of(
+    inputs: tuple[TensorSummary, ...], sizes: Mapping[str, Any]
+) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
+    choices: list[Callable[[TensorSummary], tuple[int, ...]]] = [
+        lambda tensor: tensor.profiles[0][0] if tensor.profiles else tensor.shape,
+        smaller_shape,
+        lambda tensor: tensor.profiles[0][1] if tensor.profiles else tensor.shape,
+    ]
+    seen = set()
+    for number, shape_of in enumerate(choices):
+        shapes = {each.name: shape_of(each) for each in inputs}
+        if (key := tuple(shapes.values())) in seen:
+            continue
+        seen.add(key)
+        generator = np.random.default_rng([_SEED, number])
+        yield {each.name: input_values(each, shapes[each.name], sizes, generator) for each in inputs}
+
+
+def _are_same(by_rank: list[dict[str, Any]]) -> bool:
+    try:
+        check_same_bits(by_rank)
+    except RankError:
+        return False
+    return True
+
+
+def _silent(step: str, done: int) -> None:
+    return
