@@ -1,6 +1,8 @@
 # `make demo` and `make test` do all set-up themselves: a virtual environment in .venv with pinned packages.
 
 PYTHON ?= python3
+# Over how many processes the demo's model is split.
+TP ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 # Relative, since pip splits this variable at spaces and a clone may lie in "My Projects".
@@ -12,6 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help:
 	@echo "make demo      set-up, then checkpoint -> engine -> numbers with a real sentence encoder"
+	@echo "make demo TP=2 the same on two MPI processes"
 	@echo "make test      set-up, then the default tests (at most 8 minutes on 2 cores)"
 	@echo "make test-all  the default tests and the long ones; writes a summary to benchmarks/results"
 	@echo "make check     format, lint, types, room order"
@@ -33,8 +36,13 @@ $(VENV)/.dev: $(VENV)/.demo
 	$(BIN)/pip install --quiet -e '.[dev]'
 	@touch $@
 
-demo: $(VENV)/.demo
-	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh demo-output
+# MPI for Python, and an MPI for machines that have none.
+$(VENV)/.mpi: $(VENV)/.demo
+	$(BIN)/pip install --quiet mpi4py mpich
+	@touch $@
+
+demo: $(VENV)/.demo $(if $(filter-out 1,$(TP)),$(VENV)/.mpi)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/demo.sh demo-output $(TP)
 
 test: $(VENV)/.dev check
 	$(BIN)/python -m pytest -m "not long"

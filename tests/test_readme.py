@@ -46,7 +46,7 @@ def test_the_number_of_architectures_is_true():
 def test_every_command_prints_its_help():
     environment = {**os.environ, "COLUMNS": "120"}
     command = [sys.executable, "-m", "trtllm_ext.cli.main"]
-    for name in ("convert", "build", "run", "embed", "inspect", "doctor"):
+    for name in ("convert", "build", "run", "embed", "verify", "inspect", "doctor"):
         run = subprocess.run(
             [*command, name, "--help"], capture_output=True, text=True, env=environment, check=True
         )
