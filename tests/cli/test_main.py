@@ -55,6 +55,8 @@ OPTIONS = {
     "--workers --dry_run --tp_size",
     "run": "--engine_dir --rank --load_mode --nproc --no_self_test --input --output",
     "embed": "--engine_dir --rank --load_mode --nproc --no_self_test --sentences --tokenizer --output",
+    "verify": "--checkpoint_dir --engine_dir --simulate_ranks --max_batch_size --opt_batch_size --max_input_len "
+    "--max_seq_len --max_num_tokens --opt_num_tokens --sequence_parallel --allow_nan",
     "inspect": "--engine_dir --rank --layers --json",
     "doctor": "--json",
 }

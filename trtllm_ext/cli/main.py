@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from trtllm_ext.cli import build, convert, doctor, embed, inspect, interrupts, run
+from trtllm_ext.cli import build, convert, doctor, embed, inspect, interrupts, run, verify
 from trtllm_ext.errors import TrtllmExtError
 from trtllm_ext.version import __version__
 
@@ -21,6 +21,7 @@ COMMANDS = {
     "build": build,
     "run": run,
     "embed": embed,
+    "verify": verify,
     "inspect": inspect,
     "doctor": doctor,
 }

@@ -1,0 +1,148 @@
+"""`verify`: a model over several ranks beside the same on one, and what it says when they differ."""
+
+from dataclasses import replace
+
+import pytest
+
+from trtllm_ext.cli import main as cli
+from trtllm_ext.models.random import write_random_checkpoint
+from trtllm_ext.models.sublayer_stack import sublayer_stack_config
+from trtllm_ext.parallel import Mapping
+
+BUDGET_S = 8
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def write(path, ranks, dtype="float32", seed=0, **form):
+    config = sublayer_stack_config(
+        hidden_size=16, ffn_hidden_size=32, num_hidden_layers=2, dtype=dtype, **form
+    )
+    config = replace(config, mapping=Mapping(world_size=ranks, tp_size=ranks))
+    write_random_checkpoint(path, config, seed=seed)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("two") / "checkpoint", 2)
+
+
+@pytest.fixture(scope="module")
+def engine(two, tmp_path_factory):
+    path = str(tmp_path_factory.mktemp("engine") / "engine")
+    assert cli.main(["build", "--checkpoint_dir", two, "--output_dir", path, "--max_num_tokens", "32"]) == 0
+    return path
+
+
+def verify(capsys, *arguments):
+    """Exit code, the rows of the table, and stderr without what tells of the progress."""
+    capsys.readouterr()
+    code = cli.main(["verify", *map(str, arguments)])
+    told = capsys.readouterr()
+    rows = [line for line in told.out.splitlines() if line.startswith("hidden_states")]
+    errors = [line for line in told.err.splitlines() if not line.startswith("verify: ")]
+    return code, rows, "\n".join(errors)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_types_and_shapes(tmp_path, capsys, dtype):
+    checkpoint = write(tmp_path / "checkpoint", 2, dtype, gated=True, norm="rms_norm", hidden_act="silu")
+    code, rows, errors = verify(capsys, "--checkpoint_dir", checkpoint, "--max_num_tokens", 32)
+    assert (code, errors) == (0, "")
+    assert [row.split("  ")[0] for row in rows] == [f"hidden_states ({count}, 16)" for count in (1, 8, 32)]
+    assert all(row.endswith("yes") for row in rows)
+    allowed = {"float32": 1e-5, "float16": 5e-3, "bfloat16": 4e-2}[dtype]
+    for row in rows:
+        difference, tolerance = map(float, row.split()[-3:-1])
+        assert difference <= tolerance == allowed
+
+
+@pytest.mark.parametrize("options", [[], ["--sequence_parallel"]], ids=["plain", "sequence parallel"])
+def test_another_number_of_ranks(two, capsys, options):
+    limits = ["--max_num_tokens", 8]
+    for ranks in (4, 8):
+        code, rows, errors = verify(
+            capsys, "--checkpoint_dir", two, "--simulate_ranks", ranks, *limits, *options
+        )
+        assert (code, errors, len(rows)) == (0, "", 2)
+
+
+def test_a_checkpoint_of_one_rank(tmp_path, capsys):
+    one = write(tmp_path / "one", 1)
+    code, rows, errors = verify(capsys, "--checkpoint_dir", one, "--max_num_tokens", 8)
+    assert (code, rows) == (1, [])
+    assert "is a checkpoint of one rank" in errors
+    assert "--simulate_ranks 2" in errors
+    assert verify(capsys, "--checkpoint_dir", one, "--max_num_tokens", 8, "--simulate_ranks", 2)[0] == 0
+
+
+def test_an_engine_directory(two, engine, capsys):
+    code, rows, errors = verify(capsys, "--checkpoint_dir", two, "--engine_dir", engine, "--simulate_ranks")
+    assert (code, errors, len(rows)) == (0, "", 3)
+
+
+def test_an_engine_of_other_weights(engine, tmp_path, capsys):
+    other = write(tmp_path / "other", 2, seed=5)
+    code, rows, errors = verify(capsys, "--checkpoint_dir", other, "--engine_dir", engine)
+    assert code == 1
+    assert errors == "trtllm-ext: error: 3 of 3 runs of several ranks do not give what one rank gives."
+    assert all(float(row.split()[-3]) > 0.01 for row in rows)
+
+
+def test_an_engine_of_another_contract(engine, tmp_path, capsys):
+    other = write(tmp_path / "other", 2, hidden_act="gelu_erf")
+    code, rows, errors = verify(capsys, "--checkpoint_dir", other, "--engine_dir", engine)
+    assert (code, rows) == (1, [])
+    assert "built for another contract" in errors
+
+
+def test_rank_files_that_were_swapped(two, tmp_path, capsys):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(two, copy)
+    one, other = (copy / f"rank{rank}.safetensors" for rank in (0, 1))
+    one.rename(copy / "aside")
+    other.rename(one)
+    (copy / "aside").rename(other)
+    code, rows, errors = verify(capsys, "--checkpoint_dir", copy, "--max_num_tokens", 8)
+    assert (code, rows) == (1, [])
+    assert "rank0.safetensors" in errors
+
+
+def test_ranks_whose_bits_differ(two, capsys, monkeypatch):
+    from trtllm_ext.runtime.rehearsal import Rehearsal
+
+    run = Rehearsal.run
+
+    def spoilt(self, inputs):
+        outputs = run(self, inputs)
+        outputs[1]["hidden_states_out"].reshape(-1).view("uint32")[0] ^= 1
+        return outputs
+
+    monkeypatch.setattr(Rehearsal, "run", spoilt)
+    code, rows, _ = verify(capsys, "--checkpoint_dir", two, "--max_num_tokens", 1)
+    assert code == 1
+    assert [row.split()[-1] for row in rows] == ["NO"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--simulate_ranks", "1"], "give 2 or more ranks"),
+        (["--simulate_ranks", "3"], "3"),
+        (["--engine_dir", "x", "--max_num_tokens", "8"], "--max_num_tokens says how engines are built"),
+        (["--engine_dir", "nowhere"], "does not exist"),
+    ],
+)
+def test_refusals(two, capsys, arguments, message):
+    code, rows, errors = verify(capsys, "--checkpoint_dir", two, *arguments)
+    assert (code, rows) == (1, [])
+    assert message in errors
+    assert errors.count("\n") == 0
+
+
+def test_an_engine_of_another_number_of_ranks(two, engine, capsys):
+    arguments = ["--checkpoint_dir", two, "--engine_dir", engine, "--simulate_ranks", 4]
+    assert "it cannot be tried with 4" in verify(capsys, *arguments)[2]
