@@ -49,9 +49,9 @@ def build_with(processes, *arguments, **settings):
     return run_ranks(processes, run)
 
 
-@pytest.mark.parametrize("processes", [2, 4])
-def test_any_number_of_processes_builds_the_same(checkpoint, alone, tmp_path, processes):
-    assert build_with(processes, checkpoint, tmp_path / "engine", LIMITS) == [None] * processes
+@pytest.mark.parametrize("count", [2, 4])
+def test_any_number_of_processes_builds_the_same(checkpoint, alone, tmp_path, count):
+    assert build_with(count, checkpoint, tmp_path / "engine", LIMITS) == [None] * count
     assert names(tmp_path) == ["engine"]
     assert names(tmp_path / "engine") == names(alone)
     assert engines(tmp_path / "engine") == engines(alone)
@@ -215,48 +215,42 @@ def test_a_world_of_one_builds_alone(checkpoint, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def mpiexec():
+def processes():
+    """The command that starts two processes which build."""
     pytest.importorskip("mpi4py", reason="mpi4py is not installed")
     try:
         launcher = find_launcher()
     except RankError as error:
         pytest.skip(f"no MPI launcher: {error}")
-    return [*launcher, *launcher_options(launcher), "-n", "2", sys.executable]
+    script = Path(__file__).with_name("build_under_launcher.py")
+    return [*launcher, *launcher_options(launcher), "-n", "2", sys.executable, script]
 
 
 def ended(command):
     return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
 
 
-def test_two_processes_build_three_ranks(mpiexec, checkpoint, alone, tmp_path):
-    command = [*mpiexec, "-m", "trtllm_ext.cli.main", "build", "--checkpoint_dir", checkpoint]
-    limits = ["--max_num_tokens", "32", "--opt_num_tokens", "16"]
-    done = ended([*command, "--output_dir", tmp_path / "engine", *limits])
-    assert done.returncode == 0, done.stderr
+def test_two_processes_build_three_ranks_and_fail_together(processes, checkpoint, alone, tmp_path):
+    bad = write_stack(tmp_path / "bad", 2)
+    damage(bad, 1)
+    done = ended([*processes, checkpoint, tmp_path / "engine", bad, tmp_path / "none"])
+    assert done.stdout.splitlines()[-1] == "codes [0, 1]", done.stderr
     assert engines(tmp_path / "engine") == engines(alone)
-    assert names(tmp_path) == ["engine"]
+    assert names(tmp_path) == ["bad", "engine"]
     assert f"{tmp_path / 'engine'}: embedded engine for cpu, 3 ranks, " in done.stdout
     assert done.stdout.count("  in   hidden_states") == 1
+    assert done.stderr.count("build: rank 0: building") == 2
     assert "build: rank 2: building" in done.stderr
     assert "build: rank 1" not in done.stderr  # process 1's, and process 0 alone prints
-
-
-def test_a_failure_on_process_1_is_told_once(mpiexec, tmp_path):
-    damage(write_stack(tmp_path / "c", 2), 1)
-    command = [*mpiexec, "-m", "trtllm_ext.cli.main", "build", "--checkpoint_dir", tmp_path / "c"]
-    done = ended([*command, "--output_dir", tmp_path / "engine"])
-    assert done.returncode != 0
     said = [line for line in done.stderr.splitlines() if not line.startswith("build: ")]
     assert len(said) == 1
     assert said[0].startswith("trtllm-ext: error: rank 1: ")
     assert "is damaged" in said[0]
-    assert names(tmp_path) == ["c"]
 
 
 @pytest.mark.long
-def test_what_a_killed_process_0_leaves_is_removed_by_the_next_build(mpiexec, checkpoint, tmp_path):
-    script = Path(__file__).with_name("build_under_launcher.py")
-    done = ended([*mpiexec, script, checkpoint, tmp_path / "engine", "killed"])
+def test_what_a_killed_process_0_leaves_is_removed_by_the_next_build(processes, checkpoint, tmp_path):
+    done = ended([*processes, "--killed", checkpoint, tmp_path / "engine"])
     assert done.returncode != 0
     assert any(name.startswith(".engine.writing-") for name in names(tmp_path))
     tx.build_engine_dir(checkpoint, tmp_path / "engine", LIMITS)
