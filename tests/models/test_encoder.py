@@ -8,19 +8,23 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from sublayer_formulas import (
-    DTYPES,
-    TOLERANCE,
-    assert_close,
-    feed_forward,
-    layer_norm,
-    residual,
-    self_attention,
+from encoder_formulas import (
+    FFN,
+    HEADS,
+    HIDDEN,
+    LAYERS,
+    POSITIONS,
+    VOCAB,
+    formula,
+    mean_pooled,
+    sentences,
+    small_config,
 )
+from sublayer_formulas import DTYPES, TOLERANCE, assert_close
 
 import trtllm_ext as tx
 from trtllm_ext import backend
-from trtllm_ext.checkpoint import PoolingContract, convert, expected_weights, load_checkpoint
+from trtllm_ext.checkpoint import convert, expected_weights, load_checkpoint
 from trtllm_ext.errors import ConfigError, EngineError
 from trtllm_ext.lowering import lower
 from trtllm_ext.models import (
@@ -32,8 +36,6 @@ from trtllm_ext.models import (
 )
 
 BUDGET_S = 45
-
-VOCAB, HIDDEN, FFN, HEADS, LAYERS, POSITIONS = 60, 32, 72, 4, 2, 24
 
 
 def tiny_bert(folder, activation="gelu", seed=0, **changes):
@@ -60,18 +62,6 @@ def tiny_bert(folder, activation="gelu", seed=0, **changes):
                 parameter += torch.randn_like(parameter) * 0.2
     model.save_pretrained(folder)
     return model
-
-
-def sentences(batch=3, seq=11, vocab=VOCAB):
-    rng = np.random.default_rng(7)
-    mask = np.ones((batch, seq), np.int32)
-    for row in range(1, batch):
-        mask[row, seq - 3 * row :] = 0
-    return {
-        "input_ids": rng.integers(0, vocab, (batch, seq)).astype(np.int32),
-        "attention_mask": mask,
-        "token_type_ids": rng.integers(0, 2, (batch, seq)).astype(np.int32),
-    }
 
 
 def hugging_face(model, inputs):
@@ -104,48 +94,6 @@ def random_checkpoint(tmp_path_factory):
         return name
 
     return make
-
-
-def small_config(dtype="float32", kind="mean", normalize=True):
-    config = encoder_config(
-        hidden_size=HIDDEN,
-        ffn_hidden_size=FFN,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        vocab_size=VOCAB,
-        max_position_embeddings=POSITIONS,
-        dtype=dtype,
-    )
-    pooling = PoolingContract(kind=kind, normalize=normalize, max_seq_length=None)
-    return dataclasses.replace(config, contract=dataclasses.replace(config.contract, pooling=pooling))
-
-
-def formula(weights, inputs):
-    """last_hidden_state in float64, from the papers' formulas."""
-
-    def norm(prefix):
-        return lambda x: layer_norm(x, weights[f"{prefix}.weight"], weights[f"{prefix}.bias"], 1e-12)
-
-    table = "transformer.embedding.{}_embedding.weight"
-    keep = inputs["attention_mask"] != 0
-    x = (
-        weights[table.format("vocab")][inputs["input_ids"]]
-        + weights[table.format("token")][inputs["token_type_ids"]]
-    )
-    x = norm("transformer.embedding.embedding_ln")(x + weights[table.format("position")][: x.shape[1]])
-    for i in range(LAYERS):
-        p = f"transformer.layers.{i}."
-        attention = lambda x, p=p: self_attention(x, weights, HEADS, keep, f"{p}attention.")  # noqa: E731
-        x = residual(x, attention, norm(f"{p}input_layernorm"), "post")
-        mlp = lambda x, p=p: feed_forward(x, weights, "gelu_erf", f"{p}mlp.")  # noqa: E731
-        x = residual(x, mlp, norm(f"{p}post_layernorm"), "post")
-    return x
-
-
-def mean_pooled(hidden, mask, normalize=True):
-    keep = (mask != 0)[..., None]
-    mean = (hidden * keep).sum(1) / keep.sum(1)
-    return mean / np.linalg.norm(mean, axis=-1, keepdims=True) if normalize else mean
 
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu", "silu"])
