@@ -28,8 +28,8 @@ def weights_of(seed, rows=HIDDEN):
 def stack(layers, tied=True, refit=False, debug=(), dtype=np.float32):
     """x <- x + all_reduce(relu(x w1) w2), `layers` times; tied layers have the same arrays."""
     bench = RanksBench()
-    arrays = [weights_of(seed) for seed in range(2)]
-    x = bench.input("x", (-1, HIDDEN))
+    arrays = [weights_of(seed).astype(dtype) for seed in range(2)]
+    x = bench.input("x", (-1, HIDDEN), {np.float32: trt.float32, np.float16: trt.float16}[dtype])
     none = trt.MatrixOperation.NONE
     used = []
     for number in range(layers):
@@ -79,6 +79,16 @@ def test_equal_segments_are_one_session(tied):
     assert (count, steps) == ((3, [0, 1, 1, 1, 1, 1, 2]) if tied else (7, list(range(7))))
     for found in bench.run(plan, [{"x": X}, {"x": X}], runs=2):
         np.testing.assert_allclose(found["y"], reference(X, used), rtol=1e-5, atol=1e-5)
+
+
+def test_equal_segments_of_half_are_one_session():
+    """Small weights are widened for each use, into memory of its own."""
+    bench, plan, used = stack(6, dtype=np.float16)
+    assert segments_and_steps(plan) == (3, [0, 1, 1, 1, 1, 1, 2])
+    x = X.astype(np.float16)
+    for found in bench.run(plan, [{"x": x}, {"x": x}]):
+        want = reference(x, used)
+        np.testing.assert_allclose(found["y"], want, rtol=0, atol=1e-2 * np.abs(want).max())
 
 
 def test_a_shared_segment_may_take_its_values_in_another_order():

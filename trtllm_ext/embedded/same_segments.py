@@ -15,20 +15,20 @@ class SameSegments:
     """Finds for a segment an equal one that came before: the same nodes over the same weights."""
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[bytes, tuple[tuple[int, int], ...]], int] = {}
+        self._seen: dict[tuple[bytes, tuple[tuple[int, bytes], ...]], int] = {}
 
-    def find_or_keep(self, number: int, segment: OnnxSegment, blocks: tuple[int, ...]) -> int:
+    def find_or_keep(self, number: int, segment: OnnxSegment, contents: tuple[bytes, ...]) -> int:
         """The number of the first segment that is equal to `segment`, which is `number` if there was none.
 
-        Inputs and outputs of both then stand for each other in their order. blocks: the numbers of the blocks of the
-        segment's weights.
+        Inputs and outputs of both then stand for each other in their order. contents: one for each of its weights,
+        equal where their bytes are.
         """
         names = _Names()
         model = names.replaced(segment.model).SerializeToString(deterministic=True)
         weights = tuple(
             sorted(
-                (names.number(weight.name), block)
-                for weight, block in zip(segment.weights, blocks, strict=True)
+                (names.number(weight.name), content)
+                for weight, content in zip(segment.weights, contents, strict=True)
             )
         )
         return self._seen.setdefault((model, weights), number)

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 
 from trtllm_ext.embedded.fusion import FusionLevel
 from trtllm_ext.embedded.plan import STRIPPED, OnnxStep, RefitRecord, SegmentRecord, SegmentWeight
-from trtllm_ext.embedded.plan.blocks import WeightBlocks
+from trtllm_ext.embedded.plan.blocks import Bytes, WeightBlocks
 from trtllm_ext.embedded.refittable import RefittableWeights
 from trtllm_ext.embedded.running.sessions import SharedWeight, open_session
 from trtllm_ext.embedded.same_segments import SameSegments
 from trtllm_ext.errors import BuildError, EngineError
+
+# What the lowering widens is new memory for each use, and not larger than that.
+_SMALL_BYTES = 1 << 20
 
 if TYPE_CHECKING:
     from trtllm_ext.lowering.steps import OnnxSegment, Source, Weight
@@ -48,8 +51,8 @@ class SegmentTable:
         number = len(self.models)
         # Weights that can be exchanged belong to one layer, in one segment.
         if all(weight.source is None for weight in segment.weights):
-            blocks = tuple(self.blocks.place(weight.data) for weight in segment.weights)
-            found = self._same.find_or_keep(number, segment, blocks)
+            contents = tuple(self._content(weight.data) for weight in segment.weights)
+            found = self._same.find_or_keep(number, segment, contents)
             if found != number:
                 return OnnxStep(found, segment.inputs, segment.outputs)
         weights = self._weights(number, segment)
@@ -59,6 +62,12 @@ class SegmentTable:
         self.models.append(model)
         self._try(model, segment)
         return OnnxStep(number, segment.inputs, segment.outputs)
+
+    def _content(self, data: Bytes) -> bytes:
+        """The same for weights with the same bytes; large ones are compared by the memory that they lie in."""
+        if data.nbytes <= _SMALL_BYTES:
+            return hashlib.sha256(data.data).digest()
+        return str(self.blocks.place(data)).encode()
 
     def _weights(self, number: int, segment: OnnxSegment) -> tuple[SegmentWeight, ...]:
         folded = _folded_names(segment)
