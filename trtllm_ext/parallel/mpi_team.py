@@ -68,7 +68,10 @@ class Team:
         if self.size == 2:
             other = self._scratch.array(size, values.dtype)
             self._swap(values, other, kind)
-            reduce_in_order((values, other) if self.place == 0 else (other, values), values, op)
+            # Not into the values: the other process has just read them, and their cache lines are given back one by one
+            # to an addition, but not to a copy (64 KiB: 60 us against 30).
+            reduce_in_order((values, other) if self.place == 0 else (other, values), other, op)
+            np.copyto(values, other)
             return
         parts = self._scratch.array(self.size * size, values.dtype)
         self.comm.Allgather([values, size, kind], [parts, size, kind])
