@@ -13,7 +13,7 @@ import pytest
 
 from trtllm_ext.errors import RankError
 from trtllm_ext.parallel.monitor import HUB_VARIABLE, Monitor
-from trtllm_ext.parallel.watch import addresses, wire
+from trtllm_ext.parallel.watch import addresses, processes, wire
 from trtllm_ext.parallel.watch.hub import Hub
 
 BUDGET_S = 6
@@ -124,6 +124,24 @@ def test_a_hub_that_falls_silent():
             connection.sendall(wire.encode({"welcome": 0}))
             (said,) = ends(rank)
     assert "the launcher at 127.0.0.1 has not been heard of for 5 s" in said
+
+
+def test_a_rank_that_falls_silent_and_is_ended_for_that(hub):
+    # Two namespaces of one machine: the hub sees the end of a process whose watcher it no longer hears.
+    with (
+        subprocess.Popen(["sleep", "60"]) as process,
+        socket.create_connection(("127.0.0.1", hub.port), timeout=LIMIT_S) as watcher,
+    ):
+        challenge = json.loads(watcher.makefile().readline())["challenge"]
+        watcher.sendall(wire.encode({"rank": 1, "answer": wire.answer_to(challenge, hub.token)}))
+        state = {"host": "node7", "host_id": processes.host_id(), "pid": process.pid, "kind": "computing"}
+        watcher.sendall(wire.encode(state))
+        time.sleep(3)
+        process.kill()
+        deadline = time.monotonic() + LIMIT_S
+        while hub.verdict is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+    assert hub.verdict.startswith("rank 1 on node7 has not been heard of for 5 s")
 
 
 def test_who_does_not_know_the_token_is_not_heard(hub):

@@ -20,6 +20,7 @@ _TICK_S = 0.1
 # Deaths that follow from one another (a launcher ends the others) arrive together; the first of them is the cause.
 _DEATHS_S = 0.2
 _SETTLE_S = 1.0
+_RECENT_S = 4 * wire.BEAT_S
 
 
 @dataclass
@@ -202,7 +203,9 @@ class Hub:
 
     def _ended(self, descriptor: int, state: RankState) -> None:
         self._selector.unregister(descriptor)
-        self._died(state, time.time(), processes.ended_by(state.pid))
+        # Of a rank that had fallen silent, the silence is the cause: its watcher ends it when it hears nothing either.
+        if state.heard is not None and time.monotonic() - state.heard < _RECENT_S:
+            self._died(state, time.time(), processes.ended_by(state.pid))
 
     def _died(self, state: RankState, at: float, signal: int = 0, lost: str | None = None) -> None:
         for death in self._deaths:
