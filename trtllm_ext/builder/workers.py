@@ -14,7 +14,6 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from trtllm_ext.builder.rank_build import Progress, RankJob, build_rank, revived, told
-from trtllm_ext.embedded.running.threads import THREADS_VARIABLE, num_threads
 from trtllm_ext.errors import BuildError
 
 _END_S = 5.0
@@ -27,6 +26,8 @@ def build_in_workers(job: RankJob, workers: int, tell: Progress) -> list[dict[st
     Raises what `build_rank` raises, and BuildError naming the rank whose process has ended. No process is left then,
     nor when anything else ends this, such as an interrupt, of which the processes themselves take no notice.
     """
+    from trtllm_ext.embedded.running.threads import num_threads
+
     count = min(workers, job.world_size)
     threads = max(1, num_threads() // count)
     left = deque(range(job.world_size))
@@ -127,6 +128,8 @@ def _no_interrupts() -> Iterator[None]:
 
 def _work(pipe: Connection, job: RankJob, threads: int) -> None:
     """What a process does."""
+    from trtllm_ext.embedded.running.threads import THREADS_VARIABLE
+
     os.environ[THREADS_VARIABLE] = str(threads)
     # Whoever gave the work may be gone, or may have closed the pipe: then nobody wants it any more.
     with suppress(EOFError, ConnectionError):
