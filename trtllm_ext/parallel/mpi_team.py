@@ -17,7 +17,7 @@ from trtllm_ext.parallel.ordered_sum import reduce_in_order
 # Up to so many bytes every rank gets all values whole and adds them all; above, each adds a slice of its own and hands
 # it out. Measured on shared memory (benchmarks/all_reduce.py).
 WHOLE_BYTES = {2: 512 << 10}
-WHOLE_BYTES_OF_MORE = 64 << 10
+WHOLE_BYTES_OF_MORE = 128 << 10
 # Larger arrays go in pieces of so many bytes: bounds the scratch memory, and no count of MPI's passes 2**31.
 PIECE_BYTES = 64 << 20
 
