@@ -1,7 +1,8 @@
 """How ranks share a model."""
 
 from trtllm_ext.parallel.communicator import Communicator
-from trtllm_ext.parallel.local import LocalWorld, run_ranks
+from trtllm_ext.parallel.local import LocalWorld
+from trtllm_ext.parallel.local_ranks import run_ranks
 from trtllm_ext.parallel.mapping import Mapping
 from trtllm_ext.parallel.world import launched_rank, launched_size, world
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from trtllm_ext.errors import RankError
 from trtllm_ext.parallel.communicator import BUSY_FACTOR, Array, Communicator, ReduceOp
@@ -21,8 +21,6 @@ from trtllm_ext.parallel.ordered_sum import (
     share_of,
     to_json,
 )
-
-Result = TypeVar("Result")
 
 
 @dataclass(eq=False)
@@ -278,41 +276,3 @@ class LocalCommunicator(Communicator):
         except RankError as error:
             self.fail(str(error))
             self.world.raise_failure()
-
-
-def run_ranks(size: int, function: Callable[[Communicator], Result], timeout: float = 10.0) -> list[Result]:
-    """Call `function(communicator)` for each rank of a LocalWorld, a thread each; their results by rank.
-
-    Raises the error of the rank that failed first; the others' RankError is only its echo. A rank that has not
-    returned `timeout` seconds after another one failed is left behind.
-    """
-    world = LocalWorld(size, timeout)
-    results: dict[int, Result] = {}
-    errors: dict[int, BaseException] = {}
-
-    def run(communicator: LocalCommunicator) -> None:
-        rank = communicator.rank
-        try:
-            results[rank] = function(communicator)
-        except BaseException as error:
-            errors[rank] = error
-            communicator.fail(f"{type(error).__name__}: {error}")
-        finally:
-            communicator.close()
-
-    threads = [
-        threading.Thread(target=run, args=(communicator,), name=f"rank {communicator.rank}", daemon=True)
-        for communicator in world.communicators
-    ]
-    for thread in threads:
-        thread.start()
-    deadline = None
-    for thread in threads:
-        while thread.is_alive() and (deadline is None or time.monotonic() < deadline):
-            thread.join(0.05 if deadline is None else max(0.0, deadline - time.monotonic()))
-            if errors and deadline is None:
-                deadline = time.monotonic() + timeout
-    if errors:
-        first = world.failed_rank if world.failed_rank in errors else next(iter(errors))
-        raise errors[first]
-    return [results[rank] for rank in range(size)]
