@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from trtllm_ext.cli import build, convert, doctor, embed, inspect, interrupts, run, verify
+from trtllm_ext.cli.ranks import TRACEBACK_VARIABLE
 from trtllm_ext.errors import TrtllmExtError
 from trtllm_ext.version import __version__
 
@@ -25,7 +26,6 @@ COMMANDS = {
     "inspect": inspect,
     "doctor": doctor,
 }
-TRACEBACK_VARIABLE = "TRTLLM_EXT_TRACEBACK"
 LOG_LEVELS = {
     "internal_error": logging.CRITICAL,
     "error": logging.ERROR,

@@ -1,9 +1,12 @@
 """Commands as several ranks: the processes that a launcher started, or that --nproc starts."""
 
 import argparse
+import os
 import re
+import sys
+import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from trtllm_ext.errors import InputError, TrtllmExtError
 
@@ -11,6 +14,7 @@ if TYPE_CHECKING:
     from trtllm_ext.parallel import Communicator
 
 Result = TypeVar("Result")
+TRACEBACK_VARIABLE = "TRTLLM_EXT_TRACEBACK"
 
 
 def add_rank_options(parser: argparse.ArgumentParser) -> None:
@@ -50,12 +54,10 @@ def on_ranks(arguments: argparse.Namespace, command: "Callable[[Communicator | N
             raise InputError(_NO_RANK.format(rank=arguments.rank))
         return command(world)
     except TrtllmExtError as problem:
-        if world.rank:
-            return 1
         text = str(problem)
-        if isinstance(problem, InputError) and not re.search(r"\branks? \d", text) and world.world_size > 1:
-            raise InputError(f"rank {world.rank}: {text}") from problem
-        raise
+        if isinstance(problem, InputError) and not re.search(r"\branks? \d", text):
+            text = f"rank {world.rank}: {text}"
+        _end_all(world, text)
     except OSError as problem:
         if problem.filename is not None:
             world.fail(f"{type(problem).__name__}: {problem}")
@@ -63,6 +65,16 @@ def on_ranks(arguments: argparse.Namespace, command: "Callable[[Communicator | N
     except Exception as problem:
         world.fail(f"{type(problem).__name__}: {problem}")
         raise
+
+
+def _end_all(world: "Communicator", text: str) -> NoReturn:
+    """Tell, on rank 0, what all ranks have met, and end all of them in good order with exit code 1."""
+    if is_first(world):
+        if os.environ.get(TRACEBACK_VARIABLE, "") not in ("", "0"):
+            traceback.print_exc()
+        print(f"trtllm-ext: error: {text}", file=sys.stderr, flush=True)
+    world.exchange(None)  # a rank that was gone before rank 0 has spoken would be taken for one that failed
+    raise SystemExit(1)  # as sys.exit() would be
 
 
 def on_all(
@@ -86,8 +98,6 @@ _NO_RANK = "--rank {rank} says whose engine one process loads alone; of several 
 
 
 def _check_nproc(arguments: argparse.Namespace) -> None:
-    import os
-
     from trtllm_ext.parallel.world import launch_from
 
     if arguments.nproc < 1:

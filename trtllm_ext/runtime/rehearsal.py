@@ -42,8 +42,10 @@ class Rehearsal:
         *,
         self_test: bool = True,
     ) -> None:
-        load = _from_directory if isinstance(engines, str | os.PathLike) else _from_memory
-        self.world_size, open_rank = load(engines, load_mode, self_test)
+        if isinstance(engines, str | os.PathLike):
+            self.world_size, open_rank = _from_directory(engines, load_mode, self_test)
+        else:
+            self.world_size, open_rank = _from_memory(engines, load_mode)
         self._world = LocalWorld(self.world_size, timeout)
         self.sessions: list[Session] = []
         self.sessions = self._on_all(open_rank)
@@ -130,7 +132,7 @@ def _from_directory(path: Any, load_mode: str, self_test: bool) -> tuple[int, Op
     return size, open_rank
 
 
-def _from_memory(engines: Sequence[Any], load_mode: str, self_test: bool) -> tuple[int, Open]:
+def _from_memory(engines: Sequence[Any], load_mode: str) -> tuple[int, Open]:
     engines = sorted(engines, key=lambda engine: int(engine.rank))
     size = len(engines)
     for place, engine in enumerate(engines):
