@@ -65,12 +65,17 @@ def test_row_linear_adds_its_bias_once(size, dtype):
 def test_row_linear_rounds_its_sum_once(dtype):
     """The float32 sum rounded, bit for bit, of products and sums that float32 has exactly."""
     rng = np.random.default_rng(5)
-    weight, x = (rng.integers(-8, 9, shape) / 8 for shape in ((HIDDEN, FFN), (TOKENS, FFN)))
+    weight, x = (rng.integers(-100, 101, shape) / 64 for shape in ((HIDDEN, FFN), (TOKENS, FFN)))
     make = partial(RowLinear, FFN, HIDDEN, bias=False, dtype=dtype)
     inputs = [{"x": np.ascontiguousarray(part).astype(DTYPES[dtype])} for part in np.split(x, 4, -1)]
     weights = {"weight": weight.astype(DTYPES[dtype])}
     got = same_on_every_rank(run_module_on_ranks(make, weights, inputs, 4, dtype, {"weight": -1}))
     assert got.tobytes() == (x @ weight.T).astype(DTYPES[dtype]).tobytes()
+    shares = [
+        (a @ b.T).astype(DTYPES[dtype])
+        for a, b in zip(*(np.split(v, 4, -1) for v in (x, weight)), strict=True)
+    ]
+    assert got.tobytes() != sum(share.astype(np.float64) for share in shares).astype(DTYPES[dtype]).tobytes()
 
 
 def test_row_linear_of_an_expert_leaves_the_sum_to_others():
