@@ -157,8 +157,8 @@ def test_a_rank_that_is_killed_in_a_run(mpiexec, engine, files):
     ("change", "sentence"),
     [
         (["--nproc", "3"], "the engine was built for 2 ranks, this world has 3; start it with mpirun -n 2"),
-        (["--nproc", "2", "--input", "/nowhere/x.npz"], "/nowhere/x.npz does not exist"),
-        (["--nproc", "2", "--output", "/nowhere/x.npz"], "rank 0: .*there is no directory /nowhere"),
+        (["--nproc", "2", "--input", "no/x.npz"], "error: no/x.npz does not exist"),
+        (["--nproc", "2", "--output", "no/x.npz"], "error: rank 0: .*there is no directory no"),
     ],
 )
 def test_what_all_ranks_are_told(mpiexec, engine, files, change, sentence):

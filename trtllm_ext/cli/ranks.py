@@ -54,10 +54,7 @@ def on_ranks(arguments: argparse.Namespace, command: "Callable[[Communicator | N
             raise InputError(_NO_RANK.format(rank=arguments.rank))
         return command(world)
     except TrtllmExtError as problem:
-        text = str(problem)
-        if isinstance(problem, InputError) and not re.search(r"\branks? \d", text):
-            text = f"rank {world.rank}: {text}"
-        _end_all(world, text)
+        _end_all(world, str(problem))
     except OSError as problem:
         if problem.filename is not None:
             world.fail(f"{type(problem).__name__}: {problem}")
@@ -68,8 +65,11 @@ def on_ranks(arguments: argparse.Namespace, command: "Callable[[Communicator | N
 
 
 def _end_all(world: "Communicator", text: str) -> NoReturn:
-    """Tell, on rank 0, what all ranks have met, and end all of them in good order with exit code 1."""
+    """Tell, on rank 0, what it has met as the others have, and end all ranks in good order with exit code 1."""
+    told = world.exchange(text)
     if is_first(world):
+        if set(told) != {text} and not re.search(r"\branks? \d", text):
+            text = f"rank {world.rank}: {text}"  # its own trouble, of which the others were told
         if os.environ.get(TRACEBACK_VARIABLE, "") not in ("", "0"):
             traceback.print_exc()
         print(f"trtllm-ext: error: {text}", file=sys.stderr, flush=True)
