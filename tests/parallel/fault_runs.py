@@ -45,6 +45,8 @@ def ended(command, environment=SHORT):
         process.kill()
         pytest.fail(f"does not end within {LIMIT_S} s: {command}\n{process.communicate()}")
     assert time.monotonic() - begin < LIMIT_S
+    for path in re.findall(r"^shared (/dev/shm/.*)$", out, re.MULTILINE):
+        assert not Path(path).exists(), f"{path} is left behind"
     for pid in map(int, re.findall(r"^pid (\d+)$", out, re.MULTILINE)):
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)

@@ -8,6 +8,7 @@ import time
 import numpy as np
 
 from trtllm_ext.parallel import launched_rank, world
+from trtllm_ext.parallel.watch.processes import shared_memory
 
 FOREVER_S = 60
 fault, culprit = sys.argv[1], int(sys.argv[2])
@@ -37,6 +38,8 @@ if mine and fault == "left early":
     sys.exit(3)
 communicator = world()
 sys.stdout.write(f"pid {os.getpid()}\n")
+for path in shared_memory(os.getpid()):
+    sys.stdout.write(f"shared {path}\n")
 sys.stdout.flush()
 values = np.ones(4096, np.float32)
 for step in range(300):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+# Of MPICH and OpenMPI.
+_MPI_PREFIXES = ("mpich_", "vader_segment", "sm_segment", "osc_rdma")
+
 
 def host_id() -> str:
     """The same for two processes exactly when a process id means the same to both: boot and namespace."""
@@ -25,6 +28,16 @@ def ended_by(pid: int) -> int:
     """The signal that ended a process, while its parent has not yet asked; 0 if it cannot be known, or was none."""
     fields = _stat(pid)
     return int(fields[-1]) & 0x7F if fields and fields[0] == "Z" else 0
+
+
+def shared_memory(pid: int) -> set[str]:
+    """The files of shared memory that an MPI library made for this process, which stay behind when it is killed."""
+    try:
+        lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    except OSError:
+        return set()
+    paths = {line.split(maxsplit=5)[-1] for line in lines if "/dev/shm/" in line}
+    return {path for path in paths if Path(path).name.startswith(_MPI_PREFIXES) and Path(path).exists()}
 
 
 def signal_name(number: int) -> str:

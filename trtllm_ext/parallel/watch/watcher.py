@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import time
+from pathlib import Path
 
 from . import addresses, processes, wire
 from .hub import Hub
@@ -49,7 +50,8 @@ class _Watcher:
         self._hub_host = self._hub_place = ""
         self._last = (-1, -1)
         self._is_alone = True  # no hub decides yet, or any more
-        self._over = False
+        self._over = self._in_order = False
+        self._shared: set[str] = set()  # files to remove after a rank that could not
         self._selector = selectors.DefaultSelector()
         self._selector.register(sys.stdin, selectors.EVENT_READ)
 
@@ -96,7 +98,7 @@ class _Watcher:
             self._beat(time.monotonic())
         elif "bye" in message:
             self._say({"bye": True})
-            self._over = True
+            self._over = self._in_order = True
 
     def _answer(self, message: wire.Message) -> None:
         with contextlib.suppress(OSError):
@@ -164,6 +166,7 @@ class _Watcher:
             if "all_joined" in message or "all_left" in message:
                 self._is_alone = "all_left" in message
                 self._since = time.monotonic()
+                self._shared |= processes.shared_memory(self._pid)
                 self._answer(message)
 
     def _await_verdict(self, seconds: float) -> str | None:
@@ -227,6 +230,7 @@ class _Watcher:
     def _end(self, verdict: str) -> None:
         """Say why, and end the rank."""
         self._over = True
+        self._shared |= processes.shared_memory(self._pid)
         self._print(verdict)
         self._answer({"end": True})
         self._selector.close()
@@ -243,6 +247,9 @@ class _Watcher:
 
     def _leave(self) -> None:
         """Wait, beside the hub, until the others have heard its last word."""
+        for path in self._shared if not self._in_order else ():
+            with contextlib.suppress(OSError):
+                Path(path).unlink()
         if self._hub is not None:
             deadline = time.monotonic() + _LAST_WORDS_S
             while self._hub.connected > 1 and time.monotonic() < deadline:
