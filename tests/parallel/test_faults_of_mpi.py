@@ -25,7 +25,7 @@ long = pytest.mark.long
     [
         ("killed", "rank 1 (was ended by signal 9|has died)"),
         ("stopped", "rank 1 has not arrived within 2 s at all_reduce .* stopped"),
-        ("late", "rank 1 has not arrived within 2 s at all_reduce .* computing"),
+        pytest.param("late", "rank 1 has not arrived within 2 s at all_reduce .* computing", marks=long),
         ("raised", "rank 1 failed: ValueError: half of it is missing"),
         ("never started", "rank 1 has not started: rank 0 has waited 2 s for it in MPI_Init"),
         pytest.param(
