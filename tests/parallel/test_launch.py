@@ -50,6 +50,12 @@ def test_its_exit_code_and_a_last_line(launcher, capfd, code):
     )
 
 
+def test_what_the_ranks_have_told_is_not_told_again(launcher, capfd):
+    launcher("echo 'trtllm-ext: error: rank 1: no such file' >&2; exit 3")
+    assert launch(2, []) == 3
+    assert capfd.readouterr().err == "trtllm-ext: error: rank 1: no such file\n"
+
+
 def test_a_launcher_that_a_signal_ends(launcher, capfd):
     launcher("kill -9 $$")
     assert launch(2, []) == 1

@@ -146,6 +146,12 @@ def test_a_rank_that_was_not_built(tmp_path):
     assert "it was built for 1 rank(s). Use a rank below 1" in refused(tmp_path / "engine", rank=3)
 
 
+def test_a_rank_that_is_missing(tmp_path):
+    make(tmp_path / "engine", world_size=2)
+    text = refused(tmp_path / "engine", rank=1)
+    assert "has no rank1.envelope.json, though its engine was built for 2 ranks. Copy the whole" in text
+
+
 def test_a_truncated_engine(tmp_path):
     make(tmp_path / "engine")
     engine = tmp_path / "engine" / "rank0.engine"

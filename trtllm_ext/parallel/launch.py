@@ -26,6 +26,7 @@ from trtllm_ext.parallel.world import TIMEOUT_VARIABLE, default_timeout
 
 LAUNCHER_VARIABLE = "TRTLLM_EXT_MPIEXEC"
 INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended, as shells have it
+_PREFIX = "trtllm-ext: error: "  # of the sentence that says why, here and in ranks
 
 # After the verdict ranks end themselves, the launcher after them; one that does not is ended.
 _END_S = 4.0
@@ -45,8 +46,8 @@ def launch(
 ) -> int:
     """Run `program` with the arguments `argv` as `nproc` ranks until they end; their exit code.
 
-    The ranks' output goes to this process's. When they fail, the last line on stderr names the rank and the cause, and
-    the exit code is not 0. Ctrl-C ends all ranks. timeout: seconds that a rank may wait for the others in one
+    The ranks' output goes to this process's. When they fail, the last line on stderr, theirs or one of this process,
+    names the rank and the cause, and the exit code is not 0. Ctrl-C ends all ranks. timeout: seconds that a rank may wait for the others in one
     operation; None is `default_timeout()`. env: variables in addition to this process's.
     Raises RankError for less than one rank, and if no launcher is found.
     """
@@ -141,10 +142,11 @@ def _run(command: Sequence[str], env: Mapping[str, str], hub: Hub) -> int:
     if interrupted:
         return INTERRUPTED
     sentence = _sentence(code, hub, heard.decode(errors="replace"))
-    if sentence is None:
+    if sentence is not None:
+        sys.stderr.write(f"{_PREFIX}{sentence}\n")
+        sys.stderr.flush()
+    elif code == 0:
         return 0
-    sys.stderr.write(f"trtllm-ext: error: {sentence}\n")
-    sys.stderr.flush()
     return code if 0 < code < 256 else 1
 
 
@@ -184,9 +186,9 @@ def _pass_on(source: IO[bytes], target: Any, heard: bytearray) -> None:
 
 
 def _sentence(code: int, hub: Hub, heard: str) -> str | None:
-    """What is to be said at the end; None after a good end."""
+    """What is to be said at the end; None after a good end, and when the ranks have said it."""
     if hub.verdict is None:
-        if code == 0:
+        if code == 0 or re.search(rf"^{_PREFIX}", heard, re.MULTILINE):
             return None
         absent = [state.rank for state in hub.states if state.kind == "absent"]
         if len(absent) == len(hub.states):

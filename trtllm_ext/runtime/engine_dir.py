@@ -183,10 +183,19 @@ def _incomplete(directory: Path, name: str) -> EngineError:
 
 
 def _missing_rank(directory: Path, rank: int) -> EngineError:
-    ranks = sorted(entry.name for entry in directory.glob("rank*.envelope.json"))
-    if ranks and rank:
+    others = sorted(directory.glob("rank*.envelope.json"))
+    if not others or not rank:
+        return _incomplete(directory, envelope_name(rank))
+    try:
+        size = Envelope.read(others[0]).world_size
+    except EngineError:
+        return _incomplete(directory, envelope_name(rank))
+    if rank < size:
         return EngineError(
-            f"{directory} has no {envelope_name(rank)}: it was built for {len(ranks)} rank(s). Use a rank "
-            f"below {len(ranks)}, or build with more ranks."
+            f"{directory} has no {envelope_name(rank)}, though its engine was built for {size} ranks. Copy the whole "
+            f"directory again, or build again."
         )
-    return _incomplete(directory, envelope_name(rank))
+    return EngineError(
+        f"{directory} has no {envelope_name(rank)}: it was built for {size} rank(s). Use a rank below {size}, or "
+        f"build with more ranks."
+    )

@@ -67,7 +67,7 @@ def way_out(size: int) -> str:
 
 def _start(size: int) -> str:
     if size == 1:
-        return "start it without a launcher."
+        return "start it without a launcher, and without --nproc."
     return (
         f"start it with mpirun -n {size} ..., give `trtllm-ext run` and `embed` --nproc {size}, or try it in one "
         f"process with trtllm_ext.runtime.rehearsal.Rehearsal."
