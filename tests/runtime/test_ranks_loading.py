@@ -2,15 +2,18 @@
 
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from ranked_engines import Wrapped, expected, rank_engine, tokens, write_engine_dir, write_known_answer
 
 import trtllm_ext as tx
+from trtllm_ext import backend
 from trtllm_ext.errors import EngineError, RankError
 from trtllm_ext.parallel import LocalWorld, run_ranks
 from trtllm_ext.runtime import EngineDir
+from trtllm_ext.runtime.ranks import check_place
 
 BUDGET_S = 6
 
@@ -170,6 +173,19 @@ def test_a_known_answer_that_is_missing_or_of_another_engine(copy):
     errors = errors_of(2, lambda rank: copy)
     assert all("self_test.npz does not exist" in str(each) for each in errors)
     assert errors_of(2, lambda rank: copy, self_test=False) == [None, None]
+
+
+@pytest.mark.parametrize("graph", ["trtllm_ext", "tensorrt_llm"])
+def test_ranks_on_tensorrt_need_a_communicator_of_its_own(two, monkeypatch, graph):
+    """Which TensorRT-LLM's plugins bring, and this version does not."""
+    envelope = replace(EngineDir.read(two, 1).envelope, engine_kind="tensorrt")
+    monkeypatch.setattr(backend, "choice", lambda: backend.Choice("tensorrt", graph, ()))
+    end = LocalWorld(2).communicators[1]
+    if graph == "tensorrt_llm":
+        check_place(envelope, None, end)
+        return
+    with pytest.raises(EngineError, match=r"2 ranks needs an NCCL communicator.*TensorRT-LLM is installed"):
+        check_place(envelope, None, end)
 
 
 def test_ranks_whose_bits_differ(two):

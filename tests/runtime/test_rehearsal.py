@@ -81,6 +81,8 @@ def test_goes_on_after_an_input_error(two):
             rehearsal.run([{"x": tokens(2)}, {"x": tokens(3)}])
         with pytest.raises(InputError, match="'x' is missing"):
             rehearsal.run([{"x": tokens(2)}, {}])
+        with pytest.raises(RankError, match="'y' of rank 1 has other bits"):
+            rehearsal.run([{"x": tokens(2, seed)} for seed in (1, 2)], same_bits=True)
         with pytest.raises(InputError, match="inputs of 3 ranks were given for 2"):
             rehearsal.run([{"x": tokens(2)}] * 3)
         check(rehearsal.run({"x": tokens(2)}), tokens(2))
