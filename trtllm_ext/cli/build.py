@@ -15,10 +15,10 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from trtllm_ext.cli.plan_table import print_plan, print_tensors
-from trtllm_ext.cli.ranks import is_first, on_all
+from trtllm_ext.cli.ranks import as_rank, is_first, on_all
 from trtllm_ext.cli.terminal import human_bytes, progress
 from trtllm_ext.cli.trtllm_build_flags import add_flags, settings_of
-from trtllm_ext.errors import ConfigError, TrtllmExtError
+from trtllm_ext.errors import ConfigError
 
 if TYPE_CHECKING:
     from trtllm_ext.builder import BuildConfig
@@ -90,16 +90,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(arguments: argparse.Namespace) -> int:
     from trtllm_ext import parallel
 
-    world = parallel.world()
-    try:
+    def command(world: "Communicator | None") -> int:
         config, _ = on_all(world, lambda: _config_of(arguments))
         if arguments.dry_run or config.dry_run:
-            return _plan(arguments, config) if is_first(world) else 0
+            return on_all(world, lambda: _plan(arguments, config) if is_first(world) else 0)[0]
         return _build(arguments, config, world)
-    except TrtllmExtError:
-        if is_first(world):  # it tells what all of them have met
-            raise
-        return 1
+
+    return as_rank(parallel.world(), command)
 
 
 def _config_of(arguments: argparse.Namespace) -> "BuildConfig":

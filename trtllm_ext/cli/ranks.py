@@ -46,12 +46,20 @@ def on_ranks(arguments: argparse.Namespace, command: "Callable[[Communicator | N
             from trtllm_ext.parallel.launch import launch
 
             return launch(arguments.nproc, _without_nproc(arguments.argv))
-    world = parallel.world()
+
+    def without_rank(world: "Communicator | None") -> int:
+        if world is not None and arguments.rank is not None:
+            raise InputError(_NO_RANK.format(rank=arguments.rank))
+        return command(world)
+
+    return as_rank(parallel.world(), without_rank)
+
+
+def as_rank(world: "Communicator | None", command: "Callable[[Communicator | None], int]") -> int:
+    """`command(world)`; what it raises ends all ranks, and rank 0 tells it, as `on_ranks` says."""
     if world is None:
         return command(None)
     try:
-        if arguments.rank is not None:
-            raise InputError(_NO_RANK.format(rank=arguments.rank))
         return command(world)
     except TrtllmExtError as problem:
         _end_all(world, str(problem))
