@@ -47,8 +47,8 @@ def launch(
     """Run `program` with the arguments `argv` as `nproc` ranks until they end; their exit code.
 
     The ranks' output goes to this process's. When they fail, the last line on stderr, theirs or one of this process,
-    names the rank and the cause, and the exit code is not 0. Ctrl-C ends all ranks. timeout: seconds that a rank may wait for the others in one
-    operation; None is `default_timeout()`. env: variables in addition to this process's.
+    names the rank and the cause, and the exit code is not 0. Ctrl-C ends all ranks. timeout: seconds that a rank may
+    wait for the others in one operation; None is `default_timeout()`. env: variables in addition to this process's.
     Raises RankError for less than one rank, and if no launcher is found.
     """
     if nproc < 1:
