@@ -25,6 +25,9 @@ if arguments[0] == "--killed":
 codes = []
 for checkpoint, output in zip(arguments[::2], arguments[1::2], strict=True):
     paths = ["--checkpoint_dir", checkpoint, "--output_dir", output]
-    codes.append(cli.main(["build", *paths, "--max_num_tokens", "32", "--opt_num_tokens", "16"]))
+    try:
+        codes.append(cli.main(["build", *paths, "--max_num_tokens", "32", "--opt_num_tokens", "16"]))
+    except SystemExit as end:  # of all processes, in good order
+        codes.append(end.code)
     sys.stdout.flush()
 (print if parallel.world().rank == 0 else str)(f"codes {codes}")

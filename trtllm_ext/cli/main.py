@@ -99,7 +99,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code. Wrong usage raises SystemExit(2), as argparse does."""
+    """Run one command; returns the exit code.
+
+    Wrong usage raises SystemExit(2), as argparse does; what several ranks have met together, SystemExit(1).
+    """
     with interrupts.watched():
         try:
             return _run(argv)
