@@ -45,10 +45,15 @@ class HostsError(Exception):
 
 
 class Hosts:
-    """pids: of the first process of each host. own: of all that keep them up. hook: runs a command by address."""
+    """pids: of the first process of each host. own: of all that keep them up. folder: for what launchers need."""
 
-    def __init__(self, pids, own, hook):
-        self.pids, self._own, self.hook = pids, own, hook
+    def __init__(self, pids, own, folder):
+        self.pids, self._own = pids, own
+        cases = "\n".join(f"{address}) pid={pid} ;;" for address, pid in zip(ADDRESSES, pids, strict=True))
+        self._hook, self._list = Path(folder) / "on_host.sh", Path(folder) / "hosts"
+        self._hook.write_text(_HOOK.format(cases=cases, own=" ".join(_OWN)))
+        self._hook.chmod(0o755)
+        self._list.write_text("\n".join(ADDRESSES) + "\n")
 
     def on(self, host, command):
         """`command`, as one that runs on a host, but for being hidden."""
@@ -56,8 +61,8 @@ class Hosts:
 
     def mpiexec(self, launcher):
         """MPICH's launcher, one rank on each host."""
-        spread = ["-launcher", "ssh", "-launcher-exec", str(self.hook), "-iface", INTERFACE]
-        return [launcher, *spread, "-hosts", ",".join(ADDRESSES), "-ppn", "1"]
+        spread = ["-launcher", "ssh", "-launcher-exec", str(self._hook), "-iface", INTERFACE]
+        return [launcher, *spread, "-f", str(self._list), "-ppn", "1"]
 
     def limit(self, rate):
         """Make the cable carry no more than `rate`, as tc writes it ("100mbit")."""
@@ -99,7 +104,7 @@ class Hosts:
 def two_hosts(folder):
     """Hosts for as long as the context is open; whatever still runs on them then is ended.
 
-    folder: for the hook. Raises HostsError, with the reason, where that is not possible.
+    folder: for what launchers need. Raises HostsError, with the reason, where that is not possible.
     """
     if sys.platform != "linux" or os.geteuid() != 0:
         raise HostsError("namespaces of a network need Linux and root")
@@ -117,11 +122,7 @@ def two_hosts(folder):
             _command(["nsenter", *place, "link", "set", INTERFACE, "up"])
         for pid in pids:
             _await_carrier(pid)
-        cases = "\n".join(f"{address}) pid={pid} ;;" for address, pid in zip(ADDRESSES, pids, strict=True))
-        hook = Path(folder) / "on_host.sh"
-        hook.write_text(_HOOK.format(cases=cases, own=" ".join(_OWN)))
-        hook.chmod(0o755)
-        hosts = Hosts(pids, {pid for each in own for pid in each}, hook)
+        hosts = Hosts(pids, {pid for each in own for pid in each}, folder)
         stack.callback(hosts.end)
         yield hosts
 
