@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+import time
 from pathlib import Path
 
 # Of MPICH and OpenMPI.
 _MPI_PREFIXES = ("mpich_", "vader_segment", "sm_segment", "osc_rdma")
+_LAUNCHERS = ("mpiexec", "mpiexec.hydra", "mpirun", "orterun", "prterun")
+_STARTED = 19  # the field of `_stat` with the time of the start
 
 
 def host_id() -> str:
@@ -16,6 +21,29 @@ def host_id() -> str:
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return ""
+
+
+def launcher_of(pid: int) -> tuple[int, str] | None:
+    """The MPI launcher that a process of this host comes from, if that runs here too: its id and when it started."""
+    while pid > 1 and (fields := _stat(pid)):
+        if _name(pid) in _LAUNCHERS:
+            return pid, fields[_STARTED]
+        pid = int(fields[1])
+    return None
+
+
+def end(process: tuple[int, str], patience: float) -> None:
+    """Wait for a process, given as `launcher_of` does, to end; ask it after `patience` seconds, then force it."""
+    pid, start = process
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            time.sleep(0.05)
+            fields = _stat(pid)
+            if not fields or fields[0] == "Z" or fields[_STARTED] != start:
+                return
+        with contextlib.suppress(OSError):
+            os.kill(pid, number)
 
 
 def is_stopped(pid: int) -> bool:
@@ -46,6 +74,13 @@ def signal_name(number: int) -> str:
         return f"signal {number} ({signal.Signals(number).name})"
     except ValueError:
         return f"signal {number}"
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 def _stat(pid: int) -> list[str]:

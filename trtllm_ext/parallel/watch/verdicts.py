@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .wire import SILENCE_S
+from .wire import SILENCE_S, SILENT
 
 # A rank at work alone (loading, building) is waited for this long, at least.
 BUSY_TIMEOUT_S = 600.0
@@ -81,10 +81,7 @@ def _silent(states: Sequence[RankState], now: float) -> str | None:
         return None
     hosts = ", ".join(sorted({s.host for s in silent}))
     ranks = [s.rank for s in silent]
-    return (
-        f"{names(ranks)} on {hosts} {_have(ranks)} not been heard of for {SILENCE_S:g} s: "
-        "the host is down, or the network to it is cut"
-    )
+    return f"{names(ranks)} on {hosts} {_have(ranks)} {SILENT}"
 
 
 def _late(states: Sequence[RankState], now: float, timeout: float) -> str | None:

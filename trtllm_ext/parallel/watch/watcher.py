@@ -22,6 +22,8 @@ from .hub import Hub
 # How long a rank gets to end itself; how long the last words to and from the hub may take.
 _OWN_END_S = 1.0
 _LAST_WORDS_S = 2.0
+# A launcher may wait for ever for a host that is cut off. It gets so long to end, and again when it was asked to.
+_LAUNCHER_S = 2.0
 _START = "MPI_Init"
 
 
@@ -41,6 +43,8 @@ class _Watcher:
     def __init__(self, rank: int, world_size: int, state_fd: int, timeout: float, pid: int) -> None:
         self._name = f"rank {rank} of {world_size}"
         self._rank, self._world_size, self._timeout, self._pid = rank, world_size, timeout, pid
+        self._launcher = processes.launcher_of(pid)
+        self._has_lost_host = False
         self._state = mmap.mmap(state_fd, wire.STATE.size, access=mmap.ACCESS_READ)
         self._words: dict[int, tuple[str, list[int] | None]] = {0: ("", None), 1: (_START, None)}
         self._rank_lines, self._hub_lines = wire.Lines(), wire.Lines()
@@ -70,6 +74,8 @@ class _Watcher:
                 next_beat = now + wire.BEAT_S
                 self._beat(now)
         self._leave()
+        if self._has_lost_host and self._launcher is not None:
+            processes.end(self._launcher, _LAUNCHER_S)
 
     # The rank's side
 
@@ -193,10 +199,7 @@ class _Watcher:
             if state["kind"] == "waiting" and state["seconds"] > self._timeout:
                 self._end(self._why_alone(state["text"]))
         elif self._socket is not None and now - self._hub_heard > wire.SILENCE_S:
-            self._end(
-                f"{self._hub_place} at {self._hub_host} has not been heard of for {wire.SILENCE_S:g} s: "
-                "the host is down, or the network to it is cut"
-            )
+            self._end(f"{self._hub_place} at {self._hub_host} has {wire.SILENT}")
         else:
             self._say(state)
 
@@ -229,7 +232,7 @@ class _Watcher:
 
     def _end(self, verdict: str) -> None:
         """Say why, and end the rank."""
-        self._over = True
+        self._over, self._has_lost_host = True, verdict.endswith(wire.SILENT)
         self._shared |= processes.shared_memory(self._pid)
         self._print(verdict)
         self._answer({"end": True})

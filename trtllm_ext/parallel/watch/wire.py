@@ -11,6 +11,7 @@ Message = dict[str, Any]
 
 BEAT_S = 0.5  # between two signs of life
 SILENCE_S = 5.0  # without one, after which the other side counts as gone
+SILENT = f"not been heard of for {SILENCE_S:g} s: the host is down, or the network to it is cut"
 
 # A rank's state: the number of its operation, what it does, and the id of the words for it.
 STATE = struct.Struct("<QII")
