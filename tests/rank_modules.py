@@ -82,13 +82,19 @@ def run_engines(engines, inputs):
 
 def run_model_on_ranks(config, weights, inputs, size, *, sequence_parallel=False, **limits):
     """All ranks' outputs of a model. config: of one rank. weights: whole ones under the checkpoint's names."""
-    engines = []
-    for rank in range(size):
-        own = with_ranks(config, size, rank)
-        model = model_from_config(own, sequence_parallel=sequence_parallel)
-        model.load({name: np.ascontiguousarray(w) for name, w in split_weights(weights, own, rank).items()})
-        engines.append(tx.build(model, tx.BuildConfig(**limits)).engine)
+    engines = [
+        model_engine(config, weights, size, rank, sequence_parallel=sequence_parallel, **limits)
+        for rank in range(size)
+    ]
     return run_engines(engines, inputs)
+
+
+def model_engine(config, weights, size, rank, *, sequence_parallel=False, **limits):
+    """The engine of one of `size` ranks. Arguments as for `run_model_on_ranks`."""
+    own = with_ranks(config, size, rank)
+    model = model_from_config(own, sequence_parallel=sequence_parallel)
+    model.load({name: np.ascontiguousarray(w) for name, w in split_weights(weights, own, rank).items()})
+    return tx.build(model, tx.BuildConfig(**limits)).engine
 
 
 def same_on_every_rank(results):

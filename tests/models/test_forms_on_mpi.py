@@ -1,0 +1,155 @@
+"""Every form of SublayerStack on ranks that are processes of the machine's mpiexec, against the formulas of the whole.
+
+A launch goes through many cases; a test looks at one of them.
+"""
+
+import os
+import pickle
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from forms_on_mpi import digest
+from rank_modules import run_engines
+from stack_forms import OTHERS
+from stack_on_ranks import problem_of
+from sublayer_formulas import TOLERANCE
+
+from trtllm_ext.checkpoint import FORMS
+from trtllm_ext.errors import RankError
+from trtllm_ext.parallel.launch import find_launcher, launcher_options
+
+BUDGET_S = 25  # two launches, of 2 and 4 processes, each of which builds a network a case
+
+LIMIT_S = 120
+PROGRAM = Path(__file__).with_name("forms_on_mpi.py")
+LIMITS = TOLERANCE | {"float32": 1e-5}
+VARIABLES = {"TRTLLM_EXT_NUM_THREADS": "1", "TRTLLM_EXT_RANK_TIMEOUT": "60"}
+
+
+class Case(NamedTuple):
+    """A form in a type, and whether its tokens are dealt out to the ranks."""
+
+    form: str
+    dtype: str = "float32"
+    sequence_parallel: bool = False
+
+    def __str__(self):
+        return ", ".join([self.form, self.dtype, *["sequence parallel"] * self.sequence_parallel])
+
+
+KNOWN_CASES = (
+    *(Case(form) for form in FORMS),
+    Case("bert", sequence_parallel=True),
+    Case("llama_swiglu", sequence_parallel=True),
+    Case("mixture_renormalized", sequence_parallel=True),
+    Case("hyper_dynamic", sequence_parallel=True),
+    Case("llama_swiglu", "float16"),
+    Case("gpt2", "float16", sequence_parallel=True),
+    Case("llama_swiglu", "bfloat16"),
+    Case("float32_stream", "bfloat16"),
+)
+OTHER_CASES = (
+    *(Case(form) for form in OTHERS),
+    Case("wide parallel", sequence_parallel=True),
+    Case("clamped", "bfloat16", sequence_parallel=True),
+)
+# Number of ranks, cases, and whether this is for the long runs. 4 processes take what 8 of two would.
+LAUNCHES = [(2, KNOWN_CASES + OTHER_CASES, False), (4, KNOWN_CASES, False), (4, OTHER_CASES, True)]
+# What ranks in memory run too by default.
+REHEARSED = [
+    Case("bert"),
+    Case("mixture_softmax_shared"),
+    Case("hyper_dynamic", sequence_parallel=True),
+    Case("llama_swiglu", "bfloat16"),
+]
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+class Launch(NamedTuple):
+    """What has come out of one. results: (hidden_states_out, digests of all ranks' bits) by the case's text."""
+
+    problems: dict
+    results: dict
+    engines: list
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory):
+    """A function (ranks, cases) -> Launch; it launches once each."""
+    pytest.importorskip("mpi4py", reason="mpi4py is not installed")
+    try:
+        launcher = find_launcher()
+    except RankError as error:
+        pytest.skip(f"no MPI launcher: {error}")
+    command = [*launcher, *launcher_options(launcher, [*VARIABLES, "PYTHONPATH"]), "-n"]
+    checkpoints = tmp_path_factory.mktemp("checkpoints")
+    problem = cache(lambda form, dtype: problem_of(checkpoints, form, dtype))
+
+    @cache
+    def launch(ranks, cases):
+        problems = {str(case): problem(case.form, case.dtype) for case in cases}
+        folder = tmp_path_factory.mktemp(f"{ranks}_ranks")
+        what = [(str(case), problems[str(case)], case.sequence_parallel) for case in cases]
+        (folder / "problems.pickle").write_bytes(pickle.dumps(what))
+        error = failure([*command, str(ranks), sys.executable, str(PROGRAM), str(folder)])
+        if error:
+            return error
+        engines = [pickle.loads((folder / f"{rank}.engines.pickle").read_bytes()) for rank in range(ranks)]
+        return Launch(problems, pickle.loads((folder / "results.pickle").read_bytes()), engines)
+
+    def successful(ranks, cases):
+        found = launch(ranks, cases)
+        assert isinstance(found, Launch), found
+        return found
+
+    return successful
+
+
+def failure(command):
+    """What a launch that has failed has said; None of a good one."""
+    environment = {**os.environ, **VARIABLES, "PYTHONPATH": os.pathsep.join(sys.path)}
+    try:
+        ended = subprocess.run(command, env=environment, timeout=LIMIT_S, capture_output=True, check=False)
+    except subprocess.TimeoutExpired as error:
+        return f"{(error.stderr or b'').decode()}does not end within {LIMIT_S} s"
+    return ended.stderr.decode() if ended.returncode else None
+
+
+def parameters(is_short):
+    """A launch and a case each. is_short: case -> whether it is for the default tests, in a launch that is."""
+    return [
+        pytest.param(
+            (ranks, cases),
+            case,
+            id=f"{case}, {ranks} ranks",
+            marks=[] if is_short(case) and not is_long else [pytest.mark.long],
+        )
+        for ranks, cases, is_long in LAUNCHES
+        for case in cases
+    ]
+
+
+@pytest.mark.parametrize("launch, case", parameters(lambda case: True))
+def test_the_answer_is_that_of_the_whole(launched, launch, case):
+    found = launched(*launch)
+    (got, digests), problem = found.results[str(case)], found.problems[str(case)]
+    reference = problem.reference()
+    assert (got.shape, got.dtype.name) == (reference.shape, problem.config.stream_dtype)
+    error = np.abs(got.astype(np.float64) - reference).max() / np.abs(reference).max()
+    assert error <= LIMITS[case.dtype]
+    assert len(digests) == launch[0]
+    assert len(set(digests)) == 1, "ranks with other bits"
+
+
+@pytest.mark.parametrize("launch, case", parameters(REHEARSED.__contains__))
+def test_the_bits_are_those_of_ranks_in_memory(launched, launch, case):
+    found = launched(*launch)
+    outputs = run_engines([of_rank[str(case)] for of_rank in found.engines], found.problems[str(case)].inputs)
+    expected = {digest(each["hidden_states_out"]) for each in outputs}
+    assert set(found.results[str(case)][1]) == expected
