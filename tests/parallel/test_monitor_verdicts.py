@@ -2,7 +2,7 @@
 
 import pytest
 
-from trtllm_ext.parallel.watch.verdicts import BUSY_TIMEOUT_S, RankState, judge, names
+from trtllm_ext.parallel.watch.verdicts import BUSY_FACTOR, RankState, judge, names
 
 BUDGET_S = 1
 
@@ -50,13 +50,19 @@ def test_a_rank_that_never_started():
 
 def test_a_rank_at_work_alone_is_waited_for_longer():
     assert verdict(state(0, "waiting", 99.0), state(1, "busy", 99.0, text="loading")) is None
-    said = verdict(state(0, "waiting", 999.0), state(1, "busy", BUSY_TIMEOUT_S + 1, text="loading"))
+    said = verdict(state(0, "waiting", 999.0), state(1, "busy", BUSY_FACTOR * 10.0 + 1, text="loading"))
     assert "busy for 601 s: loading" in said
 
 
 def test_a_rank_that_has_left_is_not_waited_for():
-    assert verdict(state(0, "waiting", 1.0), state(1, "left")) is None
-    assert "rank 1 has left, but rank 0 still waits" in verdict(state(0, "waiting", 2.0), state(1, "left"))
+    assert verdict(state(0, "waiting", 1.0), state(1, "left", 1.0)) is None
+    assert "rank 1 has left, but rank 0 still waits" in verdict(
+        state(0, "waiting", 2.0), state(1, "left", 2.0)
+    )
+
+
+def test_a_wait_that_may_have_ended_when_the_other_rank_left():
+    assert verdict(state(0, "waiting", 5.0), state(1, "left", 0.3)) is None
 
 
 def test_ranks_in_different_operations():

@@ -11,8 +11,6 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 ReduceOp = Literal["sum", "prod", "max", "min"]
-# A rank at work alone (`busy`) has so many times the timeout of an operation: 10 minutes for the default of 10 s.
-BUSY_FACTOR = 60
 
 
 class Communicator(ABC):
@@ -56,7 +54,7 @@ class Communicator(ABC):
 
     @abstractmethod
     def busy(self, what: str) -> AbstractContextManager[None]:
-        """While the context is open this rank is at work alone ("loading rank1.engine"): others wait longer for it."""
+        """While it is open this rank is at work alone ("loading rank1.engine"): others wait `BUSY_FACTOR` times longer."""
 
     @abstractmethod
     def fail(self, message: str) -> None:

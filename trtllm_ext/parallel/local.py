@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trtllm_ext.errors import RankError
-from trtllm_ext.parallel.communicator import BUSY_FACTOR, Array, Communicator, ReduceOp
+from trtllm_ext.parallel.communicator import Array, Communicator, ReduceOp
 from trtllm_ext.parallel.ordered_sum import (
     check_array,
     check_group,
@@ -21,6 +21,7 @@ from trtllm_ext.parallel.ordered_sum import (
     share_of,
     to_json,
 )
+from trtllm_ext.parallel.watch.verdicts import BUSY_FACTOR
 
 
 @dataclass(eq=False)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .wire import SILENCE_S, SILENT
+from .wire import BEAT_S, SILENCE_S, SILENT
 
-# A rank at work alone (loading, building) is waited for this long, at least.
-BUSY_TIMEOUT_S = 600.0
-# Of a rank that has left, and of ranks in different operations, nothing more is to be expected; their last beats may
-# be older than the news, though.
-SETTLED_S = 1.5
+# A rank at work alone (loading, building) has so many times the timeout of an operation: 10 minutes for 10 s.
+BUSY_FACTOR = 60
+# Of a rank that has left, and of ranks in different operations, nothing more is to be expected. But what a waiting rank
+# last said may be older than that news: it may be done since.
+SETTLED_S = 3 * BEAT_S
 
 
 @dataclass
@@ -100,8 +100,11 @@ def _why_it_waits(waiter: RankState, states: Sequence[RankState], now: float, ti
     linked = _linked(waiter, states)
     at = f"{waiter.text} (operation {waiter.number})" if waiter.number else waiter.text
     away = [s for s in linked if s.kind != "waiting" or s.is_stopped]
-    ended = [s.rank for s in away if s.kind == "left"]
-    if ended:
+    left = [s for s in away if s.kind == "left"]
+    if left:
+        if min(state.lasted(now) for state in left) < SETTLED_S:
+            return None
+        ended = [s.rank for s in left]
         return f"{names(ended)} {_have(ended)} left, but rank {waiter.rank} still waits in {at}"
     if lasted < timeout:
         return None
@@ -110,7 +113,7 @@ def _why_it_waits(waiter: RankState, states: Sequence[RankState], now: float, ti
     absent = [s.rank for s in away if s.kind == "absent"]
     if absent:
         return f"{names(absent)} {_have(absent)} not started within {timeout:g} s: rank {waiter.rank} waits in {at}"
-    if any(s.kind == "busy" and s.lasted(now) < max(timeout, BUSY_TIMEOUT_S) for s in away):
+    if any(s.kind == "busy" and s.lasted(now) < BUSY_FACTOR * timeout for s in away):
         return None
     late = [s.rank for s in away]
     return (
