@@ -75,18 +75,26 @@ def test_a_rank_that_is_killed_in_the_middle_of_a_run(ranks, engine, launcher, r
     ranks.end().names(rf"rank {rank} (was ended by signal 9 \(SIGKILL\)|has died)")
 
 
-def test_an_interrupt_of_the_launcher(ranks, engine):
+@pytest.mark.parametrize(
+    "number, code, cause",
+    [
+        (signal.SIGINT, 130, "was interrupted"),
+        pytest.param(signal.SIGTERM, 143, "was ended by SIGTERM", marks=long),
+    ],
+)
+def test_an_interrupt_of_the_launcher(ranks, engine, number, code, cause):
     ranks.start("nproc", engine, (0, "run", LOOP), (1, "run", LOOP))
     ranks.wait_for("1.runs")
-    ranks.signal_launcher(signal.SIGINT)
+    ranks.signal_launcher(number)
     ended = ranks.end()
-    assert ended.code == 130
-    assert "rank 0 of 2 ends: the launcher was interrupted" in ended.err
+    assert ended.code == code
+    assert f"rank 0 of 2 ends: the launcher {cause}" in ended.err
 
 
 @long
-@pytest.mark.parametrize("launcher", BOTH)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "launcher, number", [("mpiexec", signal.SIGTERM), ("mpiexec", signal.SIGKILL), ("nproc", signal.SIGKILL)]
+)
 def test_a_launcher_that_is_killed(ranks, engine, launcher, number):
     ranks.start(launcher, engine, (0, "run", LOOP), (1, "run", LOOP))
     ranks.wait_for("1.runs")

@@ -78,7 +78,10 @@ def _keep_verdict(self, name, value):
         object.__setattr__(self, name, value)
 
 
-def test_an_interrupt_ends_it(launcher):
+@pytest.mark.parametrize(
+    "number, code", [(signal.SIGINT, launching.INTERRUPTED), (signal.SIGTERM, launching.TERMINATED)]
+)
+def test_an_interrupt_ends_it(launcher, number, code):
     path = launcher("echo started; exec sleep 60")
     program = "import sys; from trtllm_ext.parallel.launch import launch; sys.exit(launch(2, []))"
     process = subprocess.Popen(
@@ -87,10 +90,10 @@ def test_an_interrupt_ends_it(launcher):
         env={**os.environ, "TRTLLM_EXT_MPIEXEC": str(path)},
     )
     assert process.stdout.readline() == b"started\n"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     # The sleeping launcher holds the pipe: its end is the end of both.
     process.communicate(timeout=LIMIT_S)
-    assert process.returncode == launching.INTERRUPTED
+    assert process.returncode == code
 
 
 @pytest.mark.parametrize(

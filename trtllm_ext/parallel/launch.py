@@ -12,9 +12,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import IO, Any
 
 from trtllm_ext.errors import RankError
@@ -25,7 +26,8 @@ from trtllm_ext.parallel.watch.processes import signal_name
 from trtllm_ext.parallel.world import TIMEOUT_VARIABLE, default_timeout
 
 LAUNCHER_VARIABLE = "TRTLLM_EXT_MPIEXEC"
-INTERRUPTED = 130  # the exit code of a program that Ctrl-C ended, as shells have it
+# Exit codes of programs that Ctrl-C and SIGTERM ended, as shells have them.
+INTERRUPTED, TERMINATED = 130, 143
 _PREFIX = "trtllm-ext: error: "  # of the sentence that says why, here and in ranks
 
 # After the verdict ranks end themselves, the launcher after them; one that does not is ended.
@@ -47,8 +49,9 @@ def launch(
     """Run `program` with the arguments `argv` as `nproc` ranks until they end; their exit code.
 
     The ranks' output goes to this process's. When they fail, the last line on stderr, theirs or one of this process,
-    names the rank and the cause, and the exit code is not 0. Ctrl-C ends all ranks. timeout: seconds that a rank may
-    wait for the others in one operation; None is `default_timeout()`. env: variables in addition to this process's.
+    names the rank and the cause, and the exit code is not 0. Ctrl-C and SIGTERM end all ranks. timeout: seconds that
+    a rank may wait for the others in one operation; None is `default_timeout()`. env: variables in addition to this
+    process's.
     Raises RankError for less than one rank, and if no launcher is found.
     """
     if nproc < 1:
@@ -64,7 +67,8 @@ def launch(
             TIMEOUT_VARIABLE: f"{timeout:g}",
         }
         command = [*launcher, *launcher_options(launcher, own), "-n", str(nproc), *program, *argv]
-        return _run(command, {**os.environ, **(env or {}), **own}, hub)
+        with _sigterm_raises():
+            return _run(command, {**os.environ, **(env or {}), **own}, hub)
     finally:
         hub.stop()
 
@@ -116,6 +120,31 @@ def _is_spread(launcher: Sequence[str]) -> bool:
     return hosts or len(launcher) > 1 or os.environ.get("SLURM_JOB_NUM_NODES", "1") != "1"
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM."""
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Batch systems and `timeout` send SIGTERM, which would end this process before it has told the ranks.
+
+    Only in the main thread, to which signals belong, and where nobody else handles it.
+    """
+    is_ours = threading.current_thread() is threading.main_thread()
+    if not is_ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise _Terminated
+
+
 def _run(command: Sequence[str], env: Mapping[str, str], hub: Hub) -> int:
     stdin = subprocess.DEVNULL if sys.stdin is None or sys.stdin.isatty() else None
     # A session of its own: Ctrl-C is for this process, which tells the ranks why they end.
@@ -127,20 +156,21 @@ def _run(command: Sequence[str], env: Mapping[str, str], hub: Hub) -> int:
         threading.Thread(target=_pass_on, args=(source, target, heard), daemon=True)
         for source, target in ((process.stdout, sys.stdout), (process.stderr, sys.stderr))
     ]
-    interrupted = False
+    ended_with = None
     try:
         for pump in pumps:
             pump.start()
         code = _wait(process, hub)
-    except KeyboardInterrupt:
-        interrupted = True
-        hub.end("the launcher was interrupted")
+    except KeyboardInterrupt as interrupt:
+        terminated = isinstance(interrupt, _Terminated)
+        ended_with = TERMINATED if terminated else INTERRUPTED
+        hub.end("the launcher was ended by SIGTERM" if terminated else "the launcher was interrupted")
         code = _wait(process, hub)
     for pump in pumps:
         if pump.ident is not None:
             pump.join(_LAST_WORDS_S)
-    if interrupted:
-        return INTERRUPTED
+    if ended_with is not None:
+        return ended_with
     sentence = _sentence(code, hub, heard.decode(errors="replace"))
     if sentence is not None:
         sys.stderr.write(f"{_PREFIX}{sentence}\n")
