@@ -154,14 +154,15 @@ class MixtureOfExperts(Module):
 
     def _total_over_ranks(self, tokens: Tensor, scores: Tensor) -> Tensor:
         """The same of all ranks. tokens, scores: with sequence_parallel this rank's own, as the result is."""
-        own_choice = choice = self._choice(scores)
-        if self.sequence_parallel and self.tp_group is not None:
-            tokens = gather_tokens(tokens, self.tp_group)
-            choice = self._choice(gather_tokens(scores, self.tp_group))
-        total = self._total(tokens, *choice)
+        group = self.tp_group if self.sequence_parallel else None
+        every = scores if group is None else gather_tokens(scores, group)
+        choice = self._choice(every)
+        total = self._total(tokens if group is None else gather_tokens(tokens, group), *choice)
         if self.tp_group is not None:
             total = sum_over_ranks(total, self.tp_group, self.sequence_parallel)
-        return total if self.proj.bias is None else total + self._chosen_biases(*own_choice)
+        if self.proj.bias is None:
+            return total
+        return total + self._chosen_biases(*(choice if group is None else self._choice(scores)))
 
     def _chosen_biases(self, weights: Tensor, chosen: Tensor) -> Tensor:
         """The weighted sums of the chosen experts' biases of proj, float32 (n, hidden_size)."""
