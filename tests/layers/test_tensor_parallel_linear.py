@@ -12,9 +12,11 @@ from sublayer_formulas import (
     gated_feed_forward,
     layer_norm,
     rms_norm,
+    run_module,
     self_attention,
 )
 
+from trtllm_ext.errors import ConfigError
 from trtllm_ext.layers import (
     ColumnLinear,
     FeedForward,
@@ -208,3 +210,13 @@ def test_a_norm_over_ranks_by_itself():
     got = np.concatenate(run_module_on_ranks(make, weights, inputs, 2, "float32", {"weight": 0}), -1)
     groups = [rms_norm(part, 1.0, 1e-6) for part in np.split(x.astype(np.float64), 4, -1)]
     assert_close(got, np.concatenate(groups, -1) * wide["weight"], "float32")
+
+
+@pytest.mark.parametrize("kind", [LayerNorm, RmsNorm])
+def test_a_norm_over_ranks_takes_no_other_axes(kind):
+    norm = kind(FFN, elementwise_affine=False, tp_group=[0, 1], tp_size=2)
+    x = random_tokens("float32", TOKENS, FFN // 2)
+    with pytest.raises(
+        ConfigError, match=r"normalized_shape=\(7, 28\) .* tp_size=2, of whose axis .* has 28"
+    ):
+        run_module(lambda x: norm(x, (TOKENS, FFN // 2)), {"x": x})

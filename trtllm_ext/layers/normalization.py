@@ -59,9 +59,10 @@ class LayerNorm(Module):
     def forward(self, x: Tensor, normalized_shape: int | tuple[int, ...] | None = None) -> Tensor:
         """x: (..., *normalized_shape), of the weight's type or wider (a float32 residual stream).
 
-        The result has x's shape and the weight's type, or output_dtype.
+        The result has x's shape and the weight's type, or output_dtype. Other axes than the norm's own may be given over one rank
+        only; else ConfigError is raised.
         """
-        shape = self.normalized_shape if normalized_shape is None else _shape(normalized_shape)
+        shape = _axes(normalized_shape, self)
         weight = None if self.weight is None else self.weight.value
         bias = None if self.bias is None else self.bias.value
         to = self.output_dtype or (x.dtype if weight is None else weight.dtype)
@@ -150,9 +151,10 @@ class RmsNorm(Module):
     def forward(self, x: Tensor, normalized_shape: int | tuple[int, ...] | None = None) -> Tensor:
         """x: (..., *normalized_shape), of the weight's type or wider (a float32 residual stream).
 
-        The result has x's shape and the weight's type, or output_dtype.
+        The result has x's shape and the weight's type, or output_dtype. Other axes than the norm's own may be given over one rank
+        only; else ConfigError is raised.
         """
-        shape = self.normalized_shape if normalized_shape is None else _shape(normalized_shape)
+        shape = _axes(normalized_shape, self)
         weight = None if self.weight is None else self.weight.value
         to = self.output_dtype or (x.dtype if weight is None else weight.dtype)
         return functional.cast(self._normalized(x, shape, weight), to)
@@ -189,6 +191,17 @@ def _own_part(shape: tuple[int, ...], tp_group: list[int] | None, tp_size: int) 
             "its statistics would be those of one part."
         )
     return (shard_size(shape[0], tp_size, "normalized_shape"),)
+
+
+def _axes(given: int | tuple[int, ...] | None, norm: LayerNorm | RmsNorm) -> tuple[int, ...]:
+    """The axes to normalise: those given in a call, else the norm's own."""
+    shape = norm.normalized_shape if given is None else _shape(given)
+    if norm.tp_size > 1 and shape != norm.normalized_shape:
+        raise ConfigError(
+            f"normalized_shape={given} given to a norm with tp_size={norm.tp_size}, of whose axis this rank has "
+            f"{norm.normalized_shape[0]}: it normalises that one only. Leave it out."
+        )
+    return shape
 
 
 def _mean_over_ranks(x: Tensor, norm: LayerNorm | RmsNorm) -> Tensor:
