@@ -56,18 +56,23 @@ def _run(arguments: argparse.Namespace, world: "Communicator | None") -> int:
             check_output(arguments.output, source, arguments.tokenizer)
         return _read_sentences(arguments.sentences)
 
-    _, told = on_all(world, read, lambda sentences: sentences)
+    _, told = on_all(world, read, lambda sentences: sentences, f"reading {arguments.sentences}")
     sentences: list[str] = told[0]
     with Session.from_engine_dir(
         arguments.engine_dir, arguments.rank, arguments.load_mode, world, not arguments.no_self_test
     ) as session:
-        encoder, _ = on_all(world, lambda: SentenceEncoder(session, arguments.tokenizer))
-        tokens, digests = on_all(world, lambda: encoder.tokenize(sentences), _digest)
+        encoder, _ = on_all(
+            world, lambda: SentenceEncoder(session, arguments.tokenizer), what="reading the tokenizer"
+        )
+        tokens, digests = on_all(world, lambda: encoder.tokenize(sentences), _digest, "making tokens")
         _check_same_tokens(digests)
         vectors = encoder.encode_tokens(tokens)
     on_all(world, lambda: None)  # nothing is written before all ranks have ended well
     if arguments.output:
-        on_all(world, lambda: write_npz(arguments.output, {OUTPUT: vectors}) if is_first(world) else None)
+        write = (
+            (lambda: write_npz(arguments.output, {OUTPUT: vectors})) if is_first(world) else (lambda: None)
+        )
+        on_all(world, write, what=f"writing {arguments.output}")
     if not is_first(world):
         return 0
     if encoder.num_cut:

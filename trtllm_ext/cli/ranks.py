@@ -86,13 +86,21 @@ def _end_all(world: "Communicator", text: str) -> NoReturn:
 
 
 def on_all(
-    world: "Communicator | None", action: Callable[[], Result], note: Any = None
+    world: "Communicator | None", action: Callable[[], Result], note: Any = None, what: str = ""
 ) -> tuple[Result, list[Any]]:
-    """`parallel.together`, or the action alone in a process that runs alone."""
+    """`parallel.together`, or the action alone in a process that runs alone.
+
+    what: what a rank does that may take long ("reading the input"), for which the others wait longer.
+    """
     from trtllm_ext.parallel.together import together
 
     if world is not None:
-        return together(world, action, note)
+
+        def busily() -> Result:
+            with world.busy(what):
+                return action()
+
+        return together(world, busily if what else action, note)
     result = action()
     return result, [note(result) if callable(note) else note]
 

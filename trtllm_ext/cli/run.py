@@ -43,7 +43,7 @@ def _run(arguments: argparse.Namespace, world: "Communicator | None") -> int:
             check_output(arguments.output, arguments.input)
         return read_npz(arguments.input)
 
-    inputs, told = on_all(world, read, _describe)
+    inputs, told = on_all(world, read, _describe, f"reading {arguments.input}")
     _check_same_values(told, arguments.input)
     with Session.from_engine_dir(
         arguments.engine_dir, arguments.rank, arguments.load_mode, world, not arguments.no_self_test
@@ -55,7 +55,8 @@ def _run(arguments: argparse.Namespace, world: "Communicator | None") -> int:
                 inputs[info.name] = value.view(wanted)
         outputs = session.run(inputs)
     on_all(world, lambda: None)  # nothing is written before all ranks have ended well
-    on_all(world, lambda: write_npz(arguments.output, outputs) if is_first(world) else None)
+    write = (lambda: write_npz(arguments.output, outputs)) if is_first(world) else (lambda: None)
+    on_all(world, write, what=f"writing {arguments.output}")
     if is_first(world):
         for name, value in outputs.items():
             print(f"{arguments.output}: {name} {value.dtype} {value.shape}")
