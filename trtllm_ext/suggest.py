@@ -1,7 +1,11 @@
-"""Hints that end an error message: what a mistyped name may have meant."""
+"""Hints that end an error message: what a mistyped name may have meant, which sizes would do."""
 
 import difflib
 from collections.abc import Iterable
+from itertools import islice
+
+# How many divisors a message lists, and how far it looks for them: beyond are more ranks than anyone has.
+_DIVISORS, _LARGEST_DIVISOR = 12, 1024
 
 
 def closest(name: object, known: Iterable[object]) -> list[str]:
@@ -19,3 +23,10 @@ def nearest(name: object, known: Iterable[object]) -> str:
     """`did_you_mean`, or all known names when none is close."""
     names = [str(item) for item in known]
     return did_you_mean(name, names) or f"Known: {', '.join(names)}."
+
+
+def divisors(size: int) -> str:
+    """The first divisors of `size`, of 1 or more: '1, 2, 4, 5, ...'."""
+    candidates = range(1, min(size, _LARGEST_DIVISOR) + 1)
+    found = list(islice((number for number in candidates if size % number == 0), _DIVISORS))
+    return ", ".join([*map(str, found), *(["..."] if found[-1] != size else [])])

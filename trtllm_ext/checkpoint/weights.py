@@ -16,10 +16,9 @@ from trtllm_ext.checkpoint.config import ModelConfig
 from trtllm_ext.checkpoint.contract import FeedForwardContract, NormContract, ResidualContract
 from trtllm_ext.checkpoint.hyper_connections import weight_shapes as hyper_connection_shapes
 from trtllm_ext.errors import ConfigError
+from trtllm_ext.suggest import divisors
 
 Shape = tuple[int, ...]
-
-SIZES_SHOWN = 12  # of those that would work, in an error
 
 # (norm, post_norm) of each sublayer. A layer's first norm is `input_layernorm` and its second `post_layernorm`
 # wherever it stands; only when both sides of both sublayers are normalised do four names exist.
@@ -38,20 +37,14 @@ def expected_weights(config: ModelConfig) -> dict[str, Shape]:
 
     Raises ConfigError when tp_size does not divide the heads or a feed-forward width, with the sizes that do.
     """
-    tp_size = config.mapping.tp_size
-    for name, size in _split_sizes(config).items():
+    tp_size, sizes = config.mapping.tp_size, _split_sizes(config)
+    for name, size in sizes.items():
         if size % tp_size:
             raise ConfigError(
                 f"{name}={size} does not split over tp_size={tp_size}; tp sizes that do for this model: "
-                f"{_listed(tp_sizes(config))}."
+                f"{divisors(math.gcd(*sizes.values()))}."
             )
     return dict(_weights(config))
-
-
-def tp_sizes(config: ModelConfig) -> list[int]:
-    """The sizes of a tensor-parallel group that the model splits over: those that divide each width it splits."""
-    common = math.gcd(*_split_sizes(config).values())
-    return [size for size in range(1, common + 1) if common % size == 0]
 
 
 def _split_sizes(config: ModelConfig) -> dict[str, int]:
@@ -63,10 +56,6 @@ def _split_sizes(config: ModelConfig) -> dict[str, int]:
     if mixture is not None and mixture.shared_expert_intermediate_size is not None:
         sizes["shared_expert_intermediate_size"] = mixture.shared_expert_intermediate_size
     return sizes
-
-
-def _listed(sizes: list[int]) -> str:
-    return ", ".join(map(str, sizes[:SIZES_SHOWN])) + (", ..." if len(sizes) > SIZES_SHOWN else "")
 
 
 def _weights(config: ModelConfig) -> Iterator[tuple[str, Shape]]:

@@ -59,8 +59,8 @@ class LayerNorm(Module):
     def forward(self, x: Tensor, normalized_shape: int | tuple[int, ...] | None = None) -> Tensor:
         """x: (..., *normalized_shape), of the weight's type or wider (a float32 residual stream).
 
-        The result has x's shape and the weight's type, or output_dtype. Other axes than the norm's own may be given over one rank
-        only; else ConfigError is raised.
+        The result has x's shape and the weight's type, or output_dtype. Raises ConfigError for other axes
+        than the norm's own where that is split over ranks.
         """
         shape = _axes(normalized_shape, self)
         weight = None if self.weight is None else self.weight.value
@@ -151,8 +151,8 @@ class RmsNorm(Module):
     def forward(self, x: Tensor, normalized_shape: int | tuple[int, ...] | None = None) -> Tensor:
         """x: (..., *normalized_shape), of the weight's type or wider (a float32 residual stream).
 
-        The result has x's shape and the weight's type, or output_dtype. Other axes than the norm's own may be given over one rank
-        only; else ConfigError is raised.
+        The result has x's shape and the weight's type, or output_dtype. Raises ConfigError for other axes
+        than the norm's own where that is split over ranks.
         """
         shape = _axes(normalized_shape, self)
         weight = None if self.weight is None else self.weight.value

@@ -8,15 +8,12 @@ gathered before the next pair.
 
 from __future__ import annotations
 
-from itertools import islice
 from numbers import Integral
 
 from trtllm_ext import backend
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.graph import Tensor, functional
-
-# How many of the sizes that would do a message lists, and how far it looks for them.
-_SUGGESTIONS, _LARGEST = 8, 1024
+from trtllm_ext.suggest import divisors
 
 
 def shard_size(size: int, tp_size: int, what: str) -> int:
@@ -36,12 +33,6 @@ def shard_size(size: int, tp_size: int, what: str) -> int:
             f"{divisors(size)}. Pick one of them, or pad {what} to {size - left + tp_size}."
         )
     return size // tp_size
-
-
-def divisors(size: int) -> str:
-    """The first divisors of `size`, for a message: '1, 2, 4, 5, ...'."""
-    found = list(islice((n for n in range(1, min(size, _LARGEST) + 1) if size % n == 0), _SUGGESTIONS))
-    return ", ".join([str(n) for n in found] + ["..."] * (found[-1] != size))
 
 
 def check_group(tp_group: list[int] | None, tp_size: int) -> list[int] | None:
