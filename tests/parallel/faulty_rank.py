@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 import time
 
 import numpy as np
@@ -30,6 +31,10 @@ def go_wrong(communicator):
         sys.exit(3)
     elif fault == "other operation":
         communicator.all_gather(np.ones(4, np.float32), np.ones(8, np.float32), (0, 1))
+    elif fault == "two threads":
+        thread = threading.Thread(target=communicator.exchange, args=(None,), daemon=True)
+        thread.start()
+        time.sleep(0.2)
 
 
 if mine and fault == "never started":
@@ -52,6 +57,13 @@ if mine and fault == "busy":
     communicator.all_reduce(values, (0, 1), "max")
 elif fault == "busy":
     communicator.all_reduce(values, (0, 1), "max")
+if fault == "last but one" and mine:
+    # Rank 0 waits long, and then has something to do at which rank 1 has left.
+    time.sleep(1.9)
+    communicator.all_reduce(values, (0, 1), "max")
+elif fault == "last but one":
+    communicator.all_reduce(values, (0, 1), "max")
+    time.sleep(0.9)
 if mine and fault == "last":
     time.sleep(4)
 sys.stdout.write("done\n")

@@ -25,6 +25,11 @@ long = pytest.mark.long
     [
         ("killed", "rank 1 (was ended by signal 9|has died)"),
         ("stopped", "rank 1 has not arrived within 2 s at all_reduce .* stopped"),
+        pytest.param(
+            "two threads",
+            "rank 1 failed: one thread called all_reduce while another one was in exchange",
+            marks=long,
+        ),
         pytest.param("late", "rank 1 has not arrived within 2 s at all_reduce .* computing", marks=long),
         ("raised", "rank 1 failed: ValueError: half of it is missing"),
         ("never started", "rank 1 has not started: rank 0 has waited 2 s for it in MPI_Init"),
@@ -53,7 +58,7 @@ def test_rank_0_is_no_exception(mpiexec):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("case", ["none", "busy", "last"])
+@pytest.mark.parametrize("case", ["none", "busy", "last", "last but one"])
 def test_no_false_alarm(mpiexec, case):
     code, out, err = ended([*mpiexec, case, "1"])
     assert code == 0, err

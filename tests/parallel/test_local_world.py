@@ -198,6 +198,52 @@ def test_a_rank_at_work_alone_is_waited_for():
     assert run_ranks(2, rank, timeout=0.2) == [[0, 1], [0, 1]]
 
 
+def test_two_threads_of_one_rank_are_refused():
+    # Each rank's first would be summed with any of the other rank's.
+    world = LocalWorld(2, timeout=5.0)
+    heard = []
+
+    def operation():
+        try:
+            world.communicators[0].all_reduce(zeros(3), [0, 1])
+        except RankError as error:
+            heard.append(str(error))
+
+    threads = [threading.Thread(target=operation, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(3)
+    assert len(heard) == 2
+    assert heard[0] == heard[1]
+    assert re.match(
+        r"rank 0 failed: one thread called all_reduce .* while another one was in all_reduce", heard[0]
+    )
+
+
+def test_a_sum_that_is_too_large_is_infinite_and_no_warning():
+    def rank(communicator):
+        values = np.array([3e38, -3e38], np.float32)
+        with np.errstate(all="raise"):
+            communicator.all_reduce(values, [0, 1])
+        return values.tolist()
+
+    assert run_ranks(2, rank, timeout=2.0) == [[np.inf, -np.inf]] * 2
+
+
+def test_what_the_last_to_come_cannot_do_is_told_to_all():
+    # The result of rank 0 cannot be written.
+    def rank(communicator):
+        gathered = zeros(2)
+        gathered.flags.writeable = communicator.rank == 1
+        try:
+            communicator.all_gather(zeros(1), gathered, [0, 1])
+        except (RankError, ValueError) as error:
+            return str(error)
+
+    assert all("read-only" in text for text in run_ranks(2, rank, timeout=2.0))
+
+
 def test_a_failed_world_stays_failed():
     world = LocalWorld(1)
     world.communicators[0].fail("once")

@@ -21,6 +21,8 @@ class Communicator(ABC):
     shapes do not matter. Reductions go through the ranks in the order of `group`, first to last, in the arrays' own
     type, so that every rank gets the same bits, and another implementation the same too.
 
+    One thread at a time: operations of two threads could meet other ranks' in another order, so those that overlap are
+    refused.
     rank, world_size: this end's place in the world. timeout: seconds that an operation may wait for other ranks.
     is_simulated: the ranks are threads of one process.
     Raises RankError naming the rank and the cause when an operation cannot be finished. An implementation whose ranks
@@ -54,7 +56,7 @@ class Communicator(ABC):
 
     @abstractmethod
     def busy(self, what: str) -> AbstractContextManager[None]:
-        """While it is open this rank is at work alone ("loading rank1.engine"): others wait `BUSY_FACTOR` times longer."""
+        """While it is open this rank is at work alone ("loading rank1.engine"): others wait 60 times longer for it."""
 
     @abstractmethod
     def fail(self, message: str) -> None:

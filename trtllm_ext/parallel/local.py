@@ -20,6 +20,7 @@ from trtllm_ext.parallel.ordered_sum import (
     reduce_in_order,
     share_of,
     to_json,
+    two_threads,
 )
 from trtllm_ext.parallel.watch.verdicts import BUSY_FACTOR
 
@@ -75,7 +76,11 @@ class LocalWorld:
             meeting.arrived[rank] = given
             if len(meeting.arrived) == len(group):
                 del self._meetings[group]
-                act([meeting.arrived[member] for member in group])
+                try:
+                    act([meeting.arrived[member] for member in group])
+                except BaseException as error:
+                    self._end_meeting(meeting, rank, error)
+                    raise
                 meeting.done = True
                 meeting.condition.notify_all()
                 return
@@ -85,7 +90,15 @@ class LocalWorld:
             finally:
                 del self._waiting[rank]
 
+    def _end_meeting(self, meeting: _Meeting, rank: int, error: BaseException) -> None:
+        self._note_failure(rank, f"rank {rank} failed: {type(error).__name__}: {error}")
+        meeting.condition.notify_all()
+
     def _join(self, rank: int, group: tuple[int, ...], description: str) -> _Meeting:
+        if rank in self._waiting:
+            self._fail(
+                rank, f"rank {rank} failed: {two_threads(description, self._waiting[rank].description)}"
+            )
         for member in group:
             other = self._waiting.get(member)
             # Each would wait for the other for ever. (Longer circles end at the deadline.)

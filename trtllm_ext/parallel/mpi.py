@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,14 @@ from trtllm_ext.parallel.ending import Ending
 from trtllm_ext.parallel.hooks import Hooks
 from trtllm_ext.parallel.monitor import Monitor
 from trtllm_ext.parallel.mpi_team import Scratch, Team
-from trtllm_ext.parallel.ordered_sum import check_array, check_group, check_reduction, share_of, to_json
+from trtllm_ext.parallel.ordered_sum import (
+    check_array,
+    check_group,
+    check_reduction,
+    share_of,
+    to_json,
+    two_threads,
+)
 
 if TYPE_CHECKING:
     from trtllm_ext.parallel.world import Launch
@@ -65,6 +73,34 @@ def check_launch(mpi: Any, launch: Launch) -> None:
         )
 
 
+class _Turn:
+    """Around each operation of a rank, `with turn.of("all_reduce")`: refuses a second thread's beside it.
+
+    end: told of every error in an operation, which may have left the ranks at different places.
+    """
+
+    def __init__(self, monitor: Hooks, end: Callable[[Exception], None]) -> None:
+        self._monitor, self._end = monitor, end
+        self._lock = threading.Lock()
+        self._what = ""
+
+    def of(self, what: str) -> _Turn:
+        if not self._lock.acquire(blocking=False):
+            self._end(RankError(two_threads(what, self._what)))
+        self._what = what
+        return self
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if self._monitor.operation is not None:
+            self._monitor.operation = None
+        self._lock.release()
+        if isinstance(error, Exception):
+            self._end(error)
+
+
 class MpiCommunicator(Communicator):
     """One rank of the world of MPI processes: a duplicate of COMM_WORLD, so that nobody else's messages meet ours.
 
@@ -79,88 +115,74 @@ class MpiCommunicator(Communicator):
         self.rank, self.world_size, self.timeout = self._comm.Get_rank(), self._comm.Get_size(), timeout
         self.monitor = Hooks(self.rank) if monitor is None else monitor
         self.monitor.abort = mpi.COMM_WORLD.Abort
+        self._turn = _Turn(self.monitor, self._end)
         self._scratch = Scratch()
         self._everyone = tuple(range(self.world_size))
         self._teams = {self._everyone: Team(mpi, self._comm, self._everyone, self._scratch)}
 
     def all_reduce(self, values: Array, group: Sequence[int], op: ReduceOp = "sum") -> None:
-        try:
-            team = self._teams.get(tuple(group)) or self._new_team("all_reduce", group)
+        with self._turn.of("all_reduce"):
+            team = self._team("all_reduce", group)
             check_array("all_reduce", values)
             check_reduction("all_reduce", values, op)
             if team.size > 1 and values.size:
                 self.monitor.operation = ("all_reduce", values.size, values.dtype, team.group)
                 team.all_reduce(values.reshape(-1), op)
-                self.monitor.operation = None
-        except (RankError, self._mpi.Exception) as error:
-            self._end(error)
 
     def all_gather(self, values: Array, gathered: Array, group: Sequence[int]) -> None:
-        try:
-            team = self._teams.get(tuple(group)) or self._new_team("all_gather", group)
+        with self._turn.of("all_gather"):
+            team = self._team("all_gather", group)
             check_array("all_gather", values)
             check_array("all_gather", gathered, values.size * team.size, values.dtype)
             if values.size:
                 self.monitor.operation = ("all_gather", values.size, values.dtype, team.group)
                 team.all_gather(values.reshape(-1), gathered.reshape(-1))
-                self.monitor.operation = None
-        except (RankError, self._mpi.Exception) as error:
-            self._end(error)
 
     def reduce_scatter(self, values: Array, part: Array, group: Sequence[int], op: ReduceOp = "sum") -> None:
-        try:
-            team = self._teams.get(tuple(group)) or self._new_team("reduce_scatter", group)
+        with self._turn.of("reduce_scatter"):
+            team = self._team("reduce_scatter", group)
+            share = share_of("reduce_scatter", values.size, team.size)
             check_array("reduce_scatter", values)
-            check_array(
-                "reduce_scatter", part, share_of("reduce_scatter", values.size, team.size), values.dtype
-            )
+            check_array("reduce_scatter", part, share, values.dtype)
             check_reduction("reduce_scatter", values, op)
             if values.size:
-                self.monitor.operation = (
-                    "reduce_scatter",
-                    values.size,
-                    values.dtype,
-                    team.group,
-                )
+                self.monitor.operation = ("reduce_scatter", values.size, values.dtype, team.group)
                 team.reduce_scatter(values.reshape(-1), part.reshape(-1), op)
-                self.monitor.operation = None
-        except (RankError, self._mpi.Exception) as error:
-            self._end(error)
 
     def exchange(self, value: Any) -> list[Any]:
-        try:
+        with self._turn.of("exchange"):
             text = np.frombuffer(to_json(value).encode(), np.uint8)
             self.monitor.operation = ("exchange", text.size, text.dtype, self._everyone)
             sizes = np.empty(self.world_size, np.int64)
             self._comm.Allgather(np.array([text.size], np.int64), sizes)
             texts = np.empty(int(sizes.sum()), np.uint8)
             self._comm.Allgatherv(text, [texts, sizes.tolist(), None, self._mpi.BYTE])
-            self.monitor.operation = None
-        except (RankError, self._mpi.Exception) as error:
-            self._end(error)
         return [json.loads(part.tobytes()) for part in np.split(texts, np.cumsum(sizes)[:-1])]
 
     def prepare(self, group: Sequence[int]) -> None:
-        try:
-            if tuple(group) not in self._teams:
-                self._new_team("prepare", group)
-        except (RankError, self._mpi.Exception) as error:
-            self._end(error)
+        with self._turn.of("prepare"):
+            self._team("prepare", group)
+
+    def _team(self, what: str, group: Sequence[int]) -> Team:
+        return self._teams.get(tuple(group)) or self._new_team(what, group)
 
     def _new_team(self, what: str, group: Sequence[int]) -> Team:
         ranks = check_group(what, group, self.rank, self.world_size)
         self.monitor.operation = ("making of a group", 0, np.dtype("uint8"), ranks)
-        members = self._comm.Get_group().Incl(list(ranks))
+        everyone = self._comm.Get_group()
+        members = everyone.Incl(list(ranks))
         self._teams[ranks] = Team(self._mpi, self._comm.Create_group(members), ranks, self._scratch)
         members.Free()
-        self.monitor.operation = None
+        everyone.Free()
         return self._teams[ranks]
 
     def _end(self, error: Exception) -> None:
         message = str(error)
-        if not isinstance(error, RankError):
+        if isinstance(error, self._mpi.Exception):
             # What follows is the library's stack.
             message = f"MPI says: {message.split(', error stack')[0]}; do all ranks pass the same sizes?"
+        elif not isinstance(error, RankError):
+            message = f"{type(error).__name__}: {message}"
         self.fail(message)
         raise RankError(f"rank {self.rank} failed: {message}") from error
 

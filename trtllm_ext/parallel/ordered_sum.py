@@ -27,9 +27,11 @@ def reduce_in_order(parts: Sequence[Array], out: Array, op: ReduceOp) -> None:
     if len(parts) == 1:
         out[...] = parts[0]
         return
-    combine(parts[0], parts[1], out=out)
-    for part in parts[2:]:
-        combine(out, part, out=out)
+    # What is too large becomes infinite, as in every engine; a warning could be an error on one rank alone.
+    with np.errstate(all="ignore"):
+        combine(parts[0], parts[1], out=out)
+        for part in parts[2:]:
+            combine(out, part, out=out)
 
 
 def check_reduction(what: str, values: Array, op: ReduceOp) -> None:
@@ -69,6 +71,14 @@ def share_of(what: str, size: int, ranks: int) -> int:
     if size % ranks:
         raise RankError(f"{what}: {size} values do not split into {ranks} equal parts")
     return size // ranks
+
+
+def two_threads(called: object, other: object) -> str:
+    """The sentence for operations of one rank that overlap."""
+    return (
+        f"one thread called {called} while another one was in {other}; the order of a rank's operations must be that "
+        "of all ranks, so use its communicator, and the sessions over it, from one thread at a time"
+    )
 
 
 def ranks_text(group: Sequence[int]) -> str:
