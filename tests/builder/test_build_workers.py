@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from ranked_stacks import damage, engines, names, write_stack
@@ -18,7 +19,13 @@ from trtllm_ext.errors import BuildError, CheckpointError, ConfigError
 BUDGET_S = 8
 LIMITS = tx.BuildConfig(max_num_tokens=32, opt_num_tokens=16)
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "small_program")
+
+
+@pytest.fixture
+def small_program(monkeypatch):
+    """Workers import the program that starts them, too: pytest, half a second for nothing."""
+    monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
 
 
 @pytest.fixture(scope="module")
