@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from trtllm_ext.checkpoint.convert.architectures.forms import gated_form, residual, rms_norm
 from trtllm_ext.checkpoint.convert.architectures.llama import BESIDE, LAYERS, WEIGHTS
 from trtllm_ext.checkpoint.convert.architectures.spec import StackArchitecture, StackForm
 from trtllm_ext.checkpoint.convert.hf_config import HfConfig
+from trtllm_ext.checkpoint.form_parts import gated_form, residual, rms_norm
 from trtllm_ext.errors import CheckpointError
 
 _MATRICES = {ours: source for ours, source in WEIGHTS.items() if ours.startswith("mlp.")}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from trtllm_ext.checkpoint.contract import ResidualContract
-from trtllm_ext.checkpoint.convert.architectures.forms import layer_norm, plain_form, residual
 from trtllm_ext.checkpoint.convert.architectures.spec import Source, StackArchitecture, StackForm, transposed
 from trtllm_ext.checkpoint.convert.hf_config import HfConfig
+from trtllm_ext.checkpoint.form_parts import layer_norm, plain_form, residual
 
 LAYERS = ("transformer.h", "h")
 # How a classifier is put on top of the model.

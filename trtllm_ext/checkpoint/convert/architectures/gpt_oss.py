@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from trtllm_ext.checkpoint.convert.architectures.forms import gated_form, residual, rms_norm
 from trtllm_ext.checkpoint.convert.architectures.mixture import (
     EXAMPLE,
     NORM,
@@ -14,6 +13,7 @@ from trtllm_ext.checkpoint.convert.architectures.spec import Source, StackForm
 from trtllm_ext.checkpoint.convert.hf_config import HfConfig
 from trtllm_ext.checkpoint.convert.mxfp4 import BLOCKS, Mxfp4Weights
 from trtllm_ext.checkpoint.convert.pieces import Joined, Piece, Shape, Weight
+from trtllm_ext.checkpoint.form_parts import gated_form, residual, rms_norm
 from trtllm_ext.errors import CheckpointError
 
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Literal
 
 from trtllm_ext.checkpoint.contract import NormContract
-from trtllm_ext.checkpoint.convert.architectures.forms import layer_norm, plain_form, residual
 from trtllm_ext.checkpoint.convert.architectures.spec import Source, StackArchitecture, StackForm
 from trtllm_ext.checkpoint.convert.hf_config import HfConfig
+from trtllm_ext.checkpoint.form_parts import layer_norm, plain_form, residual
 
 # What PyTorch's LayerNorm has where a model does not say otherwise.
 TORCH_EPS = 1e-5

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from trtllm_ext.checkpoint.convert.architectures.forms import gated_form, llama_norm, residual
 from trtllm_ext.checkpoint.convert.architectures.spec import Source, StackArchitecture, StackForm, half
 from trtllm_ext.checkpoint.convert.hf_config import HfConfig
+from trtllm_ext.checkpoint.form_parts import gated_form, llama_norm, residual
 
 LAYERS = ("model.layers", "layers", "transformer.layers")
 BESIDE = ("self_attn", "input_layernorm")

@@ -7,7 +7,6 @@ from itertools import groupby
 from typing import Any
 
 from trtllm_ext.checkpoint.contract import MixtureContract
-from trtllm_ext.checkpoint.convert.architectures.forms import gated_form, llama_norm, residual
 from trtllm_ext.checkpoint.convert.architectures.llama import BESIDE, LAYERS, WEIGHTS
 from trtllm_ext.checkpoint.convert.architectures.spec import (
     Source,
@@ -18,6 +17,7 @@ from trtllm_ext.checkpoint.convert.architectures.spec import (
 )
 from trtllm_ext.checkpoint.convert.hf_config import HfConfig
 from trtllm_ext.checkpoint.convert.pieces import Piece
+from trtllm_ext.checkpoint.form_parts import gated_form, llama_norm, residual
 from trtllm_ext.errors import CheckpointError
 
 # Said for training: what the router adds to the loss, noise in its input, what the model returns beside.

@@ -6,7 +6,6 @@ Some of them have the usual order as well, by their config.
 from __future__ import annotations
 
 from trtllm_ext.checkpoint.contract import ResidualContract
-from trtllm_ext.checkpoint.convert.architectures.forms import gated_form, layer_norm, plain_form, residual
 from trtllm_ext.checkpoint.convert.architectures.gpt2 import LAYERS as GPT2_LAYERS
 from trtllm_ext.checkpoint.convert.architectures.gpt2 import SUMMARY
 from trtllm_ext.checkpoint.convert.architectures.layer_norm_decoders import MEGATRON_WEIGHTS
@@ -14,6 +13,7 @@ from trtllm_ext.checkpoint.convert.architectures.llama import LAYERS as LLAMA_LA
 from trtllm_ext.checkpoint.convert.architectures.llama import WEIGHTS as LLAMA_WEIGHTS
 from trtllm_ext.checkpoint.convert.architectures.spec import StackArchitecture, StackForm
 from trtllm_ext.checkpoint.convert.hf_config import HfConfig
+from trtllm_ext.checkpoint.form_parts import gated_form, layer_norm, plain_form, residual
 from trtllm_ext.errors import CheckpointError
 
 _SIZES = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2}

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from trtllm_ext.checkpoint.convert.architectures.forms import (
+from trtllm_ext.checkpoint.convert.architectures.llama import BESIDE, EXAMPLE, FUSED, LAYERS, WEIGHTS, read
+from trtllm_ext.checkpoint.convert.architectures.spec import StackArchitecture, StackForm
+from trtllm_ext.checkpoint.convert.hf_config import HfConfig
+from trtllm_ext.checkpoint.form_parts import (
     llama_norm,
     plain_form,
     residual,
     rms_norm,
 )
-from trtllm_ext.checkpoint.convert.architectures.llama import BESIDE, EXAMPLE, FUSED, LAYERS, WEIGHTS, read
-from trtllm_ext.checkpoint.convert.architectures.spec import StackArchitecture, StackForm
-from trtllm_ext.checkpoint.convert.hf_config import HfConfig
 
 
 def _read_glm(config: HfConfig, layers: range) -> StackForm:

@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any
 
 from trtllm_ext.checkpoint.contract import Placement
-from trtllm_ext.checkpoint.convert.architectures.forms import layer_norm, plain_form, residual
 from trtllm_ext.checkpoint.convert.architectures.spec import StackArchitecture, StackForm
 from trtllm_ext.checkpoint.convert.hf_config import HfConfig
+from trtllm_ext.checkpoint.form_parts import layer_norm, plain_form, residual
 
 _OTHER_FIELDS = """
 encoder_layers encoder_ffn_dim encoder_attention_heads encoder_layerdrop decoder_attention_heads decoder_layerdrop

@@ -6,9 +6,9 @@ from functools import partial
 
 from trtllm_ext.checkpoint.contract import FeedForwardContract
 from trtllm_ext.checkpoint.convert.activation_names import ACTIVATION_NAMES
-from trtllm_ext.checkpoint.convert.architectures.forms import gated_form, llama_norm, plain_form, residual
 from trtllm_ext.checkpoint.convert.architectures.spec import StackArchitecture, StackForm
 from trtllm_ext.checkpoint.convert.hf_config import HfConfig
+from trtllm_ext.checkpoint.form_parts import gated_form, llama_norm, plain_form, residual
 from trtllm_ext.errors import CheckpointError
 
 _OTHER_FIELDS = frozenset(

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 from trtllm_ext.checkpoint.contract import FeedForwardContract
-from trtllm_ext.checkpoint.convert.architectures.forms import gated_form, layer_norm, plain_form, residual
 from trtllm_ext.checkpoint.convert.architectures.spec import (
     HEADS,
     Source,
@@ -18,6 +17,7 @@ from trtllm_ext.checkpoint.convert.architectures.spec import (
     named,
 )
 from trtllm_ext.checkpoint.convert.hf_config import HfConfig
+from trtllm_ext.checkpoint.form_parts import gated_form, layer_norm, plain_form, residual
 
 # Fields about the other parts of these models, and about training.
 _IMAGE = "image_size patch_size num_channels encoder_stride"

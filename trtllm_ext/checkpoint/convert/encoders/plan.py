@@ -17,7 +17,6 @@ from trtllm_ext.checkpoint.contract import (
     EmbeddingContract,
     PoolingContract,
 )
-from trtllm_ext.checkpoint.convert.architectures.forms import layer_norm, plain_form, residual
 from trtllm_ext.checkpoint.convert.encoders.spec import EncoderArchitecture, EncoderForm, EncoderNames
 from trtllm_ext.checkpoint.convert.hf_config import HfConfig
 from trtllm_ext.checkpoint.convert.pieces import Piece, Shape, Weight, rows
@@ -25,6 +24,7 @@ from trtllm_ext.checkpoint.convert.plan import Plan, plan_weights
 from trtllm_ext.checkpoint.convert.sentence_transformers import MODULES_FILE, read_pooling
 from trtllm_ext.checkpoint.convert.source import SourceWeights
 from trtllm_ext.checkpoint.convert.source_files import WeightFile
+from trtllm_ext.checkpoint.form_parts import layer_norm, plain_form, residual
 from trtllm_ext.errors import CheckpointError
 
 

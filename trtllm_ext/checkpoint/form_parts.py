@@ -1,4 +1,4 @@
-"""Forms that several architectures share, as contracts from the fields of a config."""
+"""Forms that many models share, as contracts from the few values in which they differ."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def rms_norm(eps: float, *, weight_offset: float = 0.0) -> NormContract:
     return NormContract(kind="rms_norm", eps=eps, bias=False, weight_offset=weight_offset)
 
 
-def residual(norm: NormContract, **changes: Any) -> ResidualContract:
+def residual(norm: NormContract | None, **changes: Any) -> ResidualContract:
     """x + F(norm(x)), with fields of ResidualContract changed."""
     return ResidualContract(**{"placement": "pre", "norm": norm, "post_norm": None, **changes})
 
