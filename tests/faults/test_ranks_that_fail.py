@@ -11,6 +11,15 @@ BOTH = ["mpiexec", "nproc"]
 FIRST = [pytest.param("mpiexec", marks=long), "nproc"]
 # Runs without an end, of which the test is told.
 LOOP = "for n in range(10**9): run(); n == 3 and folder.joinpath(f'{rank}.runs').write_text('yes')"
+SLOW_DISK = """
+import numpy
+write = numpy.lib.format.write_array
+def slowly(*given, **more):
+    write(*given, **more)
+    folder.joinpath('writing').write_text('yes')
+    time.sleep(4)
+numpy.lib.format.write_array = slowly
+"""
 SHAPES = r"input 'hidden_states' differs between ranks: shape \(4, 16\) on rank 0; shape \(3, 16\) on rank 1"
 
 
@@ -73,6 +82,21 @@ def test_a_rank_that_is_killed_in_the_middle_of_a_run(ranks, engine, launcher, r
         ranks.wait_for(f"{each}.runs")
     ranks.kill(rank, signal.SIGKILL)
     ranks.end().names(rf"rank {rank} (was ended by signal 9 \(SIGKILL\)|has died)")
+
+
+@pytest.mark.parametrize("launcher", FIRST)
+def test_a_rank_that_is_killed_while_the_output_is_written(ranks, engine, launcher):
+    ranks.start(launcher, engine, (0, "run", SLOW_DISK), (1, "run", "pass"))
+    ranks.wait_for("writing")
+    ranks.kill(1, signal.SIGKILL)
+    ranks.end().names(r"rank 1 (was ended by signal 9 \(SIGKILL\)|has died)")
+
+
+@long
+def test_an_output_that_takes_longer_to_write_than_ranks_wait(ranks, engine):
+    ranks.start("mpiexec", engine, (0, "run", SLOW_DISK), timeout_s=2)
+    ended = ranks.end(is_left=["output.npz"])
+    assert (ended.code, ended.err) == (0, "")
 
 
 @pytest.mark.parametrize(

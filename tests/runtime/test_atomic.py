@@ -326,6 +326,34 @@ def test_a_file_is_replaced_or_left(tmp_path):
     assert names(tmp_path) == ["out.npz"]
 
 
+@pytest.mark.parametrize("has_unnamed", [True, False])
+def test_a_new_file_is_as_others_are(tmp_path, monkeypatch, has_unnamed):
+    if not has_unnamed:
+        monkeypatch.setattr(atomic, "_unnamed_file", lambda folder: None)
+    path, other = tmp_path / "out", tmp_path / "other"
+    other.touch()
+    with atomic.replaced_file(path, error=InputError) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "new"
+    assert path.stat().st_mode == other.stat().st_mode
+    with pytest.raises(RuntimeError), atomic.replaced_file(path, error=InputError) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "new"
+    assert names(tmp_path) == ["other", "out"]
+
+
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="this system has no files without a name")
+def test_a_process_that_is_killed_leaves_no_file(tmp_path):
+    program = (
+        "import os, sys; from trtllm_ext.runtime.atomic import replaced_file\n"
+        "with replaced_file(sys.argv[1], error=Exception) as path: path.write_text('half'); os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, str(tmp_path / "out")], check=False)
+    assert killed.returncode == -9
+    assert names(tmp_path) == []
+
+
 def test_a_file_where_none_can_be(tmp_path):
     with (
         pytest.raises(InputError, match="there is no directory"),

@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 import re
+import secrets
 import shutil
 import stat
 import tempfile
@@ -146,23 +147,38 @@ def file_target(path: str | os.PathLike[str], error: type[TrtllmExtError]) -> Pa
 
 @contextmanager
 def replaced_file(path: str | os.PathLike[str], *, error: type[TrtllmExtError]) -> Iterator[Path]:
-    """Yield a temporary name beside the file; when the block ends well it takes that file's place.
+    """Yield a temporary name to write to; when the block ends well, what was written takes that file's place.
 
+    Where the system can, the new file is in no directory until then, so that a process that is killed leaves nothing.
     Raises `error` as `file_target` does, and for everything that goes wrong with the file system.
     """
     final = file_target(path, error)
+    beside = final.with_name(f".{final.name}.writing-{secrets.token_hex(4)}")
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{final.name}.writing-", dir=final.parent)
-        os.close(handle)
-        temporary = Path(name)
-        try:
-            temporary.chmod(0o666 & ~_umask())
-            yield temporary
-            temporary.replace(file_target(final, error))
-        finally:
-            temporary.unlink(missing_ok=True)
+        with ExitStack() as stack:
+            stack.callback(beside.unlink, missing_ok=True)
+            unnamed = _unnamed_file(final.parent)
+            if unnamed is None:
+                beside.touch(exist_ok=False)
+                yield beside
+            else:
+                stack.callback(os.close, unnamed)
+                yield Path(f"/proc/self/fd/{unnamed}")
+                # Python follows the link to the file only with src_dir_fd, which this path does not need.
+                os.link(f"/proc/self/fd/{unnamed}", beside, src_dir_fd=unnamed)
+            beside.replace(file_target(final, error))
     except OSError as problem:
         raise error(os_error_text(problem, final)) from problem
+
+
+def _unnamed_file(folder: Path) -> int | None:
+    """A new file on the file system of a folder; None where that, or this system, knows only files with names."""
+    if not hasattr(os, "O_TMPFILE") or not Path("/proc/self/fd").is_dir():
+        return None
+    try:
+        return os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o666)
+    except OSError:  # what is wrong with the folder itself, a file with a name meets too
+        return None
 
 
 def _check_target(final: Path, kind: Kind) -> None:
