@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from trtllm_ext.builder import verification
 from trtllm_ext.cli import main as cli
+from trtllm_ext.errors import ConfigError
 from trtllm_ext.models.random import write_random_checkpoint
 from trtllm_ext.models.sublayer_stack import sublayer_stack_config
 from trtllm_ext.parallel import Mapping
@@ -75,6 +77,12 @@ def test_a_checkpoint_of_one_rank(tmp_path, capsys):
     assert "is a checkpoint of one rank" in errors
     assert "--simulate_ranks 2" in errors
     assert verify(capsys, "--checkpoint_dir", one, "--max_num_tokens", 8, "--simulate_ranks", 2)[0] == 0
+
+
+@pytest.mark.parametrize("num_ranks", [0, 1])
+def test_a_number_of_ranks_that_compares_nothing(two, num_ranks):
+    with pytest.raises(ConfigError, match=rf"num_ranks={num_ranks}: give 2 or more ranks"):
+        next(verification.verify(two, num_ranks=num_ranks))
 
 
 def test_an_engine_directory(two, engine, capsys):

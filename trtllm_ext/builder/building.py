@@ -10,7 +10,7 @@ from trtllm_ext import backend
 from trtllm_ext.builder.build_config import BuildConfig
 from trtllm_ext.builder.engine import Engine, EngineConfig, new_build_id, summarize, write_config
 from trtllm_ext.builder.known_answer import write_known_answer
-from trtllm_ext.builder.rank_build import Progress, RankJob, build_rank, model_of_rank
+from trtllm_ext.builder.rank_build import Progress, RankJob, build_rank, model_of_rank, silent
 from trtllm_ext.builder.together import build_together
 from trtllm_ext.builder.trace import save_timing_cache, trace
 from trtllm_ext.builder.workers import build_in_workers
@@ -64,7 +64,7 @@ def build_engine_dir(
     checkpoint, asked = Path(checkpoint_dir), build_config or BuildConfig()
     alone = communicator is None or communicator.world_size == 1
     _check_arguments(checkpoint, output_dir, asked, workers, alone)
-    tell = progress or _silent
+    tell = progress or silent
 
     def job(staging: Path, build_id: str) -> RankJob:
         world_size = load_config(checkpoint).mapping.world_size
@@ -140,7 +140,3 @@ def _finish(job: RankJob, configs: Iterable[dict[str, Any]], tell: Progress) -> 
 
 def _rank_of(model: Any) -> int:
     return int(getattr(getattr(model.config, "mapping", None), "rank", 0))
-
-
-def _silent(step: str, done: int) -> None:
-    return

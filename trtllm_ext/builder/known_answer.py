@@ -23,8 +23,8 @@ Array = np.ndarray[Any, Any]
 _LARGEST = {"batch_size": 2}
 _LARGEST_OTHER = 8
 _SEED = 20
-# Ranks of a large engine come one after the other to its weights on the disk.
-_TIMEOUT_S = 600.0
+# Of a rehearsal: ranks of a large engine come one after the other to its weights on the disk.
+TIMEOUT_S = 600.0
 _DTYPES = {TORCH_DTYPES[name]: dtype for name, dtype in NUMPY_DTYPES.items()}
 _BOUNDS = {"input_ids": "vocab_size", "token_type_ids": "type_vocab_size"}
 
@@ -39,7 +39,7 @@ def write_known_answer(directory: Path, output_dir: str, config: EngineConfig) -
     inputs = known_inputs(envelope.inputs, config.pretrained_config)
     names = [each.name for each in envelope.outputs if each.name not in config.taps]
     try:
-        with Rehearsal(directory, timeout=_TIMEOUT_S, self_test=False) as rehearsal:
+        with Rehearsal(directory, timeout=TIMEOUT_S, self_test=False) as rehearsal:
             outputs = [{name: rank[name] for name in names} for rank in rehearsal.run(inputs)]
         check_same_bits(outputs)
     except TrtllmExtError as problem:

@@ -67,14 +67,11 @@ def plan_build(
     planner = _Planner(config, asked, None if tp_size is not None else checkpoint, allow_nan)
     last = config.mapping.world_size - 1
     first = planner.plan(0)
-    if tp_size is None or not _same(first, other := planner.plan(last)):
+    if tp_size is None or not _same(first, planner.plan(last)):
         ranks = (first, *(planner.plan(rank) for rank in range(1, last + 1)))
     else:
         # Tensor-parallel ranks differ in their numbers and in nothing else, which the last one has shown.
-        between = (
-            replace(first, rank=rank, weight_bytes=planner.weight_bytes(rank)) for rank in range(1, last)
-        )
-        ranks = (first, *between, other) if last else (first,)
+        ranks = tuple(replace(first, rank=rank) for rank in range(last + 1))
     assert planner.engine_config is not None
     return BuildPlan(planner.engine_config, ranks)
 
@@ -109,15 +106,10 @@ class _Planner:
         return RankPlan(
             rank,
             *summarize(traced.network),
-            weight_bytes=self.weight_bytes(rank),
+            weight_bytes=_bytes_of_weights(model.config),
             num_layers=int(traced.network.trt_network.num_layers),
             collectives=count_collectives(traced.network),
         )
-
-    def weight_bytes(self, rank: int) -> int:
-        """Bytes of a rank's share of the weights."""
-        config = self._of_rank(rank)
-        return sum(map(math.prod, expected_weights(config).values())) * weight_dtype(config.dtype).itemsize
 
     def _of_rank(self, rank: int) -> ModelConfig:
         mapping = RankMapping.from_dict({**self._config.mapping.to_dict(), "rank": rank})
@@ -126,6 +118,10 @@ class _Planner:
 
 def _same(one: RankPlan, other: RankPlan) -> bool:
     return replace(other, rank=one.rank) == one
+
+
+def _bytes_of_weights(config: ModelConfig) -> int:
+    return sum(map(math.prod, expected_weights(config).values())) * weight_dtype(config.dtype).itemsize
 
 
 def _model_without_weights(config: ModelConfig, asked: BuildConfig) -> Any:

@@ -21,6 +21,10 @@ from trtllm_ext.runtime.envelope import engine_name
 Progress = Callable[[str, int], None]
 
 
+def silent(step: str, done: int) -> None:
+    """The progress that nobody is told of."""
+
+
 @dataclass(frozen=True)
 class RankJob:
     """What every rank of a build is told, whichever process builds it.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from trtllm_ext.builder.engine import new_build_id
-from trtllm_ext.builder.rank_build import Progress, RankJob, build_rank, revived, told
+from trtllm_ext.builder.rank_build import Progress, RankJob, build_rank, revived, silent, told
 from trtllm_ext.errors import BuildError, TrtllmExtError
 from trtllm_ext.parallel import Communicator
 from trtllm_ext.runtime.atomic import replaced_directory
@@ -100,7 +100,7 @@ class _Crew:
     def __init__(self, communicator: Communicator, tell: Progress) -> None:
         self.rank, self.size = communicator.rank, communicator.world_size
         self._communicator = communicator
-        self._tell: Progress = tell if self.rank == 0 else _silent
+        self._tell: Progress = tell if self.rank == 0 else silent
 
     def all_do(self, what: str, action: Callable[[Progress], Result]) -> list[Result]:
         """Every process's result of `action(tell)`, of JSON's types; _AgreedError when one of them raised."""
@@ -163,7 +163,3 @@ def _check_world_sizes(world_sizes: list[int]) -> None:
                 f"process {process} sees a checkpoint of {size} rank(s), process 0 one of {world_sizes[0]}. Give a "
                 f"checkpoint_dir on a file system that all hosts share."
             )
-
-
-def _silent(step: str, done: int) -> None:
-    return

@@ -15,8 +15,8 @@ from trtllm_ext import models
 from trtllm_ext.builder.build_config import BuildConfig
 from trtllm_ext.builder.building import build
 from trtllm_ext.builder.engine import Engine, EngineConfig
-from trtllm_ext.builder.known_answer import input_values, smaller_shape
-from trtllm_ext.builder.rank_build import Progress, model_options
+from trtllm_ext.builder.known_answer import TIMEOUT_S, input_values, smaller_shape
+from trtllm_ext.builder.rank_build import Progress, model_options, silent
 from trtllm_ext.checkpoint import Checkpoint, load_config, load_resharded, load_whole
 from trtllm_ext.errors import ConfigError, RankError
 from trtllm_ext.runtime import EngineDir, Session
@@ -26,8 +26,6 @@ from trtllm_ext.runtime.json_files import canonical_digest
 from trtllm_ext.runtime.rehearsal import Rehearsal, check_same_bits
 
 _SEED = 21
-# Ranks of a large engine come one after the other to its weights.
-_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -67,19 +65,21 @@ def verify(
     Memory: the whole model twice.
     Raises CheckpointError, ConfigError, BuildError, EngineError, RankError.
     """
-    tell = progress or _silent
+    tell = progress or silent
     config = build_config or BuildConfig()
+    if num_ranks is not None and num_ranks < 2:
+        raise ConfigError(f"num_ranks={num_ranks}: give 2 or more ranks, or None for the checkpoint's own.")
     with ExitStack() as stack:
         tell("loading the ranks", 0)
         if engine_dir is None:
             size = num_ranks or load_config(checkpoint_dir).mapping.world_size
             engines = list(_sharded(checkpoint_dir, size, config, allow_nan, tell))
             described = engines[0].config, engines[0].inputs
-            rehearsal = stack.enter_context(Rehearsal(engines, timeout=_TIMEOUT_S))
+            rehearsal = stack.enter_context(Rehearsal(engines, timeout=TIMEOUT_S))
         else:
             described = _described(engine_dir, checkpoint_dir, num_ranks)
             config = described[0].build_config
-            rehearsal = stack.enter_context(Rehearsal(engine_dir, timeout=_TIMEOUT_S))
+            rehearsal = stack.enter_context(Rehearsal(engine_dir, timeout=TIMEOUT_S))
         tell("building the whole model", 0)
         whole = _build(
             load_whole(checkpoint_dir, allow_nan=allow_nan), config.updated(sequence_parallel=False)
@@ -164,7 +164,3 @@ def _are_same(by_rank: list[dict[str, Any]]) -> bool:
     except RankError:
         return False
     return True
-
-
-def _silent(step: str, done: int) -> None:
-    return
