@@ -7,9 +7,11 @@ exception, or by sys.exit with a code that is not 0, ends all ranks and never fi
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -25,7 +27,7 @@ class Ending:
 
     def __init__(self, monitor: Hooks, finalize: Callable[[], None]) -> None:
         self._monitor, self._finalize = monitor, finalize
-        self._failure = ""
+        self._failure = self._cause = ""
         self._excepthook, self._exit = sys.excepthook, sys.exit
 
     def install(self) -> None:
@@ -33,6 +35,16 @@ class Ending:
         sys.excepthook = self._on_exception
         sys.exit = self._on_exit
         atexit.register(self._end)
+        # What a rank forks is no rank, and its end no matter of the others.
+        os.register_at_fork(after_in_child=self._uninstall)
+
+    def _uninstall(self) -> None:
+        sys.excepthook, sys.exit = self._excepthook, self._exit
+        atexit.unregister(self._end)
+
+    def fail_with(self, cause: str) -> None:
+        """This process ends as one that has failed, and says `cause`, in whichever way it ends."""
+        self._cause = cause
 
     def _on_exception(
         self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
@@ -47,7 +59,9 @@ class Ending:
         self._exit(code)
 
     def _end(self) -> None:
-        if self._failure:
-            sys.stdout.flush()
-            self._monitor.fail(self._failure)
+        failure = self._cause or self._failure
+        if failure:
+            with suppress(Exception):  # closed, or its reader gone
+                sys.stdout.flush()
+            self._monitor.fail(failure)
         self._monitor.close(self._finalize)

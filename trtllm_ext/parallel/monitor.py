@@ -42,6 +42,7 @@ class Monitor(Hooks):
 
     def __init__(self, rank: int, world_size: int, timeout: float) -> None:
         super().__init__(rank)
+        _open_standard_streams()
         self.world_size, self.timeout = world_size, timeout
         self._hub = _hub_of_launcher()
         self._number = 0
@@ -191,10 +192,20 @@ class Monitor(Hooks):
                 else:
                     self._answers.put(message)
         if not self._all_left.is_set():
-            sys.stderr.write(
-                f"trtllm-ext: rank {self.rank} of {self.world_size} ends: its watcher was killed\n"
-            )
+            text = f"trtllm-ext: rank {self.rank} of {self.world_size} ends: its watcher was killed\n"
+            with suppress(OSError):
+                os.write(2, text.encode())
             _end_process()
+
+
+def _open_standard_streams() -> None:
+    """Where this process has none: what is opened next would get their numbers, and the watcher write into it."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+            os.set_inheritable(number, True)
 
 
 def _hub_of_launcher() -> Any:

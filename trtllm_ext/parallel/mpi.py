@@ -7,6 +7,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -204,6 +205,12 @@ class MpiCommunicator(Communicator):
         """Nothing: the world is the process's, and ends with it (`ending`)."""
 
 
+def _finalize(mpi: Any) -> None:
+    # A program that uses MPI itself may have done it.
+    if not mpi.Is_finalized():
+        mpi.Finalize()
+
+
 def start(launch: Launch, timeout: float) -> MpiCommunicator:
     """The world that a launcher started, watched; this process now ends as `Ending` says.
 
@@ -211,10 +218,16 @@ def start(launch: Launch, timeout: float) -> MpiCommunicator:
     """
     mpi = import_mpi()
     monitor = Monitor(launch.rank, launch.size, timeout)
+    # From here on the others wait for this process, whatever it fails in.
+    ending = Ending(monitor, partial(_finalize, mpi))
+    ending.install()
     if not mpi.Is_initialized():
         mpi.Init_thread(mpi.THREAD_MULTIPLE)
-    check_launch(mpi, launch)
+    try:
+        check_launch(mpi, launch)
+    except RankError as error:
+        ending.fail_with(str(error).removeprefix(f"rank {launch.rank}: "))
+        raise
     communicator = MpiCommunicator(mpi, timeout, monitor)
     monitor.join(communicator.exchange)
-    Ending(monitor, mpi.Finalize).install()
     return communicator

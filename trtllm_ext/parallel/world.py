@@ -12,12 +12,13 @@ from trtllm_ext.parallel.communicator import Communicator
 TIMEOUT_VARIABLE = "TRTLLM_EXT_RANK_TIMEOUT"
 DEFAULT_TIMEOUT_S = 10.0
 
+_MPICH = "MPICH's mpiexec"
 # Launcher, the variable with this process's rank, the one with the number of ranks. OpenMPI's own first, since its
 # mpirun may stand on PMIx or Slurm; Slurm's last, since a launcher may run inside a step of a job. Slurm sets
 # SLURM_NTASKS in batch scripts too, where nothing has been launched, SLURM_STEP_NUM_TASKS in what srun starts only.
 _LAUNCHERS = (
     ("OpenMPI's mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
-    ("MPICH's mpiexec", "PMI_RANK", "PMI_SIZE"),
+    (_MPICH, "PMI_RANK", "PMI_SIZE"),
     ("MVAPICH's mpirun", "MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),
     ("Slurm's srun with PMIx", "PMIX_RANK", "SLURM_STEP_NUM_TASKS"),
     ("Slurm's srun", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
@@ -81,7 +82,10 @@ def default_timeout() -> float:
     return timeout
 
 
+_CHILD_WAY_OUT = "use the world in the rank itself, or start this process without the variables PMI_*"
+
 _world: Communicator | None = None
+_process = 0  # whose world it is
 
 
 def world(timeout: float | None = None) -> Communicator | None:
@@ -89,14 +93,33 @@ def world(timeout: float | None = None) -> Communicator | None:
 
     timeout: seconds that an operation waits for other ranks; None is `default_timeout()`. The first call starts MPI and
     decides, later ones give the same communicator. Collective over all ranks at the first call.
-    Raises RankError if mpi4py is missing, or belongs to another MPI than the launcher.
+    Raises RankError if mpi4py is missing, or belongs to another MPI than the launcher, and in a process that a rank
+    started: it has the variables of the launcher, but is no rank.
     """
-    global _world
+    global _world, _process
     if _world is None:
         launch = launch_from(os.environ)
         if launch is None or launch.size == 1:
             return None
+        _check_started_by_launcher(launch, os.environ)
         from trtllm_ext.parallel.mpi import start
 
         _world = start(launch, default_timeout() if timeout is None else timeout)
+        _process = os.getpid()
+    if _process != os.getpid():
+        raise RankError(f"this process was forked off rank {_world.rank} and is no rank; {_CHILD_WAY_OUT}")
     return _world
+
+
+def _check_started_by_launcher(launch: Launch, environment: Mapping[str, str]) -> None:
+    # MPICH's launcher hands each rank an open socket, which what the rank starts does not get.
+    text = environment.get("PMI_FD", "")
+    if launch.launcher != _MPICH or not text.isdecimal():
+        return
+    try:
+        os.fstat(int(text))
+    except OSError:
+        raise RankError(
+            f"PMI_FD={text} is not open: this process has the variables of rank {launch.rank}, but was started by it "
+            f"and not by {launch.launcher}; {_CHILD_WAY_OUT}"
+        ) from None
