@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from trtllm_ext.cli.main import make_parser
+
 BUDGET_S = 30
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
 
 
 def test_the_program_in_the_readme_is_the_example():
@@ -31,7 +34,7 @@ def test_the_program_runs(tmp_path):
 
 def test_the_commands_shown_are_the_ones_the_demo_runs():
     demo = (ROOT / "examples" / "demo.sh").read_text()
-    for command in re.findall(r"^trtllm-ext (\w+) (.*)$", README, re.MULTILINE):
+    for command in re.findall(r"^(?:mpirun -n \d )?trtllm-ext (\w+) (.*)$", README, re.MULTILINE):
         assert f"trtllm-ext {command[0]}" in demo
         for flag in re.findall(r"--\w+", command[1]):
             assert flag in demo
@@ -53,8 +56,17 @@ def test_every_command_prints_its_help():
         assert f"trtllm-ext {name}" in run.stdout
 
 
+def test_the_flags_in_the_pages_exist():
+    (commands,) = make_parser()._subparsers._group_actions
+    for page in PAGES:
+        for name, rest in re.findall(r"trtllm-ext (\w+)([^`#\n]*)", page.read_text()):
+            assert name in commands.choices, f"{page.name} shows {name}"
+            known = commands.choices[name]._option_string_actions
+            for flag in re.findall(r"--\w+", rest):
+                assert flag in known, f"{page.name} shows {name} {flag}"
+
+
 def test_links_lead_somewhere():
-    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
-    for page in pages:
+    for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
