@@ -10,7 +10,7 @@ import pytest
 from rank_cases import cases, digests
 
 from trtllm_ext.errors import RankError
-from trtllm_ext.parallel import run_ranks
+from trtllm_ext.parallel import run_ranks, world
 from trtllm_ext.parallel.launch import find_launcher, launcher_options
 
 BUDGET_S = 8
@@ -45,9 +45,15 @@ def test_ranks_that_are_processes_have_the_bits_of_ranks_in_memory(mpiexec, rank
 
 
 def test_no_world_without_a_launcher():
-    code = "import sys; from trtllm_ext import parallel; print(parallel.world(), 'mpi4py' in sys.modules)"
-    assert ended_alone(code, {}) == "None False"
-    assert ended_alone(code, {"PMI_RANK": "0", "PMI_SIZE": "1"}) == "None False"
+    code = """
+import os, sys
+from trtllm_ext.parallel import world
+found = [world()]
+os.environ.update(PMI_RANK="0", PMI_SIZE="1")
+print(*found, world(), "mpi4py" in sys.modules)
+"""
+    ended = alone(code, {})
+    assert (ended.returncode, ended.stdout) == (0, "None None False\n")
 
 
 def test_a_launcher_of_another_mpi_is_named():
@@ -61,36 +67,40 @@ try:
 except RankError as error:
     print(error)
 """
-    said = ended_alone(code, {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"})
-    assert said.startswith("rank 1: OpenMPI's mpirun started 2 ranks, but mpi4py's library (")
-    assert "sees 1: the launcher belongs to another MPI" in said
+    ended = alone(code, {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"})
+    cause = "OpenMPI's mpirun started 2 ranks, but mpi4py's library ("
+    assert ended.stdout.startswith(f"rank 1: {cause}")
+    assert "sees 1: the launcher belongs to another MPI" in ended.stdout
+    # The others, which may be waiting for this one, hear of it too.
+    assert ended.returncode == 1
+    last_line = ended.stderr.splitlines()[-1]
+    assert last_line.startswith(f"trtllm-ext: rank 1 of 2 ends: rank 1 failed: {cause}")
 
 
-def test_a_missing_mpi4py_is_named():
-    code = """
-import sys
-sys.modules["mpi4py"] = None
-from trtllm_ext.errors import RankError
-from trtllm_ext.parallel import world
-try:
-    world()
-except RankError as error:
-    print(error)
-"""
-    said = ended_alone(code, {"PMI_RANK": "0", "PMI_SIZE": "2"})
-    assert said == "a world of several ranks needs mpi4py: pip install trtllm-ext[mpi]"
+def test_a_missing_mpi4py_is_named(monkeypatch):
+    for name in launcher_variables():
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PMI_RANK", "0")
+    monkeypatch.setenv("PMI_SIZE", "2")
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    with pytest.raises(RankError) as caught:
+        world()
+    assert str(caught.value) == "a world of several ranks needs mpi4py: pip install trtllm-ext[mpi]"
 
 
-def ended_alone(code, variables):
-    """What a program prints that runs with these launcher's variables and no others."""
-    started = ("PMI", "PMIX", "OMPI", "MV2", "SLURM")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(started)}
-    ended = subprocess.run(
+def launcher_variables():
+    """Those of this process that a launcher may have set."""
+    return [name for name in os.environ if name.startswith(("PMI", "PMIX", "OMPI", "MV2", "SLURM"))]
+
+
+def alone(code, variables):
+    """A program's end that runs with these launcher's variables and no others."""
+    environment = {name: os.environ[name] for name in os.environ.keys() - launcher_variables()}
+    return subprocess.run(
         [sys.executable, "-c", code],
         env={**environment, **variables},
         timeout=LIMIT_S,
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
-    return ended.stdout.strip()
