@@ -1,5 +1,6 @@
 """Finding and running a launcher: with small programs in its place, which start their ranks one after the other."""
 
+import io
 import os
 import signal
 import subprocess
@@ -135,6 +136,24 @@ def test_a_launcher_with_options(launcher, monkeypatch):
     monkeypatch.setenv("TRTLLM_EXT_MPIEXEC", "/no/such/mpiexec -f hosts")
     with pytest.raises(RankError, match=r"TRTLLM_EXT_MPIEXEC='/no/such/mpiexec' is no program"):
         find_launcher()
+
+
+def test_output_goes_to_streams_of_text_too(launcher, monkeypatch):
+    launcher('printf "\\303"; sleep 0.1; echo "\\244"; echo "aside" >&2; exit 5')
+    out, err = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    assert launch(2, []) == 5
+    assert out.getvalue() == "ä\n"
+    assert err.getvalue().splitlines()[0] == "aside"
+
+
+def test_output_that_nobody_takes_stops_no_rank(launcher, monkeypatch, tmp_path):
+    launcher(f'echo out; echo aside >&2; sleep 0.2; echo out; touch "{tmp_path}/ended"; exit 5')
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert launch(2, []) == 5
+    assert (tmp_path / "ended").exists()
 
 
 @pytest.mark.parametrize("nproc", [0, -1])

@@ -154,13 +154,41 @@ def test_who_does_not_know_the_token_is_not_heard(hub):
     assert hub.connected == 0 and hub.verdict is None
 
 
-@pytest.mark.parametrize("sent", [b"GET / HTTP/1.1\r\n\r\n", b"[]\n", b"\xff\n", b'{"rank": true}\n', b"1\n"])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"[]\n",
+        b"\xff\n",
+        b'{"rank": true}\n',
+        b"1\n",
+        b"[" * 100_000 + b"\n",
+        b'{"rank": 1, "answer": "\\u00e4\\ud800"}\n',
+    ],
+)
 def test_strangers_that_speak_something_else(hub, sent):
     with socket.create_connection(("127.0.0.1", hub.port), timeout=LIMIT_S) as stranger:
         stranger.sendall(sent)
         stranger.shutdown(socket.SHUT_WR)
         assert len(stranger.makefile().read().splitlines()) == 1
     assert hub.connected == 0 and hub.verdict is None
+
+
+def test_only_one_speaks_for_a_rank(hub):
+    streams = []
+    for number in range(2):
+        stream = socket.create_connection(("127.0.0.1", hub.port), timeout=LIMIT_S)
+        answers = stream.makefile()
+        challenge = json.loads(answers.readline())["challenge"]
+        stream.sendall(wire.encode({"rank": 1, "answer": wire.answer_to(challenge, hub.token)}))
+        streams.append((stream, answers))
+        if number == 0:
+            assert json.loads(answers.readline()) == {"welcome": 1}
+    assert answers.read() == ""
+    assert hub.connected == 1 and hub.verdict is None
+    for stream, answers in streams:
+        answers.close()
+        stream.close()
 
 
 def test_a_hub_variable_of_somebody_else(monkeypatch):

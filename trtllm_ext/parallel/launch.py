@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
@@ -173,8 +174,9 @@ def _run(command: Sequence[str], env: Mapping[str, str], hub: Hub) -> int:
         return ended_with
     sentence = _sentence(code, hub, heard.decode(errors="replace"))
     if sentence is not None:
-        sys.stderr.write(f"{_PREFIX}{sentence}\n")
-        sys.stderr.flush()
+        with suppress(OSError, ValueError, AttributeError):  # closed, or never there
+            sys.stderr.write(f"{_PREFIX}{sentence}\n")
+            sys.stderr.flush()
     elif code == 0:
         return 0
     return code if 0 < code < 256 else 1
@@ -205,13 +207,19 @@ def _killed(process: subprocess.Popen[bytes]) -> int:
 
 def _pass_on(source: IO[bytes], target: Any, heard: bytearray) -> None:
     """Copy at once what arrives; the last of it into `heard`."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
     with source:
         while received := os.read(source.fileno(), 1 << 16):
             heard += received
             del heard[:-_HEARD_BYTES]
-            # A reader that has gone away is no reason to stop the ranks.
-            with suppress(OSError, ValueError):
-                getattr(target, "buffer", target).write(received)
+            text = decoder.decode(received)
+            # A reader that has gone away, or was never there, is no reason to stop the ranks.
+            with suppress(OSError, ValueError, AttributeError):
+                # Notebooks and `contextlib.redirect_stdout` have streams of text alone.
+                if hasattr(target, "buffer"):
+                    target.buffer.write(received)
+                else:
+                    target.write(text)
                 target.flush()
 
 

@@ -133,7 +133,10 @@ class Hub:
         self._listener.close()
 
     def _accept(self) -> None:
-        accepted, _ = self._listener.accept()
+        try:
+            accepted, _ = self._listener.accept()
+        except OSError:  # it has gone again, or this process has no room for another connection
+            return
         accepted.setblocking(False)
         connection = _Connection(accepted, secrets.token_hex(16), time.monotonic())
         self._connections[accepted.fileno()] = connection
@@ -158,9 +161,12 @@ class Hub:
             self._lose(connection, "its connection closed")
 
     def _admit(self, connection: _Connection, message: wire.Message) -> bool:
-        rank, answer = message.get("rank"), str(message.get("answer"))
-        right = secrets.compare_digest(answer, wire.answer_to(connection.challenge, self.token))
+        rank, answer = message.get("rank"), str(message.get("answer")).encode(errors="replace")
+        right = secrets.compare_digest(answer, wire.answer_to(connection.challenge, self.token).encode())
         if not right or not isinstance(rank, int) or not 0 <= rank < len(self.states):
+            return False
+        # A process that a rank started has its variables, and must not speak for it.
+        if any(other.rank == rank for other in self._connections.values()):
             return False
         connection.rank = rank
         connection.send({"welcome": rank})

@@ -41,7 +41,10 @@ class Lines:
         *lines, self._rest = (self._rest + received).split(b"\n")
         if len(self._rest) > _LONGEST_LINE:
             raise ValueError("a line without an end")
-        messages = [json.loads(line) for line in lines]
+        try:
+            messages = [json.loads(line) for line in lines]
+        except RecursionError:
+            raise ValueError("a line of too many brackets") from None
         if not all(isinstance(message, dict) for message in messages):
             raise ValueError("a line that is not a message")
         return messages
