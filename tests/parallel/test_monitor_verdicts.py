@@ -54,6 +54,12 @@ def test_a_rank_at_work_alone_is_waited_for_longer():
     assert "busy for 601 s: loading" in said
 
 
+def test_a_rank_that_was_at_work_alone_gets_the_whole_time_afterwards():
+    waiting = state(0, "waiting", 99.0)
+    assert verdict(waiting, state(1, "computing", 9.0, busy_until=NOW - 9.0)) is None
+    assert "rank 1 has not arrived" in verdict(waiting, state(1, "computing", 11.0, busy_until=NOW - 11.0))
+
+
 def test_a_rank_that_has_left_is_not_waited_for():
     assert verdict(state(0, "waiting", 1.0), state(1, "left", 1.0)) is None
     assert "rank 1 has left, but rank 0 still waits" in verdict(

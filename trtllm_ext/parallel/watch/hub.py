@@ -178,6 +178,8 @@ class Hub:
         if state.heard is None:
             self._watch_process(message.get("host_id"), state, message.get("pid"))
         state.heard = time.monotonic()
+        if state.kind == "busy" and message.get("kind", "busy") != "busy":
+            state.busy_until = state.heard
         for name in ("host", "host_id", "pid", "kind", "number", "text", "seconds", "is_stopped"):
             if name in message:
                 setattr(state, name, message[name])

@@ -16,7 +16,10 @@ SETTLED_S = 3 * BEAT_S
 
 @dataclass
 class RankState:
-    """What one rank has last said. seconds: how long it had been doing this when it was heard (a monotonic clock)."""
+    """What one rank has last said. seconds: how long it had been doing this when it was heard (a monotonic clock).
+
+    busy_until: when it was heard to be no longer at work alone.
+    """
 
     rank: int
     heard: float | None = None
@@ -30,6 +33,7 @@ class RankState:
     seconds: float = 0.0
     is_stopped: bool = False
     is_gone: bool = False
+    busy_until: float = float("-inf")
 
     def lasted(self, now: float) -> float:
         """Seconds that it has been doing this."""
@@ -114,6 +118,9 @@ def _why_it_waits(waiter: RankState, states: Sequence[RankState], now: float, ti
     if absent:
         return f"{names(absent)} {_have(absent)} not started within {timeout:g} s: rank {waiter.rank} waits in {at}"
     if any(s.kind == "busy" and s.lasted(now) < BUSY_FACTOR * timeout for s in away):
+        return None
+    # After work alone a rank has as long as any other; what the waiting one last said is older than its end, too.
+    if any(now - s.busy_until < timeout for s in away):
         return None
     late = [s.rank for s in away]
     return (
