@@ -15,7 +15,8 @@ from trtllm_ext.parallel.communicator import Array, ReduceOp
 from trtllm_ext.parallel.ordered_sum import reduce_in_order
 
 # Up to so many bytes every rank gets all values whole and adds them all; above, each adds a slice of its own and hands
-# it out. Measured on shared memory (benchmarks/all_reduce.py).
+# it out. Measured for two ranks on shared memory, where whole values win up to here; chosen for more, where each rank
+# reads all others' values.
 WHOLE_BYTES = {2: 512 << 10}
 WHOLE_BYTES_OF_MORE = 128 << 10
 # Larger arrays go in pieces of so many bytes: bounds the scratch memory, and no count of MPI's passes 2**31.
@@ -68,8 +69,8 @@ class Team:
         if self.size == 2:
             other = self._scratch.array(size, values.dtype)
             self._swap(values, other, kind)
-            # Not into the values: the other process has just read them, and their cache lines are given back one by one
-            # to an addition, but not to a copy (64 KiB: 60 us against 30).
+            # Not into the values, which the other process has just read: measured, to add into them takes twice as
+            # long as to add elsewhere and copy (64 to 512 KiB).
             reduce_in_order((values, other) if self.place == 0 else (other, values), other, op)
             np.copyto(values, other)
             return
