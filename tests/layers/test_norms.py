@@ -199,6 +199,7 @@ def test_rms_norm_in_groups(form):
     [
         (lambda: LayerNorm(4, eps=0), r"eps=0 must be above 0"),
         (lambda: RmsNorm(4, eps=float("nan")), r"eps=nan must be above 0"),
+        (lambda: LayerNorm(4, tp_size=0), r"tp_size=0: both must be at least 1"),
         (lambda: RmsNorm(4, num_groups=3), r"num_groups=3 does not divide the axis of 4"),
         (lambda: RmsNorm((6, 4), num_groups=2), r"splits one axis; normalized_shape=\(6, 4\) has 2"),
         (

@@ -220,3 +220,12 @@ def test_a_norm_over_ranks_takes_no_other_axes(kind):
         ConfigError, match=r"normalized_shape=\(7, 28\) .* tp_size=2, of whose axis .* has 28"
     ):
         run_module(lambda x: norm(x, (TOKENS, FFN // 2)), {"x": x})
+
+
+@pytest.mark.parametrize("kind", [LayerNorm, RmsNorm])
+def test_a_norm_over_ranks_of_another_width(kind):
+    norm = kind(2 * FFN, elementwise_affine=False, tp_group=[0, 1], tp_size=2)
+    with pytest.raises(
+        ConfigError, match=r"an axis of 112 over tp_size=2 has 56 of it on each.* input has 28"
+    ):
+        run_module(norm, {"x": random_tokens("float32", TOKENS, FFN // 2)})

@@ -8,6 +8,8 @@ from rank_modules import run_module_on_ranks, same_on_every_rank, whole_weights
 from small_mixture import expected, layer_of, tokens
 from sublayer_formulas import DTYPES, assert_close, run_module, set_random
 
+from trtllm_ext.errors import ConfigError
+
 BUDGET_S = 8
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -83,3 +85,10 @@ def test_without_a_group_a_rank_gives_its_share(dtype):
     weights = set_random(layer, dtype)
     x = tokens(dtype, weights, TOP_K)
     assert_close(run_module(layer, {"x": x}, dtype), expected(x, weights, top_k=TOP_K), dtype)
+
+
+def test_a_shared_expert_that_does_not_split():
+    with pytest.raises(
+        ConfigError, match=r"^shared_expert_intermediate_size=6 does not split over tp_size=4"
+    ):
+        layer_of("float32", top_k=TOP_K, shared_expert_intermediate_size=6, tp_size=4)

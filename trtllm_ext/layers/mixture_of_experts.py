@@ -103,6 +103,7 @@ class MixtureOfExperts(Module):
         width = self.contract.shared_expert_intermediate_size
         if width is None:
             return None
+        shard_size(width, self.tp_size, "shared_expert_intermediate_size")
         if self.gate is None:
             return FeedForward(hidden_size, width, self.hidden_act, False, dtype, self.tp_group, self.tp_size)
         return GatedFeedForward(

@@ -185,12 +185,13 @@ def _own_part(shape: tuple[int, ...], tp_group: list[int] | None, tp_size: int) 
         raise ConfigError(
             f"normalized_shape={shape} with tp_size={tp_size}: a single axis is split over ranks, not {len(shape)}."
         )
+    part = shard_size(shape[0], tp_size, "normalized_shape")
     if tp_group is None:
         raise ConfigError(
             f"a norm with tp_size={tp_size} needs tp_group, the ranks whose parts make up the axis; without their sums "
             "its statistics would be those of one part."
         )
-    return (shard_size(shape[0], tp_size, "normalized_shape"),)
+    return (part,)
 
 
 def _axes(given: int | tuple[int, ...] | None, norm: LayerNorm | RmsNorm) -> tuple[int, ...]:
@@ -207,8 +208,14 @@ def _axes(given: int | tuple[int, ...] | None, norm: LayerNorm | RmsNorm) -> tup
 def _mean_over_ranks(x: Tensor, norm: LayerNorm | RmsNorm) -> Tensor:
     """The mean over the whole last axis, of which each rank has a part: float32 (..., 1)."""
     assert norm.tp_group is not None
+    (own,) = norm.normalized_shape
+    if x.shape[-1] != own:
+        raise ConfigError(
+            f"a norm of an axis of {own * norm.tp_size} over tp_size={norm.tp_size} has {own} of it on each rank; its "
+            f"input has {x.shape[-1]}."
+        )
     total = sum_over_ranks(functional.sum(x, -1, keepdim=True), norm.tp_group)
-    return total * (1.0 / (norm.normalized_shape[-1] * norm.tp_size))
+    return total * (1.0 / (own * norm.tp_size))
 
 
 def _float32(x: Tensor) -> Tensor:
