@@ -17,8 +17,8 @@ from trtllm_ext.builder.known_answer import known_inputs
 from trtllm_ext.errors import BuildError, CheckpointError, ConfigError
 from trtllm_ext.models import model_from_checkpoint
 from trtllm_ext.runtime.envelope import Envelope, TensorSummary
-from trtllm_ext.runtime.rehearsal import Rehearsal
-from trtllm_ext.runtime.self_test import read_self_test
+from trtllm_ext.runtime.ranks.rehearsal import Rehearsal
+from trtllm_ext.runtime.ranks.self_test import read_self_test
 
 BUDGET_S = 6
 LIMITS = tx.BuildConfig(max_num_tokens=32, opt_num_tokens=16)

@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 
 from trtllm_ext.cli import main as cli
-from trtllm_ext.errors import RankError
 from trtllm_ext.models.random import write_random_checkpoint
 from trtllm_ext.models.sublayer_stack import sublayer_stack_config
 from trtllm_ext.parallel import Mapping
-from trtllm_ext.parallel.launch import find_launcher, launcher_options
-from trtllm_ext.runtime.rehearsal import Rehearsal
+from trtllm_ext.parallel.launch import launcher_options
+from trtllm_ext.runtime.ranks.rehearsal import Rehearsal
 
 BUDGET_S = 8  # a launch of two ranks, with the imports of each, takes two
 
@@ -27,13 +26,8 @@ ENVIRONMENT = {"TRTLLM_EXT_NUM_THREADS": "1", "TRTLLM_EXT_RANK_TIMEOUT": "3"}
 
 
 @pytest.fixture(scope="module")
-def mpiexec():
-    pytest.importorskip("mpi4py", reason="mpi4py is not installed")
-    try:
-        launcher = find_launcher()
-    except RankError as error:
-        pytest.skip(f"no MPI launcher: {error}")
-    return [*launcher, *launcher_options(launcher)]
+def mpiexec(mpi_launcher):
+    return [*mpi_launcher, *launcher_options(mpi_launcher)]
 
 
 @pytest.fixture(scope="module")

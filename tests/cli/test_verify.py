@@ -120,7 +120,7 @@ def test_rank_files_that_were_swapped(two, tmp_path, capsys):
 
 
 def test_ranks_whose_bits_differ(two, capsys, monkeypatch):
-    from trtllm_ext.runtime.rehearsal import Rehearsal
+    from trtllm_ext.runtime.ranks.rehearsal import Rehearsal
 
     run = Rehearsal.run
 

@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 
 from trtllm_ext.cli import main as cli
-from trtllm_ext.errors import RankError
 from trtllm_ext.models.random import write_random_checkpoint
 from trtllm_ext.models.sublayer_stack import sublayer_stack_config
 from trtllm_ext.parallel import Mapping
-from trtllm_ext.parallel.launch import find_launcher, launcher_options
+from trtllm_ext.parallel.launch import launcher_options
 
 LIMIT_S = 15  # by then all ranks have ended
 HANGS_S = 20  # after which a test waits no longer
@@ -28,13 +27,8 @@ HIDDEN = 16
 
 
 @pytest.fixture(scope="session")
-def mpiexec():
-    pytest.importorskip("mpi4py", reason="mpi4py is not installed")
-    try:
-        launcher = find_launcher()
-    except RankError as error:
-        pytest.skip(f"no MPI launcher: {error}")
-    return [*launcher, *launcher_options(launcher, ["PYTHONPATH", "PLANTED"])]
+def mpiexec(mpi_launcher):
+    return [*mpi_launcher, *launcher_options(mpi_launcher, ["PYTHONPATH", "PLANTED"])]
 
 
 def build(folder, ranks):

@@ -20,8 +20,7 @@ from stack_on_ranks import problem_of
 from sublayer_formulas import TOLERANCE
 
 from trtllm_ext.checkpoint import FORMS
-from trtllm_ext.errors import RankError
-from trtllm_ext.parallel.launch import find_launcher, launcher_options
+from trtllm_ext.parallel.launch import launcher_options
 
 BUDGET_S = 25  # two launches, of 2 and 4 processes, each of which builds a network a case
 
@@ -80,14 +79,9 @@ class Launch(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def launched(tmp_path_factory):
+def launched(mpi_launcher, tmp_path_factory):
     """A function (ranks, cases) -> Launch; it launches once each."""
-    pytest.importorskip("mpi4py", reason="mpi4py is not installed")
-    try:
-        launcher = find_launcher()
-    except RankError as error:
-        pytest.skip(f"no MPI launcher: {error}")
-    command = [*launcher, *launcher_options(launcher, [*VARIABLES, "PYTHONPATH"]), "-n"]
+    command = [*mpi_launcher, *launcher_options(mpi_launcher, [*VARIABLES, "PYTHONPATH"]), "-n"]
     checkpoints = tmp_path_factory.mktemp("checkpoints")
     problem = cache(lambda form, dtype: problem_of(checkpoints, form, dtype))
 

@@ -9,21 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from trtllm_ext.errors import RankError
-from trtllm_ext.parallel.launch import find_launcher, launcher_options
+from trtllm_ext.parallel.launch import launcher_options
 
 LIMIT_S = 15  # after which something hangs
 SHORT = {"TRTLLM_EXT_RANK_TIMEOUT": "2"}
 PROGRAM = Path(__file__).with_name("faulty_rank.py")
 
 
-def two_ranks():
-    """The machine's launcher, and two ranks of the faulty program, without its arguments; skips where there is none."""
-    pytest.importorskip("mpi4py", reason="mpi4py is not installed")
-    try:
-        launcher = find_launcher()
-    except RankError as error:
-        pytest.skip(f"no MPI launcher: {error}")
+def two_ranks(launcher):
+    """The command that starts two ranks of the faulty program, without its arguments."""
     return [*launcher, *launcher_options(launcher), "-n", "2", sys.executable, str(PROGRAM)]
 
 

@@ -9,8 +9,8 @@ BUDGET_S = 8
 
 
 @pytest.fixture(scope="module")
-def mpiexec():
-    return two_ranks()
+def mpiexec(mpi_launcher):
+    return two_ranks(mpi_launcher)
 
 
 def rank_0_says(sentence):

@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from fault_runs import PROGRAM, SHORT, ended, two_ranks
+from fault_runs import PROGRAM, SHORT, ended
 
 BUDGET_S = 6
 
@@ -14,10 +14,10 @@ LAUNCH = (
 # 10 s, through which MPI keeps a processor busy in the rank that waits: for the long runs.
 DEFAULT = {"TRTLLM_EXT_RANK_TIMEOUT": ""}
 long = pytest.mark.long
+pytestmark = pytest.mark.usefixtures("mpi_launcher")
 
 
 def launched(fault, environment=SHORT):
-    two_ranks()
     return ended([sys.executable, "-c", LAUNCH, str(PROGRAM), fault, "1"], environment)
 
 

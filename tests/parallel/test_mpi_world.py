@@ -11,7 +11,7 @@ from rank_cases import cases, digests
 
 from trtllm_ext.errors import RankError
 from trtllm_ext.parallel import run_ranks, world
-from trtllm_ext.parallel.launch import find_launcher, launcher_options
+from trtllm_ext.parallel.launch import launcher_options
 
 BUDGET_S = 8
 
@@ -20,13 +20,8 @@ PROGRAM = Path(__file__).with_name("rank_cases.py")
 
 
 @pytest.fixture(scope="module")
-def mpiexec():
-    pytest.importorskip("mpi4py", reason="mpi4py is not installed")
-    try:
-        launcher = find_launcher()
-    except RankError as error:
-        pytest.skip(f"no MPI launcher: {error}")
-    return [*launcher, *launcher_options(launcher)]
+def mpiexec(mpi_launcher):
+    return [*mpi_launcher, *launcher_options(mpi_launcher)]
 
 
 @pytest.mark.parametrize("ranks", [2, 4])

@@ -38,8 +38,8 @@ FINALIZED = "from mpi4py import MPI; MPI.COMM_WORLD.Barrier(); MPI.Finalize()"
 
 
 @pytest.fixture(scope="module")
-def ranks():
-    return two_ranks()[:-1]
+def ranks(mpi_launcher):
+    return two_ranks(mpi_launcher)[:-1]
 
 
 def test_a_process_that_a_rank_starts_is_no_rank(ranks):

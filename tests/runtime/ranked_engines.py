@@ -11,7 +11,7 @@ from trtllm_ext.graph import functional
 from trtllm_ext.parallel import Communicator
 from trtllm_ext.runtime.envelope import Envelope, TensorSummary, crc32_of, ends_digest
 from trtllm_ext.runtime.json_files import canonical_digest
-from trtllm_ext.runtime.self_test import SelfTest, write_self_test
+from trtllm_ext.runtime.ranks.self_test import SelfTest, write_self_test
 
 INNER = 16
 CONTRACT = {"activation": "relu"}

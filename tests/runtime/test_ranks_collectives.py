@@ -8,7 +8,7 @@ from ranked_engines import Wrapped
 
 from trtllm_ext.errors import RankError
 from trtllm_ext.parallel import run_ranks
-from trtllm_ext.runtime import load_check
+from trtllm_ext.runtime.ranks import load_check
 
 BUDGET_S = 3
 

@@ -13,7 +13,7 @@ from trtllm_ext import backend
 from trtllm_ext.errors import EngineError, RankError
 from trtllm_ext.parallel import LocalWorld, run_ranks
 from trtllm_ext.runtime import EngineDir
-from trtllm_ext.runtime.ranks import check_place
+from trtllm_ext.runtime.ranks.running import check_place
 
 BUDGET_S = 6
 

@@ -11,7 +11,7 @@ from small_engines import HIDDEN, build, packed
 
 from trtllm_ext.errors import EngineError, InputError, RankError
 from trtllm_ext.graph import functional
-from trtllm_ext.runtime.rehearsal import Rehearsal, check_same_bits
+from trtllm_ext.runtime.ranks.rehearsal import Rehearsal, check_same_bits
 
 BUDGET_S = 6
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from trtllm_ext.errors import EngineError
-from trtllm_ext.runtime.self_test import SELF_TEST_NAME, SelfTest, read_self_test, write_self_test
+from trtllm_ext.runtime.ranks.self_test import SELF_TEST_NAME, SelfTest, read_self_test, write_self_test
 
 BUDGET_S = 2
 BUILD_ID = "ab" * 16

@@ -9,10 +9,8 @@ from hosts import HostsError, two_hosts
 
 import trtllm_ext as tx
 from trtllm_ext.checkpoint.sharding import with_ranks
-from trtllm_ext.errors import RankError
 from trtllm_ext.models import sublayer_stack_config, write_random_checkpoint
-from trtllm_ext.parallel.launch import find_launcher
-from trtllm_ext.runtime.rehearsal import Rehearsal
+from trtllm_ext.runtime.ranks.rehearsal import Rehearsal
 
 
 @pytest.fixture
@@ -35,16 +33,13 @@ def slow_hosts(hosts):
 
 
 @pytest.fixture(scope="session")
-def launcher():
-    pytest.importorskip("mpi4py", reason="mpi4py is not installed")
-    try:
-        found = find_launcher()
-    except RankError as error:
-        pytest.skip(f"no MPI launcher: {error}")
-    version = subprocess.run([found[0], "--version"], capture_output=True, text=True, check=False).stdout
+def launcher(mpi_launcher):
+    version = subprocess.run(
+        [mpi_launcher[0], "--version"], capture_output=True, text=True, check=False
+    ).stdout
     if "HYDRA" not in version:
-        pytest.skip(f"{found[0]} is not MPICH's, whose options the test knows")
-    return found[0]
+        pytest.skip(f"{mpi_launcher[0]} is not MPICH's, whose options the test knows")
+    return mpi_launcher[0]
 
 
 @pytest.fixture(scope="session")

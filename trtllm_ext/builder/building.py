@@ -53,7 +53,7 @@ def build_engine_dir(
     """Build the engines of all ranks of a checkpoint into an engine directory, which appears whole or not at all.
 
     Engines go to the disk as they are made, so that memory holds little beside the weights. An engine of several ranks
-    is tried at the end, all ranks in this process, and the answer is kept beside it (`runtime.self_test`).
+    is tried at the end, all ranks in this process, and the answer is kept beside it (`runtime.ranks.self_test`).
     allow_nan: accept NaN and infinity in weights. progress: see `Progress`; what it raises ends the build.
     workers: processes of this machine that build ranks at the same time.
     communicator: of processes that have all called this, such as `parallel.world()`; they share out the ranks, and

@@ -14,8 +14,8 @@ from trtllm_ext.runtime.atomic import write_errors
 from trtllm_ext.runtime.dtypes import NUMPY_DTYPES, TORCH_DTYPES
 from trtllm_ext.runtime.engine_dir import EngineDir
 from trtllm_ext.runtime.envelope import TensorSummary
-from trtllm_ext.runtime.rehearsal import Rehearsal, check_same_bits
-from trtllm_ext.runtime.self_test import SelfTest, write_self_test
+from trtllm_ext.runtime.ranks.rehearsal import Rehearsal, check_same_bits
+from trtllm_ext.runtime.ranks.self_test import SelfTest, write_self_test
 
 Array = np.ndarray[Any, Any]
 

@@ -20,10 +20,10 @@ from trtllm_ext.builder.rank_build import Progress, model_options, silent
 from trtllm_ext.checkpoint import Checkpoint, load_config, load_resharded, load_whole
 from trtllm_ext.errors import ConfigError, RankError
 from trtllm_ext.runtime import EngineDir, Session
-from trtllm_ext.runtime.agreement import SHARDED, worst_difference
 from trtllm_ext.runtime.envelope import TensorSummary
 from trtllm_ext.runtime.json_files import canonical_digest
-from trtllm_ext.runtime.rehearsal import Rehearsal, check_same_bits
+from trtllm_ext.runtime.ranks.agreement import SHARDED, worst_difference
+from trtllm_ext.runtime.ranks.rehearsal import Rehearsal, check_same_bits
 
 _SEED = 21
 

@@ -13,8 +13,8 @@ from trtllm_ext.runtime.bindings import Bindings
 from trtllm_ext.runtime.engine_dir import EngineDir
 from trtllm_ext.runtime.memory import DeviceMemory, HostMemory, Memory
 from trtllm_ext.runtime.ports import ports_of, profile_shapes
-from trtllm_ext.runtime.ranked_loading import load_buffers_together, load_together
-from trtllm_ext.runtime.ranks import RankedRuns, communicator_for
+from trtllm_ext.runtime.ranks.loading import load_buffers_together, load_together
+from trtllm_ext.runtime.ranks.running import RankedRuns, communicator_for
 from trtllm_ext.runtime.run_failure import explain_failure
 from trtllm_ext.runtime.tensor_info import TensorInfo
 from trtllm_ext.runtime.tensors import Shape

@@ -15,9 +15,9 @@ import numpy as np
 from trtllm_ext.errors import EngineError, InputError, RankError
 from trtllm_ext.parallel import Communicator, LocalWorld
 from trtllm_ext.parallel.ordered_sum import ranks_text
-from trtllm_ext.runtime.agreement import bits_of
 from trtllm_ext.runtime.engine_dir import EngineDir
-from trtllm_ext.runtime.ranks import wrong_world
+from trtllm_ext.runtime.ranks.agreement import bits_of
+from trtllm_ext.runtime.ranks.running import wrong_world
 from trtllm_ext.runtime.session import Session
 
 Result = TypeVar("Result")

@@ -70,7 +70,7 @@ def _start(size: int) -> str:
         return "start it without a launcher, and without --nproc."
     return (
         f"start it with mpirun -n {size} ..., give `trtllm-ext run` and `embed` --nproc {size}, or try it in one "
-        f"process with trtllm_ext.runtime.rehearsal.Rehearsal."
+        f"process with trtllm_ext.runtime.Rehearsal."
     )
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from trtllm_ext.parallel import Communicator
 from trtllm_ext.parallel.together import text_of, together
-from trtllm_ext.runtime import load_check
 from trtllm_ext.runtime.engine_dir import EngineDir
-from trtllm_ext.runtime.ranks import RankedRuns, check_place
-from trtllm_ext.runtime.self_test import SelfTest, read_self_test
+from trtllm_ext.runtime.ranks import load_check
+from trtllm_ext.runtime.ranks.running import RankedRuns, check_place
+from trtllm_ext.runtime.ranks.self_test import SelfTest, read_self_test
 
 if TYPE_CHECKING:
     from trtllm_ext.runtime.session import Session

@@ -15,11 +15,11 @@ from trtllm_ext.parallel import Communicator
 from trtllm_ext.parallel.communicator import Array, ReduceOp
 from trtllm_ext.parallel.ordered_sum import ranks_text
 from trtllm_ext.parallel.together import by_rank
-from trtllm_ext.runtime.agreement import PORTABLE, worst_difference
 from trtllm_ext.runtime.engine_dir import EngineDir
 from trtllm_ext.runtime.envelope import Envelope
-from trtllm_ext.runtime.ranks import wrong_world
-from trtllm_ext.runtime.self_test import SelfTest
+from trtllm_ext.runtime.ranks.agreement import PORTABLE, worst_difference
+from trtllm_ext.runtime.ranks.running import wrong_world
+from trtllm_ext.runtime.ranks.self_test import SelfTest
 
 # The largest size of a collective is tried up to this many bytes a rank: far beyond where libraries change from one
 # way of sending to another, and no burden on a host's memory. Ranks that are threads share it.

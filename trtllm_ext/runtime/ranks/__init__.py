@@ -1,0 +1,1 @@
+"""Engines of several ranks: loaded together, checked against each other, agreed before each run, and rehearsed."""
