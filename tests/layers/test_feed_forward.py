@@ -185,6 +185,13 @@ def test_a_norm_inside_is_a_module_and_sees_the_whole_width(kind):
         kind(8, 16, tp_size=2, inner_norm=RmsNorm(16))
     with pytest.raises(ConfigError, match=r"^inner_norm with tp_size=2 inside a feed-forward with tp_size=1"):
         kind(8, 16, inner_norm=RmsNorm(16, tp_group=[0, 1], tp_size=2))
+    with pytest.raises(
+        ConfigError, match=r"^inner_norm over tp_group=\[2, 3\] .* over tp_group=\[0, 1\]: .* the same ranks"
+    ):
+        kind(8, 16, tp_group=[0, 1], tp_size=2, inner_norm=RmsNorm(16, tp_group=[2, 3], tp_size=2))
+    norm = RmsNorm(16, tp_group=[0, 1], tp_size=2)
+    assert kind(8, 16, tp_size=2, inner_norm=norm).inner_layernorm is norm
+    assert kind(8, 16, tp_group=[0, 1], tp_size=2, inner_norm=norm).inner_layernorm is norm
 
 
 @pytest.mark.parametrize("kind", [FeedForward, GatedFeedForward])

@@ -43,7 +43,7 @@ class FeedForward(Module):
         a norm over the same ranks, such as `RmsNorm(ffn_hidden_size, tp_group=..., tp_size=...)`.
     sequence_parallel: each rank has, and gets, its own tokens only, as many as any other.
     Raises ConfigError for an unknown activation, when tp_size does not divide ffn_hidden_size, for an inner_norm that
-    is no Module or would see one rank's share only, and for sequence_parallel without a tp_group.
+    is no Module, would see one rank's share only or is over other ranks, and for sequence_parallel without a tp_group.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class FeedForward(Module):
         self.fc = ColumnLinear(
             hidden_size, ffn_hidden_size, bias, dtype, tp_group, tp_size, gather_output=False
         )
-        self.inner_layernorm = _check_inner_norm(inner_norm, tp_size)
+        self.inner_layernorm = _check_inner_norm(inner_norm, tp_group, tp_size)
         self.sequence_parallel = check_sequence_parallel(sequence_parallel, tp_group, tp_size)
         proj_bias = bias if proj_bias is None else proj_bias
         self.proj = RowLinear(
@@ -143,7 +143,7 @@ class GatedFeedForward(FeedForward):
         return gated_activation(fc, gate, self.hidden_act, self.clamp, self.gate_offset)
 
 
-def _check_inner_norm(inner_norm: Module | None, tp_size: int) -> Module | None:
+def _check_inner_norm(inner_norm: Module | None, tp_group: list[int] | None, tp_size: int) -> Module | None:
     if inner_norm is not None and not isinstance(inner_norm, Module):
         raise ConfigError(f"inner_norm must be a Module, not a {type(inner_norm).__name__}.")
     theirs = getattr(inner_norm, "tp_size", 1)
@@ -152,5 +152,12 @@ def _check_inner_norm(inner_norm: Module | None, tp_size: int) -> Module | None:
             f"inner_norm with tp_size={theirs} inside a feed-forward with tp_size={tp_size}: its statistics are over "
             "the whole feed-forward width, of which a rank holds a share. Make the norm of the whole width, with the "
             "feed-forward's tp_group and tp_size."
+        )
+    ranks = getattr(inner_norm, "tp_group", None)
+    # Without a tp_group a feed-forward leaves the sum of its shares to others; its norm has one all the same.
+    if tp_size > 1 and ranks is not None and tp_group is not None and list(ranks) != list(tp_group):
+        raise ConfigError(
+            f"inner_norm over tp_group={list(ranks)} inside a feed-forward over tp_group={list(tp_group)}: its "
+            "statistics would be those of other ranks' widths. Give both the same ranks in the same order."
         )
     return inner_norm
