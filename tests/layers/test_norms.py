@@ -201,6 +201,10 @@ def test_rms_norm_in_groups(form):
         (lambda: RmsNorm(4, eps=float("nan")), r"eps=nan must be above 0"),
         (lambda: LayerNorm(4, tp_size=0), r"tp_size=0: both must be at least 1"),
         (lambda: RmsNorm(4, num_groups=3), r"num_groups=3 does not divide the axis of 4"),
+        (
+            lambda: RmsNorm(12, num_groups=3, tp_group=[0, 1], tp_size=2),
+            r"num_groups=3 over tp_size=2 would be 1.5 groups per rank.* splits over: 1, 3\. Pick one",
+        ),
         (lambda: RmsNorm((6, 4), num_groups=2), r"splits one axis; normalized_shape=\(6, 4\) has 2"),
         (
             lambda: RmsNorm(4, rounding="befor_weight"),

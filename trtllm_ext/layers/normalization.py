@@ -8,7 +8,7 @@ from trtllm_ext.checkpoint.dtypes import weight_dtype
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.graph import Module, Parameter, Tensor, functional
 from trtllm_ext.layers.tensor_parallel import check_group, shard_size, sum_over_ranks
-from trtllm_ext.suggest import nearest
+from trtllm_ext.suggest import divisors, nearest
 
 _ROUNDINGS = ("before_weight", "after_weight")
 
@@ -137,7 +137,7 @@ class RmsNorm(Module):
             )
         self.normalized_shape = _own_part(self.normalized_shape, tp_group, tp_size)
         self.tp_group, self.tp_size = tp_group, tp_size
-        self.num_groups = num_groups if num_groups == 1 else shard_size(num_groups, tp_size, "num_groups")
+        self.num_groups = _own_groups(num_groups, tp_size)
         self.has_own_groups = num_groups > 1
         self.eps = _positive(eps)
         self.dtype = dtype or "float32"
@@ -192,6 +192,19 @@ def _own_part(shape: tuple[int, ...], tp_group: list[int] | None, tp_size: int) 
             "its statistics would be those of one part."
         )
     return (part,)
+
+
+def _own_groups(num_groups: int, tp_size: int) -> int:
+    """How many of a norm's groups this rank has. A single one, the whole axis, is over all ranks."""
+    if num_groups == 1:
+        return 1
+    if num_groups % tp_size:
+        raise ConfigError(
+            f"num_groups={num_groups} over tp_size={tp_size} would be {num_groups / tp_size:.3g} groups per rank, and "
+            f"each rank normalises whole ones; tp sizes that num_groups splits over: {divisors(num_groups)}. Pick one "
+            "of them."
+        )
+    return num_groups // tp_size
 
 
 def _axes(given: int | tuple[int, ...] | None, norm: LayerNorm | RmsNorm) -> tuple[int, ...]:
