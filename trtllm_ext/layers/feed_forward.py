@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import overload
+
 from trtllm_ext.checkpoint.contract import check_activation
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.graph import Module, Tensor, functional
+from trtllm_ext.graph.functional import AllReduceParams
 from trtllm_ext.layers.activation import activate
 from trtllm_ext.layers.linear import ColumnLinear, RowLinear
 from trtllm_ext.layers.tensor_parallel import check_sequence_parallel, gather_tokens, shard_size
@@ -77,13 +80,16 @@ class FeedForward(Module):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """hidden_states: (..., hidden_size); the result has its shape and type."""
-        if self.sequence_parallel and self.proj.tp_group is not None:
-            hidden_states = gather_tokens(hidden_states, self.proj.tp_group)
-        return self.proj(self._normed_inner(hidden_states))
+        return self.proj(self._before_proj(hidden_states))
 
     def partial(self, hidden_states: Tensor) -> Tensor:
         """This rank's share of the result, proj's bias not added: float32 on the embedded engine."""
         return self.proj.partial(self._normed_inner(hidden_states))
+
+    def _before_proj(self, hidden_states: Tensor) -> Tensor:
+        if self.sequence_parallel and self.proj.tp_group is not None:
+            hidden_states = gather_tokens(hidden_states, self.proj.tp_group)
+        return self._normed_inner(hidden_states)
 
     def _normed_inner(self, hidden_states: Tensor) -> Tensor:
         inner = self.inner(hidden_states)
@@ -136,6 +142,20 @@ class GatedFeedForward(FeedForward):
         )
         self.clamp = check_clamp(clamp)
         self.gate_offset = gate_offset
+
+    @overload
+    def forward(self, hidden_states: Tensor, *, all_reduce_params: None = None) -> Tensor: ...
+
+    @overload
+    def forward(
+        self, hidden_states: Tensor, *, all_reduce_params: AllReduceParams | None
+    ) -> Tensor | tuple[Tensor, Tensor]: ...
+
+    def forward(
+        self, hidden_states: Tensor, *, all_reduce_params: AllReduceParams | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """As FeedForward's. all_reduce_params: for proj, see `RowLinear.forward`, whose result this has then."""
+        return self.proj(self._before_proj(hidden_states), all_reduce_params=all_reduce_params)
 
     def inner(self, hidden_states: Tensor) -> Tensor:
         """The gated values, (..., ffn_hidden_size / tp_size), before the inner norm."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+from typing import overload
+
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.graph import Module, Parameter, Tensor, functional
+from trtllm_ext.graph.functional import AllReduceFusionOp, AllReduceParams
 from trtllm_ext.layers.tensor_parallel import (
     check_group,
     check_sequence_parallel,
@@ -101,8 +105,26 @@ class RowLinear(Module):
         else:
             self.register_parameter("bias", None)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (..., in_features / tp_size) of the layer's type; returns (..., out_features)."""
+    @overload
+    def forward(self, x: Tensor, *, all_reduce_params: None = None) -> Tensor: ...
+
+    @overload
+    def forward(
+        self, x: Tensor, *, all_reduce_params: AllReduceParams | None
+    ) -> Tensor | tuple[Tensor, Tensor]: ...
+
+    def forward(
+        self, x: Tensor, *, all_reduce_params: AllReduceParams | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """x: (..., in_features / tp_size) of the layer's type; returns (..., out_features).
+
+        all_reduce_params: as `functional.allreduce` takes them. With fusion_op=RESIDUAL_RMS_NORM the result is its pair,
+        (rms_norm(total) * norm_weight, total), over one rank, too; the layer's bias, where it has one, takes the place
+        of theirs in total. Both are rounded once, total to the residual's type.
+        Raises ConfigError for a fusion_op where this layer makes no sum over the ranks, or scatters it.
+        """
+        if all_reduce_params is not None and all_reduce_params.fusion_op != AllReduceFusionOp.NONE:
+            return self._fused(x, all_reduce_params)
         if self.tp_size == 1 or self.tp_group is None:
             return _product(x, self.weight, self.bias)
         if self.is_expert:
@@ -114,6 +136,26 @@ class RowLinear(Module):
     def partial(self, x: Tensor) -> Tensor:
         """This rank's share of the product, without the bias: (..., out_features), float32 on the embedded engine."""
         return functional.matmul(wide(x), wide(self.weight.value), transb=True)
+
+    def _fused(self, x: Tensor, params: AllReduceParams) -> tuple[Tensor, Tensor]:
+        """The sum over the ranks and what params has follow it, all in the type of the partial products."""
+        if self.tp_size > 1 and (self.tp_group is None or self.is_expert or self.sequence_parallel):
+            raise ConfigError(
+                f"fusion_op={AllReduceFusionOp(params.fusion_op).name} follows the whole sum over the ranks, which a "
+                "RowLinear does not make without a tp_group, with is_expert or with sequence_parallel. Leave "
+                "all_reduce_params out, and add residual and norm behind the sum."
+            )
+        assert params.residual is not None
+        partial, own = self.partial(x), copy.copy(params)
+        bias = params.bias if self.bias is None else self.bias.value
+        own.bias = None if bias is None else functional.cast(bias, partial.dtype)
+        own.residual = functional.cast(params.residual, partial.dtype)
+        if params.norm_weight is not None:
+            own.norm_weight = functional.cast(params.norm_weight, partial.dtype)
+        pair = functional.allreduce(partial, self.tp_group or [0], own)
+        assert isinstance(pair, tuple)  # or the fusion_op was refused
+        normed, total = pair
+        return functional.cast(normed, x.dtype), functional.cast(total, params.residual.dtype)
 
     def _expert_share(self, x: Tensor) -> Tensor:
         share = self.partial(x)
