@@ -118,9 +118,9 @@ class RowLinear(Module):
     ) -> Tensor | tuple[Tensor, Tensor]:
         """x: (..., in_features / tp_size) of the layer's type; returns (..., out_features).
 
-        all_reduce_params: as `functional.allreduce` takes them. With fusion_op=RESIDUAL_RMS_NORM the result is its pair,
-        (rms_norm(total) * norm_weight, total), over one rank, too; the layer's bias, where it has one, takes the place
-        of theirs in total. Both are rounded once, total to the residual's type.
+        all_reduce_params: as `functional.allreduce` takes them. With fusion_op=RESIDUAL_RMS_NORM the result is its
+        pair, (rms_norm(total) * norm_weight, total), over one rank, too; the layer's bias, where it has one, takes the
+        place of theirs in total. Both are rounded once, total to the residual's type.
         Raises ConfigError for a fusion_op where this layer makes no sum over the ranks, or scatters it.
         """
         if all_reduce_params is not None and all_reduce_params.fusion_op != AllReduceFusionOp.NONE:
