@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import trtllm_ext as tx
-from trtllm_ext.builder import check_build
+from trtllm_ext.builder import plan_build
 from trtllm_ext.builder.build_config import SETTINGS
 from trtllm_ext.errors import BuildError, CheckpointError, ConfigError, EngineError
 from trtllm_ext.models import model_from_checkpoint, sublayer_stack_config, write_random_checkpoint
@@ -112,7 +112,7 @@ def test_the_tokenizer_comes_along(checkpoint, tmp_path):
 
 
 def test_a_dry_run_builds_nothing(checkpoint):
-    engine = check_build(checkpoint, tx.BuildConfig(max_num_tokens=8))
+    engine = tx.build(model_from_checkpoint(checkpoint), tx.BuildConfig(max_num_tokens=8, dry_run=True))
     assert engine.engine is None
     assert engine.inputs[0].profiles[0][2] == (8, HIDDEN)
     with pytest.raises(BuildError, match="dry run"):
@@ -137,7 +137,7 @@ def test_configs_that_do_not_fit_leave_nothing(checkpoint, tmp_path, config, mes
 
 
 def test_a_dry_run_has_no_directory(checkpoint, tmp_path):
-    with pytest.raises(ConfigError, match=r"dry_run=True builds nothing.* Use check_build"):
+    with pytest.raises(ConfigError, match=r"dry_run=True builds nothing.* Use plan_build"):
         tx.build_engine_dir(checkpoint, tmp_path / "engine", tx.BuildConfig(dry_run=True))
     assert names(tmp_path) == []
 
@@ -145,7 +145,7 @@ def test_a_dry_run_has_no_directory(checkpoint, tmp_path):
 def test_a_build_config_is_stored_without_the_act_of_building(checkpoint, engine_dir):
     stored = json.loads((engine_dir / "config.json").read_text())["build_config"]
     assert set(SETTINGS) - set(stored) == {"dry_run", "visualize_network"}
-    assert check_build(checkpoint).config.to_dict()["build_config"].keys() == stored.keys()
+    assert plan_build(checkpoint).config.to_dict()["build_config"].keys() == stored.keys()
 
 
 def test_a_stored_build_config_can_be_given_back(checkpoint, minilm_dir, tmp_path):
@@ -156,11 +156,11 @@ def test_a_stored_build_config_can_be_given_back(checkpoint, minilm_dir, tmp_pat
         (tmp_path / "encoder", tx.BuildConfig()),
         (tmp_path / "encoder", tx.BuildConfig(max_batch_size=2, max_input_len=64)),
     ):
-        engine = check_build(source, config)
-        stored = engine.config.to_dict()["build_config"]
+        plan = plan_build(source, config)
+        stored = plan.config.to_dict()["build_config"]
         (tmp_path / "build.json").write_text(json.dumps(stored))
-        again = check_build(source, tx.BuildConfig.from_json_file(tmp_path / "build.json"))
-        assert again.inputs == engine.inputs
+        again = plan_build(source, tx.BuildConfig.from_json_file(tmp_path / "build.json"))
+        assert again.ranks == plan.ranks
         assert again.config.to_dict()["build_config"] == stored
 
 

@@ -4,11 +4,11 @@ import pytest
 from ranked_stacks import FFN, HIDDEN, LAYERS, damage, names, stack_config, write_stack
 
 import trtllm_ext as tx
-from trtllm_ext.builder import check_build, plan_build
+from trtllm_ext.builder import plan_build
 from trtllm_ext.builder.collectives import CollectiveUse
 from trtllm_ext.cli import main as cli
 from trtllm_ext.errors import CheckpointError, ConfigError
-from trtllm_ext.models import encoder_config
+from trtllm_ext.models import encoder_config, model_from_checkpoint
 
 BUDGET_S = 4
 MOST = 32
@@ -90,10 +90,10 @@ def test_an_encoder(tmp_path):
         plan_build(tmp_path, tp_size=3)
 
 
-def test_one_rank_is_what_check_build_says(tmp_path):
+def test_one_rank_is_what_a_dry_run_of_its_model_says(tmp_path):
     checkpoint = write_stack(tmp_path / "c", 1)
     [plan] = plan_build(checkpoint, LIMITS).ranks
-    engine = check_build(checkpoint, LIMITS)
+    engine = tx.build(model_from_checkpoint(checkpoint), LIMITS.updated(dry_run=True))
     assert (plan.inputs, plan.outputs) == (engine.inputs, engine.outputs)
     assert (plan.weight_bytes, plan.collectives) == (weight_values(1) * 4, ())
 

@@ -2,7 +2,7 @@
 
 from trtllm_ext.builder.build_config import BuildConfig
 from trtllm_ext.builder.builder import Builder, BuilderConfig
-from trtllm_ext.builder.building import build, build_engine_dir, check_build
+from trtllm_ext.builder.building import build, build_engine_dir
 from trtllm_ext.builder.engine import Engine, EngineConfig
 from trtllm_ext.builder.plan import BuildPlan, RankPlan, plan_build
 
@@ -16,6 +16,5 @@ __all__ = [
     "RankPlan",
     "build",
     "build_engine_dir",
-    "check_build",
     "plan_build",
 ]

@@ -10,7 +10,7 @@ from trtllm_ext import backend
 from trtllm_ext.builder.build_config import BuildConfig
 from trtllm_ext.builder.engine import Engine, EngineConfig, new_build_id, summarize, write_config
 from trtllm_ext.builder.known_answer import write_known_answer
-from trtllm_ext.builder.rank_build import Progress, RankJob, build_rank, model_of_rank, silent
+from trtllm_ext.builder.rank_build import Progress, RankJob, build_rank, silent
 from trtllm_ext.builder.together import build_together
 from trtllm_ext.builder.trace import save_timing_cache, trace
 from trtllm_ext.builder.workers import build_in_workers
@@ -83,26 +83,12 @@ def build_engine_dir(
         _finish(order, configs, tell)
 
 
-def check_build(
-    checkpoint_dir: str | os.PathLike[str],
-    build_config: BuildConfig | None = None,
-    *,
-    allow_nan: bool = False,
-) -> Engine:
-    """A dry run of rank 0 alone: everything up to its network, without building; the result has no engine.
-
-    `plan_build` tells of all ranks.
-    """
-    asked = (build_config or BuildConfig()).updated(dry_run=True)
-    return build(model_of_rank(Path(checkpoint_dir), 0, asked, allow_nan), asked)
-
-
 def _check_arguments(
     checkpoint: Path, output_dir: str | os.PathLike[str], asked: BuildConfig, workers: int, alone: bool
 ) -> None:
     if asked.dry_run:
         raise ConfigError(
-            "dry_run=True builds nothing, so there is no engine directory to write. Use check_build (`trtllm-ext build "
+            "dry_run=True builds nothing, so there is no engine directory to write. Use plan_build (`trtllm-ext build "
             "--dry_run`) to check a checkpoint, or leave dry_run out."
         )
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
