@@ -23,6 +23,7 @@ OURS = {
     "Runtime.load_mode": "chooses between speed and memory; TensorRT has no such choice",
     "Runtime.thread_pool": "says whose threads an engine runs on",
     "ICudaEngine.collectives": "what the ranks of an engine do together, to be tried before the first run",
+    "ICudaEngine.collective_steps": "the same one by one, to be compared with those of the other ranks",
     "IExecutionContext.rank_error": "the failure of the ranks that ended the last run",
 }
 # Of TensorRT 11, whose bindings they are compared with: collectives, which the release of VERSION lacks.

@@ -7,7 +7,7 @@ from typing import Any
 from trtllm_ext.embedded.enums import ProfilingVerbosity
 from trtllm_ext.embedded.fusion import FUSION_LEVELS, FusionLevel
 from trtllm_ext.embedded.plan import strict_json
-from trtllm_ext.embedded.plan.collectives import CollectiveInfo, distinct_collectives
+from trtllm_ext.embedded.plan.collectives import CollectiveInfo, CollectiveStep, distinct_collectives
 from trtllm_ext.embedded.plan.layout import WEIGHT_ALIGNMENT, Layout, align
 from trtllm_ext.embedded.plan.plugins import PluginRecord, read_plugin
 from trtllm_ext.embedded.plan.records import (
@@ -61,7 +61,12 @@ class Header:
     @property
     def collectives(self) -> tuple[CollectiveInfo, ...]:
         """What the engine's ranks do together, each kind once."""
-        return distinct_collectives(collective_steps(self.steps))
+        return distinct_collectives(self.collective_steps)
+
+    @property
+    def collective_steps(self) -> tuple[CollectiveStep, ...]:
+        """Every collective, in the order in which they run."""
+        return tuple(collective_steps(self.steps))
 
     def to_json(self) -> bytes:
         """The header as it stands in a plan."""

@@ -15,7 +15,7 @@ from trtllm_ext.embedded.enums import (
     TensorLocation,
 )
 from trtllm_ext.embedded.logger import ILogger
-from trtllm_ext.embedded.plan import CollectiveInfo, Range, TensorRecord
+from trtllm_ext.embedded.plan import CollectiveInfo, CollectiveStep, Range, TensorRecord
 from trtllm_ext.embedded.plan.blocks import Bytes
 from trtllm_ext.embedded.plan.rewriting import WeightPlace
 from trtllm_ext.embedded.running.context import IExecutionContext
@@ -131,6 +131,11 @@ class ICudaEngine(Serializing, WeightStreaming, Lifetime):
     def collectives(self) -> tuple[CollectiveInfo, ...]:
         """What this engine does together with those of other ranks: each kind once, with its largest size."""
         return self._header.collectives
+
+    @property
+    def collective_steps(self) -> tuple[CollectiveStep, ...]:
+        """Each collective by itself, in the order in which they run."""
+        return self._header.collective_steps
 
     def create_execution_context(
         self,

@@ -87,33 +87,7 @@ def _list(values: list[Any], text: str) -> str:
 # --- collectives ----------------------------------------------------------------------------------------------
 
 
-def describe_collectives(collectives: Sequence[Any]) -> list[list[Any]]:
-    """An engine's distinct collectives, in their order: operation, reduce_op, group, type, most values of a rank."""
-    return [
-        [each.operation, each.reduce_op, list(each.group), each.dtype, int(each.max_elements)]
-        for each in collectives
-    ]
-
-
-def compare_collectives(told: Sequence[list[list[Any]]]) -> None:
-    """Raise RankError unless ranks of the same group have the same collectives in the same order."""
-    for rank, own in enumerate(told):
-        for other in range(rank):
-            shared = [
-                [each for each in listed if {rank, other} <= set(each[2])] for listed in (own, told[other])
-            ]
-            if shared[0] != shared[1]:
-                raise RankError(
-                    f"the engines of ranks {other} and {rank} do not fit each other: their collectives are "
-                    f"{_counted(told[other])} and {_counted(own)}. Build all ranks with one command."
-                )
-
-
-def _counted(collectives: list[list[Any]]) -> str:
-    return ", ".join(f"{name.lower()} of {most} {dtype}" for name, _, _, dtype, most in collectives) or "none"
-
-
-def exercise_collectives(communicator: Communicator, collectives: Sequence[list[Any]]) -> None:
+def exercise_collectives(communicator: Communicator, collectives: Sequence[Any]) -> None:
     """Run each distinct collective on known values, the largest size and a small one.
 
     Values differ by rank and position, and their sums by the order of adding, so that a rank that is missing, doubled
@@ -121,15 +95,16 @@ def exercise_collectives(communicator: Communicator, collectives: Sequence[list[
     """
     problems: list[str] = []
     room = MOST_BYTES // (communicator.world_size if communicator.is_simulated else 1)
-    for operation, reduce_op, group, dtype, most in collectives:
-        kind = _carried_type(operation, dtype)
+    for each in collectives:
+        operation, group = each.operation, each.group
+        kind, most = _carried_type(operation, each.dtype), int(each.max_elements)
         if operation == "ALL_GATHER":
-            most = int(most) * np.dtype(dtype).itemsize
-        most = max(1, min(int(most), room // kind.itemsize))
+            most *= np.dtype(each.dtype).itemsize
+        most = max(1, min(most, room // kind.itemsize))
         for size in sorted({min(_SMALL, most), most}):
             if operation == "REDUCE_SCATTER":
                 size = math.ceil(size / len(group)) * len(group)
-            got, expected = _try(communicator, operation, reduce_op, group, kind, size)
+            got, expected = _try(communicator, operation, each.reduce_op, group, kind, size)
             if wrong := _count_different(got, expected):
                 problems.append(
                     f"{operation.lower()} of {size} {kind} values over {ranks_text(group)} gave {wrong} of {got.size} "

@@ -6,13 +6,14 @@ Every step that can fail on one rank ends in an exchange, so that the others hea
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trtllm_ext.parallel import Communicator
 from trtllm_ext.parallel.together import text_of, together
 from trtllm_ext.runtime.engine_dir import EngineDir
 from trtllm_ext.runtime.ranks import load_check
+from trtllm_ext.runtime.ranks.collective_order import check_same_order, digest_of_order
 from trtllm_ext.runtime.ranks.running import RankedRuns, check_place
 from trtllm_ext.runtime.ranks.self_test import SelfTest, read_self_test
 
@@ -48,11 +49,9 @@ def load_together(
             ranks = RankedRuns(communicator, envelope.build_id)
             return load(directory.map_engine(), load_mode, directory, ranks), known
 
-    (session, known), collectives = together(
-        communicator, open_engine, lambda opened: _collectives_of(opened[0])
-    )
+    (session, known), digests = together(communicator, open_engine, lambda opened: _digest_of(opened[0]))
     try:
-        _try_collectives(communicator, collectives)
+        _try_collectives(communicator, session, digests)
         if known is not None:
             load_check.check_known_answer(session, communicator, known, directory)
     except BaseException:
@@ -68,9 +67,9 @@ def load_buffers_together(load: Load, buffer: Any, load_mode: str, communicator:
         with communicator.busy(f"loading the engine of rank {communicator.rank}"):
             return load(buffer, load_mode, None, RankedRuns(communicator, "an engine in memory"))
 
-    session, collectives = together(communicator, open_engine, _collectives_of)
+    session, digests = together(communicator, open_engine, _digest_of)
     try:
-        _try_collectives(communicator, collectives)
+        _try_collectives(communicator, session, digests)
     except BaseException:
         session.close()
         raise
@@ -91,10 +90,15 @@ def _described(
     return directory, communicator.exchange(own)
 
 
-def _collectives_of(session: Session) -> list[list[Any]]:
-    return load_check.describe_collectives(getattr(session.engine, "collectives", ()))
+def _steps_of(session: Session) -> Sequence[Any]:
+    """What the session's engine does together with other ranks, in order; TensorRT's does not tell."""
+    return getattr(session.engine, "collective_steps", ())
 
 
-def _try_collectives(communicator: Communicator, collectives: list[list[list[Any]]]) -> None:
-    load_check.compare_collectives(collectives)
-    load_check.exercise_collectives(communicator, collectives[communicator.rank])
+def _digest_of(session: Session) -> dict[str, Any]:
+    return digest_of_order(_steps_of(session))
+
+
+def _try_collectives(communicator: Communicator, session: Session, digests: list[dict[str, Any]]) -> None:
+    check_same_order(communicator, digests, _steps_of(session))
+    load_check.exercise_collectives(communicator, getattr(session.engine, "collectives", ()))
