@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from trtllm_ext.builder.engine import EngineConfig
+from trtllm_ext.builder.seeded_inputs import input_values, smaller_shape
 from trtllm_ext.errors import BuildError, TrtllmExtError
 from trtllm_ext.runtime.atomic import write_errors
-from trtllm_ext.runtime.dtypes import NUMPY_DTYPES, TORCH_DTYPES
 from trtllm_ext.runtime.engine_dir import EngineDir
 from trtllm_ext.runtime.envelope import TensorSummary
 from trtllm_ext.runtime.ranks.rehearsal import Rehearsal, check_same_bits
@@ -19,14 +19,9 @@ from trtllm_ext.runtime.ranks.self_test import SelfTest, write_self_test
 
 Array = np.ndarray[Any, Any]
 
-# Sizes of the input by the names of dimensions: enough for every layer to have something to mix, and quickly done.
-_LARGEST = {"batch_size": 2}
-_LARGEST_OTHER = 8
 _SEED = 20
 # Of a rehearsal: ranks of a large engine come one after the other to its weights on the disk.
 TIMEOUT_S = 600.0
-_DTYPES = {TORCH_DTYPES[name]: dtype for name, dtype in NUMPY_DTYPES.items()}
-_BOUNDS = {"input_ids": "vocab_size", "token_type_ids": "type_vocab_size"}
 
 
 def write_known_answer(directory: Path, output_dir: str, config: EngineConfig) -> None:
@@ -52,33 +47,7 @@ def write_known_answer(directory: Path, output_dir: str, config: EngineConfig) -
 def known_inputs(inputs: Iterable[TensorSummary], sizes: Mapping[str, Any]) -> dict[str, Array]:
     """A small input of an engine, the same for every build: normal numbers, ids that tables have, a mask of ones.
 
-    Its shape is the first profile's optimum, but of at most 2 sentences and 8 tokens where the profile allows.
-    sizes: the model's config, whose vocab_size and type_vocab_size bound ids.
+    Its shape is that of `smaller_shape`. sizes: as for `input_values`.
     """
     generator = np.random.default_rng(_SEED)
     return {each.name: input_values(each, smaller_shape(each), sizes, generator) for each in inputs}
-
-
-def input_values(
-    tensor: TensorSummary, shape: tuple[int, ...], sizes: Mapping[str, Any], generator: np.random.Generator
-) -> Array:
-    """Values that an input takes, in a shape; sizes: as for `known_inputs`."""
-    dtype = _DTYPES[tensor.dtype]
-    if dtype.kind in "iu" and tensor.name in _BOUNDS:
-        return generator.integers(0, sizes.get(_BOUNDS[tensor.name]) or 1, shape).astype(dtype)
-    if dtype.kind in "iub":
-        return np.ones(shape, dtype)
-    return generator.standard_normal(shape, dtype=np.float32).astype(dtype)
-
-
-def smaller_shape(tensor: TensorSummary) -> tuple[int, ...]:
-    """The shape that `known_inputs` gives an input."""
-    if not tensor.profiles:
-        return tensor.shape
-    least, opt, most = tensor.profiles[0]
-    names = tensor.dim_names or ("",) * len(opt)
-    wanted = (
-        size if low == high else min(size, _LARGEST.get(name, _LARGEST_OTHER))
-        for name, low, size, high in zip(names, least, opt, most, strict=True)
-    )
-    return tuple(max(low, size) for low, size in zip(least, wanted, strict=True))

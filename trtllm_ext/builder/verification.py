@@ -15,8 +15,9 @@ from trtllm_ext import models
 from trtllm_ext.builder.build_config import BuildConfig
 from trtllm_ext.builder.building import build
 from trtllm_ext.builder.engine import Engine, EngineConfig
-from trtllm_ext.builder.known_answer import TIMEOUT_S, input_values, smaller_shape
+from trtllm_ext.builder.known_answer import TIMEOUT_S
 from trtllm_ext.builder.rank_build import Progress, model_options, silent
+from trtllm_ext.builder.seeded_inputs import input_values, smaller_shape
 from trtllm_ext.checkpoint import Checkpoint, load_config, load_resharded, load_whole
 from trtllm_ext.errors import ConfigError, RankError
 from trtllm_ext.runtime import EngineDir, Session
