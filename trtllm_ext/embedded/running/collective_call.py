@@ -15,12 +15,9 @@ from trtllm_ext.embedded.running.place import Place
 from trtllm_ext.embedded.tensor_types import element_type_named
 from trtllm_ext.errors import EngineError
 from trtllm_ext.parallel import Communicator
-from trtllm_ext.parallel.communicator import ReduceOp
+from trtllm_ext.parallel.reductions import NARROW_TYPES, REDUCE_OPS
 
 Array = np.ndarray[Any, Any]
-
-_OPS: dict[str, ReduceOp] = {"SUM": "sum", "AVG": "sum", "PROD": "prod", "MAX": "max", "MIN": "min"}
-_NARROW = ("float16", "bfloat16")
 
 
 class Scratch:
@@ -53,8 +50,8 @@ class CollectiveCall:
         self._scratch = scratch
         self._takes_over = takes_over
         self._count = len(step.group)
-        self._is_narrow = step.dtype in _NARROW and step.reduce_op != "NONE"
-        self._op = _OPS.get(step.reduce_op, "sum")
+        self._is_narrow = step.dtype in NARROW_TYPES and step.reduce_op != "NONE"
+        self._op = REDUCE_OPS.get(step.reduce_op, "sum")
         storage = element_type_named(step.dtype).storage
         self._item_bytes = storage.itemsize
         # What is only moved is moved as bytes, whatever it means.

@@ -14,6 +14,7 @@ from trtllm_ext.errors import EngineError, RankError
 from trtllm_ext.parallel import Communicator
 from trtllm_ext.parallel.communicator import Array, ReduceOp
 from trtllm_ext.parallel.ordered_sum import ranks_text
+from trtllm_ext.parallel.reductions import NARROW_TYPES, REDUCE_OPS
 from trtllm_ext.parallel.together import by_rank
 from trtllm_ext.runtime.engine_dir import EngineDir
 from trtllm_ext.runtime.envelope import Envelope
@@ -27,9 +28,6 @@ MOST_BYTES = 64 << 20
 # Of no length that splits evenly into the pieces in which libraries send.
 _PATTERN = 4093
 _SMALL = 5
-_NARROW = ("float16", "bfloat16")
-# An average is a sum that each rank divides.
-_OPS: dict[str, ReduceOp] = {"SUM": "sum", "AVG": "sum", "PROD": "prod", "MAX": "max", "MIN": "min"}
 _FIELDS = {
     "build_id": "is of another build (build id {}) than rank 0's ({}); copy one engine directory to all hosts",
     "engine_kind": "is a {} engine, rank 0's a {} one; build all ranks for one kind",
@@ -140,7 +138,7 @@ def _try(
         gathered = np.zeros(size * len(group), kind)
         communicator.all_gather(values, gathered, group)
         return gathered, np.concatenate([np.resize(each, size) for each in patterns])
-    op = _OPS[reduce_op]
+    op = REDUCE_OPS[reduce_op]
     expected = np.resize(_reduced(patterns, op), size)
     if operation == "ALL_REDUCE":
         communicator.all_reduce(values, group, op)
@@ -171,7 +169,7 @@ def _carried_type(operation: str, dtype: str) -> np.dtype[Any]:
     """What goes between the ranks: narrow floats are reduced in float32; what is only gathered, is bytes."""
     if operation == "ALL_GATHER":
         return np.dtype(np.uint8)
-    return np.dtype(np.float32 if dtype in _NARROW else dtype)
+    return np.dtype(np.float32 if dtype in NARROW_TYPES else dtype)
 
 
 # --- the known answer -----------------------------------------------------------------------------------------
