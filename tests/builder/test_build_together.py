@@ -134,9 +134,37 @@ def test_what_keeps_process_0_from_finishing(checkpoint, tmp_path, monkeypatch):
     assert names(tmp_path) == []
 
 
-def test_an_interrupt_ends_all(checkpoint, tmp_path):
-    def progress(step, done):
-        if step == "rank 0: building":
+@pytest.mark.parametrize("slow", ["load", "run"])
+def test_the_others_wait_on_while_all_ranks_are_tried(checkpoint, tmp_path, monkeypatch, slow):
+    """However long it takes: their patience begins anew each second, here each 20 ms."""
+    from trtllm_ext.runtime.ranks import rehearsal
+
+    def run(end):
+        def busy(what):
+            told.append((end.rank, what))
+            return real(what)
+
+        real = end.busy
+        monkeypatch.setattr(end, "busy", busy)
+        tx.build_engine_dir(checkpoint, tmp_path / "engine", LIMITS, communicator=end)
+
+    def slowly(*arguments, **settings):
+        time.sleep(0.4)
+        return at_once(*arguments, **settings)
+
+    told, name = [], {"load": "from_engine_dir", "run": "run"}[slow]
+    at_once = getattr(rehearsal.Session, name)
+    monkeypatch.setattr(rehearsal.Session, name, slowly)
+    monkeypatch.setattr(rehearsal, "_WAITING_S", 0.02, raising=False)
+    monkeypatch.setattr(together, "_RENEW_S", 0.01)
+    run_ranks(2, run)
+    assert told.count((0, "trying all ranks together")) >= 5
+
+
+@pytest.mark.parametrize("step", ["rank 0: building", "trying all ranks together"])
+def test_an_interrupt_ends_all(checkpoint, tmp_path, step):
+    def progress(told, done):
+        if told == step:
             raise KeyboardInterrupt
 
     def run(end):

@@ -1,5 +1,6 @@
 """All ranks of an engine in one process."""
 
+import threading
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ from small_engines import HIDDEN, build, packed
 
 from trtllm_ext.errors import EngineError, InputError, RankError
 from trtllm_ext.graph import functional
+from trtllm_ext.runtime.ranks import rehearsal as ranks_rehearsal
 from trtllm_ext.runtime.ranks.rehearsal import Rehearsal, check_same_bits
 
 BUDGET_S = 6
@@ -60,6 +62,30 @@ def test_from_memory(size):
     engines = [Built(rank, rank_engine(rank, size), size) for rank in reversed(range(size))]
     with Rehearsal(engines) as rehearsal:
         check(rehearsal.run({"x": tokens(3)}, same_bits=True), tokens(3))
+
+
+def test_what_the_waiting_raise_ends_the_ranks(two, monkeypatch):
+    """Rank 0 waits for rank 1, which never comes, until whoever waits for both has enough."""
+
+    def waiting():
+        if rehearsal is not None:
+            raise KeyboardInterrupt
+
+    ended, rehearsal = threading.Event(), None
+    monkeypatch.setattr(ranks_rehearsal, "_WAITING_S", 0.02)
+    with Rehearsal(two, timeout=60.0, waiting=waiting) as rehearsal:
+        run = rehearsal.sessions[0].run
+
+        def run_0(*arguments, **settings):
+            with pytest.raises(RankError, match="KeyboardInterrupt of whoever waits for the ranks"):
+                run(*arguments, **settings)
+            ended.set()
+
+        monkeypatch.setattr(rehearsal.sessions[0], "run", run_0)
+        monkeypatch.setattr(rehearsal.sessions[1], "run", lambda *arguments, **settings: ended.wait(10.0))
+        with pytest.raises(KeyboardInterrupt):
+            rehearsal.run({"x": tokens(1)})
+        assert ended.wait(5.0)
 
 
 def test_sixty_four_ranks():

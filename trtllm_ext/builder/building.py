@@ -116,8 +116,7 @@ def _finish(job: RankJob, configs: Iterable[dict[str, Any]], tell: Progress) -> 
     if job.world_size == 1:
         return
     if backend.choice().engine == "embedded":
-        tell("trying all ranks together", 0)
-        write_known_answer(job.staging, job.output_dir, config)
+        write_known_answer(job.staging, job.output_dir, config, tell)
     else:
         _log.info(
             "no known answer is stored: TensorRT's ranks need a device each, and were not tried together"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from trtllm_ext.builder.engine import EngineConfig
+from trtllm_ext.builder.rank_build import Progress
 from trtllm_ext.builder.seeded_inputs import input_values, smaller_shape
 from trtllm_ext.errors import BuildError, TrtllmExtError
 from trtllm_ext.runtime.atomic import write_errors
@@ -24,17 +25,23 @@ _SEED = 20
 TIMEOUT_S = 600.0
 
 
-def write_known_answer(directory: Path, output_dir: str, config: EngineConfig) -> None:
+def write_known_answer(directory: Path, output_dir: str, config: EngineConfig, tell: Progress) -> None:
     """Run all ranks of the engines in `directory` once, and write `self_test.npz` beside them.
 
-    output_dir: the directory's name in messages. Taps are no part of the answer: ranks may have parts of them.
+    output_dir: the directory's name in messages. tell: the same step, each second: whoever waits for a large engine may
+    then wait on. Taps are no part of the answer: ranks may have parts of them.
     Raises BuildError when the engines do not run together, or do not all give the same bits.
     """
     envelope = EngineDir.read(directory, 0).envelope
     inputs = known_inputs(envelope.inputs, config.pretrained_config)
     names = [each.name for each in envelope.outputs if each.name not in config.taps]
+
+    def still_trying() -> None:
+        tell("trying all ranks together", 0)
+
+    still_trying()
     try:
-        with Rehearsal(directory, timeout=TIMEOUT_S, self_test=False) as rehearsal:
+        with Rehearsal(directory, timeout=TIMEOUT_S, self_test=False, waiting=still_trying) as rehearsal:
             outputs = [{name: rank[name] for name in names} for rank in rehearsal.run(inputs)]
         check_same_bits(outputs)
     except TrtllmExtError as problem:

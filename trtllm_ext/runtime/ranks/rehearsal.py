@@ -22,6 +22,7 @@ from trtllm_ext.runtime.session import Session
 
 Result = TypeVar("Result")
 Inputs = Mapping[str, Any]
+_WAITING_S = 1.0
 
 
 class Rehearsal:
@@ -29,6 +30,7 @@ class Rehearsal:
 
     load_mode: as for `Session`; mapped loads at once. timeout: seconds that a rank waits for another.
     self_test: try the known answer of the directory; engines in memory have none.
+    waiting: called each second, by whoever waits for the ranks to load or run; what it raises ends the rehearsal.
     sessions: one a rank. Each has one thread, so N ranks take as long as N runs one after the other, or less.
     Usable as a context manager; `close` gives memory back.
     Raises what `Session.from_engine_dir` raises.
@@ -41,7 +43,9 @@ class Rehearsal:
         timeout: float = 10.0,
         *,
         self_test: bool = True,
+        waiting: Callable[[], None] | None = None,
     ) -> None:
+        self._waiting = waiting
         if isinstance(engines, str | os.PathLike):
             self.world_size, open_rank = _from_directory(engines, load_mode, self_test)
         else:
@@ -102,11 +106,24 @@ class Rehearsal:
         ]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join()
+        try:
+            for thread in threads:
+                self._wait_for(thread)
+        except BaseException as error:
+            self._world.communicators[0].fail(f"{type(error).__name__} of whoever waits for the ranks")
+            raise
         if errors:
             raise min(errors.values(), key=lambda error: isinstance(error, RankError))
         return [results[rank] for rank in range(self.world_size)]
+
+    def _wait_for(self, thread: threading.Thread) -> None:
+        if self._waiting is None:
+            thread.join()
+            return
+        thread.join(_WAITING_S)
+        while thread.is_alive():
+            self._waiting()
+            thread.join(_WAITING_S)
 
 
 def check_same_bits(outputs: Sequence[Mapping[str, Any]]) -> None:
