@@ -68,12 +68,13 @@ def test_what_the_waiting_raise_ends_the_ranks(two, monkeypatch):
     """Rank 0 waits for rank 1, which never comes, until whoever waits for both has enough."""
 
     def waiting():
-        if rehearsal is not None:
+        if loaded.is_set():
             raise KeyboardInterrupt
 
-    ended, rehearsal = threading.Event(), None
+    loaded, ended = threading.Event(), threading.Event()
     monkeypatch.setattr(ranks_rehearsal, "_WAITING_S", 0.02)
     with Rehearsal(two, timeout=60.0, waiting=waiting) as rehearsal:
+        loaded.set()
         run = rehearsal.sessions[0].run
 
         def run_0(*arguments, **settings):
