@@ -59,7 +59,11 @@ def _largest(
     tensors: Sequence[TensorRecord],
     profiles: Sequence[ProfileRecord],
 ) -> list[int]:
-    """The most elements that each tensor has at the largest inputs of a profile."""
+    """The most elements that each tensor has at the largest inputs of a profile.
+
+    Where the largest of all inputs do not go together, at the optimum of that profile: other inputs that it allows may
+    then give more. Runs take any size; only the trial when the engine is loaded goes no further.
+    """
     names = {str(number): tensor for number, tensor in enumerate(read)}
     program = ShapeProgram.of(network, names)
     largest = [0] * len(read)
@@ -67,7 +71,7 @@ def _largest(
         try:
             shapes = program.run(*inputs_at(tensors, profile, 2))
         except RuleError:
-            # The largest of all inputs need not go together; the optimum does.
+            # The optimum always goes together.
             shapes = program.run(*inputs_at(tensors, profile, 1))
         for number, (name, tensor) in enumerate(names.items()):
             if -1 in shapes[name]:

@@ -21,7 +21,8 @@ class CollectiveStep:
     """Do `operation` over `group` with the named value, of elements `dtype`, and make the named value.
 
     operation, reduce_op: names of CollectiveOperation and ReduceOperation. layer: of the network, for messages.
-    max_elements: of this rank's input, at the largest shapes of all profiles.
+    max_elements: of this rank's input, at the largest shapes of all profiles; at the optimum where those do not go
+    together, so that a run can have more.
     """
 
     layer: str
