@@ -191,6 +191,36 @@ def test_only_one_speaks_for_a_rank(hub):
         stream.close()
 
 
+def joined(hub, rank):
+    """A connection that speaks for a rank, and its lines."""
+    stream = socket.create_connection(("127.0.0.1", hub.port), timeout=LIMIT_S)
+    answers = stream.makefile()
+    challenge = json.loads(answers.readline())["challenge"]
+    stream.sendall(wire.encode({"rank": rank, "answer": wire.answer_to(challenge, hub.token)}))
+    assert json.loads(answers.readline()) == {"welcome": rank}
+    return stream, answers
+
+
+def test_an_error_of_the_hub_itself_is_told(hub):
+    stream, answers = joined(hub, 1)
+    with stream, answers:
+        stream.sendall(wire.encode({"group": 3}))
+        told = [json.loads(line) for line in answers]
+    expected = "the watch over the ranks failed: TypeError: 'int' object is not iterable"
+    assert hub.verdict == expected
+    assert {"verdict": expected} in told
+    assert hub.connected == 0
+
+
+def test_messages_longer_than_there_is_room_for_arrive_whole(hub):
+    stream, answers = joined(hub, 0)
+    why = "x" * (1 << 24)
+    with stream, answers:
+        hub.end(why)
+        told = [json.loads(answers.readline()) for _ in range(3)]
+    assert {"verdict": why} in told
+
+
 def test_a_hub_variable_of_somebody_else(monkeypatch):
     monkeypatch.setenv(HUB_VARIABLE, "there")
     with pytest.raises(RankError, match="TRTLLM_EXT_HUB is not what"):

@@ -47,18 +47,28 @@ class _Death:
 
 @dataclass
 class _Connection:
-    """One watcher's end. rank: None until it has proved that it knows the token."""
+    """One watcher's end. rank: None until it has proved that it knows the token. unsent: has waited for room."""
 
     socket: socket.socket
     challenge: str
     since: float
     lines: wire.Lines = field(default_factory=wire.Lines)
     rank: int | None = None
+    unsent: bytes = b""
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def send(self, message: wire.Message) -> None:
-        # Silence decides; a full buffer or a broken link is one.
-        with contextlib.suppress(OSError):
-            self.socket.send(wire.encode(message))
+        """Send it, after what is still unsent; whole, though perhaps not yet."""
+        with self.lock:
+            self.unsent += wire.encode(message)
+        self.flush()
+
+    def flush(self) -> None:
+        """Send of what is unsent as much as there is room for."""
+        # That a link is broken shows in reading; without room, silence decides.
+        with self.lock, contextlib.suppress(OSError):
+            while self.unsent:
+                self.unsent = self.unsent[self.socket.send(self.unsent) :]
 
 
 class Hub:
@@ -116,6 +126,19 @@ class Hub:
         self._thread.join()
 
     def _serve(self) -> None:
+        try:
+            self._watch()
+        except Exception as error:  # whatever it is, ranks must not wait for a hub that is no more
+            self.end(f"the watch over the ranks failed: {type(error).__name__}: {error}")
+        for connection in list(self._connections.values()):
+            connection.socket.close()
+        self._connections.clear()
+        for descriptor in self._processes:
+            os.close(descriptor)
+        self._selector.close()
+        self._listener.close()
+
+    def _watch(self) -> None:
         next_beat = 0.0
         while not self._stopping.is_set():
             for key, _ in self._selector.select(_TICK_S):
@@ -125,12 +148,8 @@ class Hub:
             if now >= next_beat:
                 next_beat = now + wire.BEAT_S
                 self._broadcast({"pulse": self.states[0].host})
-        for connection in list(self._connections.values()):
-            connection.socket.close()
-        for descriptor in self._processes:
-            os.close(descriptor)
-        self._selector.close()
-        self._listener.close()
+            for connection in list(self._connections.values()):
+                connection.flush()
 
     def _accept(self) -> None:
         try:
