@@ -90,6 +90,23 @@ def test_an_engine_directory(two, engine, capsys):
     assert (code, errors, len(rows)) == (0, "", 3)
 
 
+@pytest.mark.parametrize("asked", [["--taps", "*.contribution"], ["--enable_debug_output"]], ids=str)
+def test_taps_of_an_engine_are_left_out(two, tmp_path, capsys, monkeypatch, asked):
+    path, built = str(tmp_path / "engine"), []
+    given = ["--checkpoint_dir", two, "--output_dir", path, "--max_num_tokens", "8", *asked]
+    assert cli.main(["build", *given]) == 0
+
+    def build(model, config):
+        built.append(real(model, config))
+        return built[-1]
+
+    real = verification.build
+    monkeypatch.setattr(verification, "build", build)
+    code, rows, errors = verify(capsys, "--checkpoint_dir", two, "--engine_dir", path)
+    assert (code, errors, len(rows)) == (0, "", 2)
+    assert [[output.name for output in engine.outputs] for engine in built] == [["hidden_states_out"]]
+
+
 def test_an_engine_of_other_weights(engine, tmp_path, capsys):
     other = write(tmp_path / "other", 2, seed=5)
     code, rows, errors = verify(capsys, "--checkpoint_dir", other, "--engine_dir", engine)
