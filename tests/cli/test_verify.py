@@ -1,5 +1,6 @@
 """`verify`: a model over several ranks beside the same on one, and what it says when they differ."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -16,10 +17,13 @@ BUDGET_S = 8
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def write(path, ranks, dtype="float32", seed=0, **form):
+def write(path, ranks, dtype="float32", seed=0, stream="model", **form):
     config = sublayer_stack_config(
         hidden_size=16, ffn_hidden_size=32, num_hidden_layers=2, dtype=dtype, **form
     )
+    feed_forward = config.contract.feed_forward
+    feed_forward = replace(feed_forward, residual=replace(feed_forward.residual, stream_dtype=stream))
+    config = replace(config, contract=replace(config.contract, feed_forward=feed_forward))
     config = replace(config, mapping=Mapping(world_size=ranks, tp_size=ranks))
     write_random_checkpoint(path, config, seed=seed)
     return str(path)
@@ -47,17 +51,62 @@ def verify(capsys, *arguments):
     return code, rows, "\n".join(errors)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+ALLOWED = {"float32": 1e-5, "float16": 5e-3, "bfloat16": 4e-2}
+
+
+@pytest.mark.parametrize("dtype", ALLOWED)
 def test_types_and_shapes(tmp_path, capsys, dtype):
+    """A narrow type's rows, then those of a float32 copy."""
     checkpoint = write(tmp_path / "checkpoint", 2, dtype, gated=True, norm="rms_norm", hidden_act="silu")
     code, rows, errors = verify(capsys, "--checkpoint_dir", checkpoint, "--max_num_tokens", 32)
     assert (code, errors) == (0, "")
-    assert [row.split("  ")[0] for row in rows] == [f"hidden_states ({count}, 16)" for count in (1, 8, 32)]
+    expected = [[f"hidden_states ({n}, 16)", each] for each in {dtype: 0, "float32": 0} for n in (1, 8, 32)]
+    assert [re.split(" {2,}", row)[:2] for row in rows] == expected
     assert all(row.endswith("yes") for row in rows)
-    allowed = {"float32": 1e-5, "float16": 5e-3, "bfloat16": 4e-2}[dtype]
-    for row in rows:
+    for row, (_, of) in zip(rows, expected, strict=True):
         difference, tolerance = map(float, row.split()[-3:-1])
-        assert difference <= tolerance == allowed
+        assert difference <= tolerance == ALLOWED[of]
+
+
+@pytest.mark.parametrize(("dtype", "stream"), [("float16", "float32"), ("bfloat16", "model")])
+def test_what_roundings_of_a_narrow_type_hide(tmp_path, capsys, monkeypatch, dtype, stream):
+    """A bias that counts a little more on the ranks: within what the type allows, far out of float32's."""
+
+    def load_resharded(*arguments, **settings):
+        checkpoint = real(*arguments, **settings)
+        weights = dict(checkpoint.weights)
+        for name in weights:
+            if name.endswith("proj.bias"):
+                weights[name] = (weights[name].astype("float32") * factor).astype(weights[name].dtype)
+        return replace(checkpoint, weights=weights)
+
+    checkpoint = write(tmp_path / "checkpoint", 2, dtype, stream=stream)
+    real, factor = verification.load_resharded, 1.01
+    monkeypatch.setattr(verification, "load_resharded", load_resharded)
+    code, rows, errors = verify(capsys, "--checkpoint_dir", checkpoint, "--max_num_tokens", 8)
+    narrow, wide = rows[:2], rows[2:]
+    assert [row.split()[3] for row in (*narrow, *wide)] == [dtype] * 2 + ["float32"] * 2
+    assert all(float(row.split()[-3]) <= ALLOWED[dtype] for row in narrow)
+    assert all(float(row.split()[-3]) > 1e-4 for row in wide)
+    assert (code, errors) == (
+        1,
+        "trtllm-ext: error: 2 of 4 runs of several ranks do not give what one rank gives.",
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_note_of_what_engines_of_a_narrow_type_may_hide(tmp_path, capsys, dtype):
+    checkpoint, path = write(tmp_path / "checkpoint", 2, dtype), str(tmp_path / "engine")
+    given = ["--checkpoint_dir", checkpoint, "--max_num_tokens", "8"]
+    assert cli.main(["build", *given, "--output_dir", path]) == 0
+    capsys.readouterr()
+    for arguments, expected in (
+        (["--checkpoint_dir", checkpoint, "--engine_dir", path], dtype != "float32"),
+        (given, False),
+    ):
+        assert cli.main(["verify", *arguments]) == 0
+        told = capsys.readouterr().out
+        assert ("note: engines of float16 are compared within their roundings" in told) == expected
 
 
 @pytest.mark.parametrize("options", [[], ["--sequence_parallel"]], ids=["plain", "sequence parallel"])

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from trtllm_ext.builder.known_answer import TIMEOUT_S
 from trtllm_ext.builder.rank_build import Progress, model_options, silent
 from trtllm_ext.builder.seeded_inputs import input_values, smaller_shape
 from trtllm_ext.checkpoint import Checkpoint, load_config, load_resharded, load_whole
+from trtllm_ext.checkpoint.dtypes import weight_dtype
 from trtllm_ext.errors import ConfigError, RankError
 from trtllm_ext.runtime import EngineDir, Session
 from trtllm_ext.runtime.envelope import TensorSummary
@@ -33,11 +33,13 @@ _SEED = 21
 class Comparison:
     """One run of all ranks beside one of the whole model.
 
-    shapes: of the inputs, by name. output: the one that differs most, by `difference` of its largest value.
+    shapes: of the inputs, by name. dtype: of both models.
+    output: the one that differs most, by `difference` of its largest value.
     same_bits: whether all ranks gave the same.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
+    dtype: str
     output: str
     difference: float
     tolerance: float
@@ -61,40 +63,53 @@ def verify(
     """Run a checkpoint's model over several ranks, all in this process, and whole; compare what comes out.
 
     Inputs are seeded: of the least size, of a small one, and of the one that the engines are tuned for.
-    engine_dir: the engines of the ranks; by default they are built in memory, as the whole model's always is.
+    engine_dir: the engines of the ranks; by default they are built in memory, as the whole model's always is. Those
+        built of float16 and bfloat16 are compared within their roundings; then all are built and compared once more
+        in float32, with the same weights, where there is nothing that a small mistake could hide in.
     num_ranks: by default the checkpoint's own number; its weights are dealt out again for another.
-    Memory: the whole model twice.
+    Memory: the whole model twice, in float32 unless engine_dir is given.
     Raises CheckpointError, ConfigError, BuildError, EngineError, RankError.
     """
     tell = progress or silent
-    config = _without_taps(build_config or BuildConfig())
     if num_ranks is not None and num_ranks < 2:
         raise ConfigError(f"num_ranks={num_ranks}: give 2 or more ranks, or None for the checkpoint's own.")
-    with ExitStack() as stack:
-        tell("loading the ranks", 0)
-        if engine_dir is None:
-            size = num_ranks or load_config(checkpoint_dir).mapping.world_size
-            engines = list(_sharded(checkpoint_dir, size, config, allow_nan, tell))
-            described = engines[0].config, engines[0].inputs
-            rehearsal = stack.enter_context(Rehearsal(engines, timeout=TIMEOUT_S))
-        else:
-            described = _described(engine_dir, checkpoint_dir, num_ranks)
-            config = _without_taps(described[0].build_config)
-            rehearsal = stack.enter_context(Rehearsal(engine_dir, timeout=TIMEOUT_S))
-        tell("building the whole model", 0)
-        whole = _build(
-            load_whole(checkpoint_dir, allow_nan=allow_nan), config.updated(sequence_parallel=False)
-        )
-        session = stack.enter_context(Session.from_serialized_engine(whole.engine, "mapped"))
-        engine_config, inputs = described
-        for given in _inputs_of(inputs, engine_config.pretrained_config):
+    if engine_dir is None:
+        config = _without_taps(build_config or BuildConfig())
+        source = _Source(checkpoint_dir, num_ranks, config, allow_nan, tell)
+        for dtype in dict.fromkeys((source.dtype, "float32")):
+            yield from _built(source, dtype)
+        return
+    engine_config, inputs = _described(engine_dir, checkpoint_dir, num_ranks)
+    config = _without_taps(engine_config.build_config)
+    tell("loading the ranks", 0)
+    with Rehearsal(engine_dir, timeout=TIMEOUT_S) as rehearsal:
+        source = _Source(checkpoint_dir, num_ranks, config, allow_nan, tell)
+        yield from _compared(rehearsal, inputs, source.whole(source.dtype), tell)
+
+
+def _built(source: _Source, dtype: str) -> Iterator[Comparison]:
+    """What ranks and whole model built in a type give."""
+    engines = list(source.ranks(dtype))
+    inputs = engines[0].inputs
+    with Rehearsal(engines, timeout=TIMEOUT_S) as rehearsal:
+        del engines
+        yield from _compared(rehearsal, inputs, source.whole(dtype), source.tell)
+
+
+def _compared(
+    rehearsal: Rehearsal, inputs: tuple[TensorSummary, ...], whole: Engine, tell: Progress
+) -> Iterator[Comparison]:
+    sizes = whole.config.pretrained_config
+    dtype = str(sizes["dtype"])
+    with Session.from_serialized_engine(whole.engine, "mapped") as session:
+        for given in _inputs_of(inputs, sizes):
             shapes = {name: value.shape for name, value in given.items()}
-            tell(f"running {', '.join(f'{name} {shape}' for name, shape in shapes.items())}", 0)
+            text = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+            tell(f"running {text} in {dtype}", 0)
             expected = session.run(given)
             by_rank = [{name: rank[name] for name in expected} for rank in rehearsal.run(given)]
             output, difference = worst_difference(by_rank[0], expected)
-            tolerance = SHARDED[str(engine_config.pretrained_config["dtype"])]
-            yield Comparison(shapes, output, difference, tolerance, _are_same(by_rank))
+            yield Comparison(shapes, dtype, output, difference, SHARDED[dtype], _are_same(by_rank))
 
 
 def _without_taps(config: BuildConfig) -> BuildConfig:
@@ -102,17 +117,47 @@ def _without_taps(config: BuildConfig) -> BuildConfig:
     return config.updated(taps=(), enable_debug_output=False)
 
 
-def _sharded(
-    checkpoint_dir: str | os.PathLike[str], size: int, config: BuildConfig, allow_nan: bool, tell: Progress
-) -> Iterator[Engine]:
-    if size < 2:
-        raise ConfigError(
-            f"{os.fspath(checkpoint_dir)} is a checkpoint of one rank, so there is nothing to compare. Give a number "
-            f"of ranks (--simulate_ranks 2), or a checkpoint of `trtllm-ext convert --tp_size`."
-        )
-    for rank in range(size):
-        tell(f"rank {rank}: building", 0)
-        yield _build(load_resharded(checkpoint_dir, size, rank, allow_nan=allow_nan), config)
+class _Source:
+    """The engines of a checkpoint, built in its own type or, the weights widened, in float32."""
+
+    def __init__(
+        self,
+        checkpoint_dir: str | os.PathLike[str],
+        num_ranks: int | None,
+        config: BuildConfig,
+        allow_nan: bool,
+        tell: Progress,
+    ) -> None:
+        stored = load_config(checkpoint_dir)
+        self.dtype, self.tell = stored.dtype, tell
+        self._path, self._config, self._allow_nan = checkpoint_dir, config, allow_nan
+        self._num_ranks = num_ranks or stored.mapping.world_size
+
+    def ranks(self, dtype: str) -> Iterator[Engine]:
+        """Each rank's. Raises ConfigError where there is one."""
+        size = self._num_ranks
+        if size < 2:
+            raise ConfigError(
+                f"{os.fspath(self._path)} is a checkpoint of one rank, so there is nothing to compare. Give a number "
+                f"of ranks (--simulate_ranks 2), or a checkpoint of `trtllm-ext convert --tp_size`."
+            )
+        for rank in range(size):
+            self.tell(f"rank {rank}: building in {dtype}", 0)
+            part = load_resharded(self._path, size, rank, allow_nan=self._allow_nan)
+            yield _build(_in_type(part, dtype), self._config)
+
+    def whole(self, dtype: str) -> Engine:
+        """The whole model's."""
+        self.tell(f"building the whole model in {dtype}", 0)
+        whole = load_whole(self._path, allow_nan=self._allow_nan)
+        return _build(_in_type(whole, dtype), self._config.updated(sequence_parallel=False))
+
+
+def _in_type(checkpoint: Checkpoint, dtype: str) -> Checkpoint:
+    if checkpoint.config.dtype == dtype:
+        return checkpoint
+    weights = {name: value.astype(weight_dtype(dtype)) for name, value in checkpoint.weights.items()}
+    return Checkpoint(replace(checkpoint.config, dtype=dtype), weights)
 
 
 def _build(checkpoint: Checkpoint, config: BuildConfig) -> Engine:

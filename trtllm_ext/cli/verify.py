@@ -1,8 +1,9 @@
 """Compare a model over several ranks with the same model on one: what `convert --tp_size` and `build` made of it.
 
 All ranks run in this process, a thread each, so that a plan for 8 or 64 of them is tried on any machine. Their engines
-are built in memory, or taken from --engine_dir; so is the whole model's, of the checkpoint's weights put together. Ends
-with exit code 1 when an output is out of tolerance, or the ranks do not all give the same bits.
+are built in memory, or taken from --engine_dir; so is the whole model's, of the checkpoint's weights put together. What
+is built in float16 or bfloat16 is then built and compared in float32 as well, where roundings hide nothing. Ends with
+exit code 1 when an output is out of tolerance, or the ranks do not all give the same bits.
 """
 
 import argparse
@@ -66,6 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     rows = [
         [
             ", ".join(f"{name} {shape}" for name, shape in each.shapes.items()),
+            each.dtype,
             each.output,
             f"{each.difference:.1e}",
             f"{each.tolerance:.0e}",
@@ -73,8 +75,14 @@ def run(arguments: argparse.Namespace) -> int:
         ]
         for each in compared
     ]
-    table(["inputs", "output", "difference", "allowed", "same bits on all ranks"], rows, right=(2, 3))
+    headings = ["inputs", "type", "output", "difference", "allowed", "same bits on all ranks"]
+    table(headings, rows, right=(3, 4))
     print("difference: the largest of any element, by the largest value of that output on one rank")
+    if all(each.dtype != "float32" for each in compared):
+        print(
+            f"note: engines of {compared[0].dtype} are compared within their roundings, where a small mistake such as "
+            f"a bias counted twice\nmay hide. Without --engine_dir a float32 copy of the model is compared, too."
+        )
     wrong = sum(not each.is_right for each in compared)
     if wrong:
         print(
