@@ -7,13 +7,14 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from trtllm_ext.errors import RankError
 from trtllm_ext.parallel.monitor import HUB_VARIABLE, Monitor
-from trtllm_ext.parallel.watch import addresses, processes, wire
+from trtllm_ext.parallel.watch import addresses, processes, watcher, wire
 from trtllm_ext.parallel.watch.hub import Hub
 
 BUDGET_S = 6
@@ -111,31 +112,52 @@ def test_the_end_of_the_hub_ends_the_ranks(hub):
         assert "ends: the launcher at 127.0.0.1 is gone: its process was killed" in said
 
 
+def welcomed(listener, proof):
+    """The next connection, with a welcome for rank 0 and `proof(challenge)`, by who knows the token "t" or does not."""
+    connection, _ = listener.accept()
+    connection.sendall(wire.encode({"challenge": "c"}))
+    answer = json.loads(connection.makefile().readline())
+    assert (answer["rank"], answer["answer"]) == (0, wire.answer_to("c", "t", "0"))
+    connection.sendall(wire.encode({"welcome": 0, "answer": proof(answer["challenge"])}))
+    return connection
+
+
 def test_a_hub_that_falls_silent():
     # As after a cut of the network: a connection that stays open and says nothing.
     with socket.create_server(("127.0.0.1", 0)) as listener:
         silent = type("Silent", (), {"port": listener.getsockname()[1], "token": "t"})
         rank = started(silent, 0, "")
-        connection, _ = listener.accept()
-        with connection:
-            connection.sendall(wire.encode({"challenge": "c"}))
-            answer = connection.makefile().readline()
-            assert json.loads(answer) == {"rank": 0, "answer": wire.answer_to("c", "t")}
-            connection.sendall(wire.encode({"welcome": 0}))
+        with welcomed(listener, lambda challenge: wire.answer_to(challenge, "t", wire.HUB)):
             (said,) = ends(rank)
     assert "the launcher at 127.0.0.1 has not been heard of for 5 s" in said
+
+
+@pytest.mark.parametrize(
+    "proof",
+    [
+        lambda challenge: wire.answer_to(challenge, "another", wire.HUB),
+        lambda challenge: wire.answer_to(challenge, "t", "1"),  # of another rank, which was asked the same
+        lambda challenge: {"\ud800": None},
+    ],
+)
+def test_who_does_not_know_the_token_is_no_hub(proof):
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as threads:
+        stranger = threads.submit(welcomed, listener, proof)
+        with pytest.raises(ValueError, match="what answers is not the hub"):
+            watcher._introduced("127.0.0.1", listener.getsockname()[1], "t", 0)
+        stranger.result().close()
 
 
 def test_a_rank_that_falls_silent_and_is_ended_for_that(hub):
     # Two namespaces of one machine: the hub sees the end of a process whose watcher it no longer hears.
     with (
         subprocess.Popen(["sleep", "60"]) as process,
-        socket.create_connection(("127.0.0.1", hub.port), timeout=LIMIT_S) as watcher,
+        socket.create_connection(("127.0.0.1", hub.port), timeout=LIMIT_S) as stream,
     ):
-        challenge = json.loads(watcher.makefile().readline())["challenge"]
-        watcher.sendall(wire.encode({"rank": 1, "answer": wire.answer_to(challenge, hub.token)}))
+        challenge = json.loads(stream.makefile().readline())["challenge"]
+        stream.sendall(wire.encode({"rank": 1, "answer": wire.answer_to(challenge, hub.token, "1")}))
         state = {"host": "node7", "host_id": processes.host_id(), "pid": process.pid, "kind": "computing"}
-        watcher.sendall(wire.encode(state))
+        stream.sendall(wire.encode(state))
         time.sleep(3)
         process.kill()
         deadline = time.monotonic() + LIMIT_S
@@ -148,7 +170,7 @@ def test_who_does_not_know_the_token_is_not_heard(hub):
     with socket.create_connection(("127.0.0.1", hub.port), timeout=LIMIT_S) as stranger:
         answers = stranger.makefile()
         challenge = json.loads(answers.readline())["challenge"]
-        stranger.sendall(wire.encode({"rank": 1, "answer": wire.answer_to(challenge, "another")}))
+        stranger.sendall(wire.encode({"rank": 1, "answer": wire.answer_to(challenge, "another", "1")}))
         stranger.sendall(wire.encode({"failed": "all of it"}))
         assert answers.read() == ""
     assert hub.connected == 0 and hub.verdict is None
@@ -161,6 +183,7 @@ def test_who_does_not_know_the_token_is_not_heard(hub):
         b"[]\n",
         b"\xff\n",
         b'{"rank": true}\n',
+        b'{"rank": "\\ud800", "challenge": "\\ud800"}\n',
         b"1\n",
         b"[" * 100_000 + b"\n",
         b'{"rank": 1, "answer": "\\u00e4\\ud800"}\n',
@@ -180,10 +203,10 @@ def test_only_one_speaks_for_a_rank(hub):
         stream = socket.create_connection(("127.0.0.1", hub.port), timeout=LIMIT_S)
         answers = stream.makefile()
         challenge = json.loads(answers.readline())["challenge"]
-        stream.sendall(wire.encode({"rank": 1, "answer": wire.answer_to(challenge, hub.token)}))
+        stream.sendall(wire.encode({"rank": 1, "answer": wire.answer_to(challenge, hub.token, "1")}))
         streams.append((stream, answers))
         if number == 0:
-            assert json.loads(answers.readline()) == {"welcome": 1}
+            assert json.loads(answers.readline())["welcome"] == 1
     assert answers.read() == ""
     assert hub.connected == 1 and hub.verdict is None
     for stream, answers in streams:
@@ -196,8 +219,8 @@ def joined(hub, rank):
     stream = socket.create_connection(("127.0.0.1", hub.port), timeout=LIMIT_S)
     answers = stream.makefile()
     challenge = json.loads(answers.readline())["challenge"]
-    stream.sendall(wire.encode({"rank": rank, "answer": wire.answer_to(challenge, hub.token)}))
-    assert json.loads(answers.readline()) == {"welcome": rank}
+    stream.sendall(wire.encode({"rank": rank, "answer": wire.answer_to(challenge, hub.token, str(rank))}))
+    assert json.loads(answers.readline())["welcome"] == rank
     return stream, answers
 
 
@@ -214,7 +237,7 @@ def test_an_error_of_the_hub_itself_is_told(hub):
 
 def test_messages_longer_than_there_is_room_for_arrive_whole(hub):
     stream, answers = joined(hub, 0)
-    why = "x" * (1 << 24)
+    why = "x" * (1 << 23)
     with stream, answers:
         hub.end(why)
         told = [json.loads(answers.readline()) for _ in range(3)]

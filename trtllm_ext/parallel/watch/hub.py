@@ -180,15 +180,17 @@ class Hub:
             self._lose(connection, "its connection closed")
 
     def _admit(self, connection: _Connection, message: wire.Message) -> bool:
-        rank, answer = message.get("rank"), str(message.get("answer")).encode(errors="replace")
-        right = secrets.compare_digest(answer, wire.answer_to(connection.challenge, self.token).encode())
-        if not right or not isinstance(rank, int) or not 0 <= rank < len(self.states):
+        rank = message.get("rank")
+        if type(rank) is not int or not 0 <= rank < len(self.states):
+            return False
+        if not wire.is_answer(message.get("answer"), connection.challenge, self.token, str(rank)):
             return False
         # A process that a rank started has its variables, and must not speak for it.
         if any(other.rank == rank for other in self._connections.values()):
             return False
         connection.rank = rank
-        connection.send({"welcome": rank})
+        proof = wire.answer_to(message.get("challenge", ""), self.token, wire.HUB)
+        connection.send({"welcome": rank, "answer": proof})
         if self.verdict:
             connection.send({"verdict": self.verdict})
         return True

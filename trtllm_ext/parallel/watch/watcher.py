@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import secrets
 import selectors
 import signal
 import socket
@@ -264,14 +265,21 @@ class _Watcher:
 
 
 def _introduced(host: str, port: int, token: str, rank: int) -> tuple[socket.socket, wire.Lines]:
-    """A connection to a hub that has taken this rank in. Raises OSError, ValueError or LookupError if it has not."""
+    """A connection to a hub that has taken this rank in, and has proved that it knows the token, as this one does.
+
+    Raises OSError, ValueError or LookupError if it has not.
+    """
     connection = socket.create_connection((host, port), timeout=1.0)
     try:
         lines = wire.Lines()
-        challenge = _next(connection, lines)["challenge"]
-        connection.sendall(wire.encode({"rank": rank, "answer": wire.answer_to(challenge, token)}))
-        if _next(connection, lines)["welcome"] != rank:
+        own = secrets.token_hex(16)
+        answer = wire.answer_to(_next(connection, lines)["challenge"], token, str(rank))
+        connection.sendall(wire.encode({"rank": rank, "answer": answer, "challenge": own}))
+        welcome = _next(connection, lines)
+        if welcome["welcome"] != rank:
             raise ValueError("the hub takes this rank for another one")
+        if not wire.is_answer(welcome["answer"], own, token, wire.HUB):
+            raise ValueError("what answers is not the hub")
         connection.settimeout(wire.SILENCE_S)
         return connection, lines
     except BaseException:

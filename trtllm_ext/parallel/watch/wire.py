@@ -18,6 +18,7 @@ STATE = struct.Struct("<QII")
 COMPUTING, WAITING, BUSY, LEFT = range(4)
 KINDS = ("computing", "waiting", "busy", "left")
 
+HUB = "hub"
 _LONGEST_LINE = 1 << 20
 
 
@@ -25,9 +26,19 @@ def encode(message: Message) -> bytes:
     return json.dumps(message).encode() + b"\n"
 
 
-def answer_to(challenge: str, token: str) -> str:
-    """The proof of knowing the token, which itself never goes over the network."""
-    return hmac.new(token.encode(), challenge.encode(), "sha256").hexdigest()
+def answer_to(challenge: str, token: str, speaker: str) -> str:
+    """The proof of knowing the token, which itself never goes over the network.
+
+    speaker: `HUB`, or the rank as text: what one has answered is of no use to whoever would pass for another.
+    """
+    text = f"{speaker} {challenge}".encode(errors="replace")
+    return hmac.new(token.encode(), text, "sha256").hexdigest()
+
+
+def is_answer(given: Any, challenge: str, token: str, speaker: str) -> bool:
+    """Whether `given`, of whoever it may be, is `answer_to` the rest."""
+    right = answer_to(challenge, token, speaker).encode()
+    return hmac.compare_digest(str(given).encode(errors="replace"), right)
 
 
 class Lines:
