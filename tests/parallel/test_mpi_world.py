@@ -54,18 +54,27 @@ print(*found, world(), "mpi4py" in sys.modules)
 def test_a_launcher_of_another_mpi_is_named():
     # As a process that OpenMPI's mpirun started, whose mpi4py belongs to MPICH: it is alone.
     pytest.importorskip("mpi4py", reason="mpi4py is not installed")
+    # It catches that, and goes on for longer than a rank may wait for others.
     code = """
+import time
 from trtllm_ext.errors import RankError
 from trtllm_ext.parallel import world
-try:
-    world()
-except RankError as error:
-    print(error)
+for _ in range(2):
+    try:
+        world()
+    except RankError as error:
+        print(error)
+    time.sleep(0.8)
+print("went on", flush=True)
 """
-    ended = alone(code, {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"})
+    launched = {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"}
+    ended = alone(code, {**launched, "TRTLLM_EXT_RANK_TIMEOUT": "0.5", "PYTHONWARNINGS": "error"})
     cause = "OpenMPI's mpirun started 2 ranks, but mpi4py's library ("
-    assert ended.stdout.startswith(f"rank 1: {cause}")
-    assert "sees 1: the launcher belongs to another MPI" in ended.stdout
+    first, second, last = ended.stdout.splitlines()
+    assert first.startswith(f"rank 1: {cause}") and second == first
+    assert "sees 1: the launcher belongs to another MPI" in first
+    assert last == "went on"
+    assert "suspicious" not in ended.stderr
     # The others, which may be waiting for this one, hear of it too.
     assert ended.returncode == 1
     last_line = ended.stderr.splitlines()[-1]

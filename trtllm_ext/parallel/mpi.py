@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -211,23 +212,40 @@ def _finalize(mpi: Any) -> None:
         mpi.Finalize()
 
 
+_refusal: RankError | None = None  # why this process gets no world, found out once
+
+
 def start(launch: Launch, timeout: float) -> MpiCommunicator:
     """The world that a launcher started, watched; this process now ends as `Ending` says.
 
     Raises RankError as `import_mpi` and `check_launch` do.
     """
+    global _refusal
+    if _refusal is not None:
+        raise _refusal
     mpi = import_mpi()
     monitor = Monitor(launch.rank, launch.size, timeout)
     # From here on the others wait for this process, whatever it fails in.
     ending = Ending(monitor, partial(_finalize, mpi))
     ending.install()
-    if not mpi.Is_initialized():
-        mpi.Init_thread(mpi.THREAD_MULTIPLE)
+    _init(mpi)
     try:
         check_launch(mpi, launch)
     except RankError as error:
+        _refusal = error
         ending.fail_with(str(error).removeprefix(f"rank {launch.rank}: "))
+        # A program may go on for as long as it likes: it waits for nobody, and tells the cause when it ends.
+        monitor.operation = None
         raise
     communicator = MpiCommunicator(mpi, timeout, monitor)
     monitor.join(communicator.exchange)
     return communicator
+
+
+def _init(mpi: Any) -> None:
+    if mpi.Is_initialized():
+        return
+    with warnings.catch_warnings():
+        # Of a launcher that belongs to another MPI; `check_launch` says it with the way out.
+        warnings.filterwarnings("ignore", "suspicious MPI", RuntimeWarning)
+        mpi.Init_thread(mpi.THREAD_MULTIPLE)
