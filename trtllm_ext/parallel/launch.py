@@ -24,7 +24,7 @@ from trtllm_ext.parallel.monitor import HUB_VARIABLE
 from trtllm_ext.parallel.watch.addresses import own_addresses
 from trtllm_ext.parallel.watch.hub import Hub
 from trtllm_ext.parallel.watch.processes import signal_name
-from trtllm_ext.parallel.world import TIMEOUT_VARIABLE, default_timeout
+from trtllm_ext.parallel.world import PROCESS_VARIABLE, TIMEOUT_VARIABLE, default_timeout
 
 LAUNCHER_VARIABLE = "TRTLLM_EXT_MPIEXEC"
 # Exit codes of programs that Ctrl-C and SIGTERM ended, as shells have them.
@@ -69,7 +69,9 @@ def launch(
         }
         command = [*launcher, *launcher_options(launcher, own), "-n", str(nproc), *program, *argv]
         with _sigterm_raises():
-            return _run(command, {**os.environ, **(env or {}), **own}, hub)
+            variables = {**os.environ, **(env or {}), **own}
+            variables.pop(PROCESS_VARIABLE, None)  # of what started this process; the ranks are ranks
+            return _run(command, variables, hub)
     finally:
         hub.stop()
 

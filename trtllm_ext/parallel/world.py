@@ -11,6 +11,9 @@ from trtllm_ext.parallel.communicator import Communicator
 
 TIMEOUT_VARIABLE = "TRTLLM_EXT_RANK_TIMEOUT"
 DEFAULT_TIMEOUT_S = 10.0
+# What a rank leaves to the processes that it starts: its process id and `_launch_id`. The value NO_RANK is for users.
+PROCESS_VARIABLE = "TRTLLM_EXT_RANK_PROCESS"
+NO_RANK = "none"
 
 _MPICH = "MPICH's mpiexec"
 # Launcher, the variable with this process's rank, the one with the number of ranks. OpenMPI's own first, since its
@@ -35,7 +38,12 @@ class Launch:
 
 
 def launch_from(environment: Mapping[str, str]) -> Launch | None:
-    """The launch that environment variables tell of. Raises RankError for variables that are no rank of a world."""
+    """The launch that environment variables tell of; None for TRTLLM_EXT_RANK_PROCESS=none, whatever they tell.
+
+    Raises RankError for variables that are no rank of a world.
+    """
+    if environment.get(PROCESS_VARIABLE) == NO_RANK:
+        return None
     for launcher, rank_name, size_name in _LAUNCHERS:
         rank_text, size_text = environment.get(rank_name), environment.get(size_name)
         if rank_text is None or size_text is None:
@@ -82,7 +90,16 @@ def default_timeout() -> float:
     return timeout
 
 
-_CHILD_WAY_OUT = "use the world in the rank itself, or start this process without the variables PMI_*"
+_CHILD_WAY_OUT = f"use the world in the rank itself, or start this process with {PROCESS_VARIABLE}={NO_RANK}, so that it runs alone"
+# Which of the launches on a host, one of which a rank of another may have started; each launcher sets some.
+_LAUNCH_IDS = (
+    "PMIX_NAMESPACE",
+    "OMPI_MCA_ess_base_jobid",
+    "SLURM_JOB_ID",
+    "SLURM_STEP_ID",
+    "PMI_PORT",
+    "PMI_ID",
+)
 
 _world: Communicator | None = None
 _process = 0  # whose world it is
@@ -106,20 +123,35 @@ def world(timeout: float | None = None) -> Communicator | None:
 
         _world = start(launch, default_timeout() if timeout is None else timeout)
         _process = os.getpid()
+        os.environ[PROCESS_VARIABLE] = f"{_process} {_launch_id(os.environ)}"
     if _process != os.getpid():
         raise RankError(f"this process was forked off rank {_world.rank} and is no rank; {_CHILD_WAY_OUT}")
     return _world
 
 
 def _check_started_by_launcher(launch: Launch, environment: Mapping[str, str]) -> None:
-    # MPICH's launcher hands each rank an open socket, which what the rank starts does not get.
-    text = environment.get("PMI_FD", "")
-    if launch.launcher != _MPICH or not text.isdecimal():
-        return
-    try:
-        os.fstat(int(text))
-    except OSError:
+    pid, _, launch_id = environment.get(PROCESS_VARIABLE, "").partition(" ")
+    is_started_by_rank = pid != str(os.getpid()) and launch_id == _launch_id(environment)
+    # MPICH's launcher hands each rank an open socket, which what the rank starts seldom gets.
+    has_lost_socket = launch.launcher == _MPICH and _socket_of(environment) == 0
+    if is_started_by_rank or has_lost_socket:
         raise RankError(
-            f"PMI_FD={text} is not open: this process has the variables of rank {launch.rank}, but was started by it "
-            f"and not by {launch.launcher}; {_CHILD_WAY_OUT}"
-        ) from None
+            f"this process has the variables of rank {launch.rank}, but was started by it and not by "
+            f"{launch.launcher}; {_CHILD_WAY_OUT}"
+        )
+
+
+def _launch_id(environment: Mapping[str, str]) -> str:
+    """The same for a rank and what it starts; another one for ranks that those launch."""
+    return " ".join([*(environment.get(name, "-") for name in _LAUNCH_IDS), str(_socket_of(environment))])
+
+
+def _socket_of(environment: Mapping[str, str]) -> int | None:
+    """The inode of the connection to MPICH's launcher; 0 if it is closed, None if the launcher gave none."""
+    text = environment.get("PMI_FD", "")
+    if not text.isdecimal():
+        return None
+    try:
+        return os.fstat(int(text)).st_ino
+    except OSError:
+        return 0
