@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from fault_runs import PROGRAM, SHORT, ended
+from fault_runs import PROGRAM, SHORT, SHORTER, ended
 
 BUDGET_S = 6
 
@@ -25,9 +25,9 @@ def launched(fault, environment=SHORT):
     "fault, sentence, environment",
     [
         ("killed", "rank 1 was ended by signal 9 (SIGKILL)", SHORT),
-        ("never started", "rank 1 has not started within 2 s", SHORT),
+        ("never started", "rank 1 has not started within 1 s", SHORTER),
         pytest.param("never started", "rank 1 has not started within 10 s", DEFAULT, marks=long),
-        pytest.param("left early", "rank 1 has not started within 2 s", SHORT, marks=long),
+        pytest.param("left early", "rank 1 has not started within 1 s", SHORTER, marks=long),
         pytest.param("crashed", "rank 1 was ended by signal 11 (SIGSEGV)", SHORT, marks=long),
         pytest.param("stopped", "the process of rank 1 is stopped", SHORT, marks=long),
         pytest.param("late", "rank 1 has not arrived within 10 s at all_reduce", DEFAULT, marks=long),

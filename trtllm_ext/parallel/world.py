@@ -90,7 +90,9 @@ def default_timeout() -> float:
     return timeout
 
 
-_CHILD_WAY_OUT = f"use the world in the rank itself, or start this process with {PROCESS_VARIABLE}={NO_RANK}, so that it runs alone"
+_CHILD_WAY_OUT = (
+    f"use the world in the rank itself, or set {PROCESS_VARIABLE}={NO_RANK} for this process to run alone"
+)
 # Which of the launches on a host, one of which a rank of another may have started; each launcher sets some.
 _LAUNCH_IDS = (
     "PMIX_NAMESPACE",
