@@ -1,5 +1,6 @@
 """The choice of engine and graph API, over stand-ins for NVIDIA's packages."""
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -90,3 +91,19 @@ def test_the_module_in_use_is_the_embedded_one():
     from trtllm_ext import backend
 
     assert backend.tensorrt().__name__ == "trtllm_ext.embedded"
+
+
+def test_threads_that_ask_first_at_the_same_time_get_the_whole_module():
+    """An import that has begun in one thread is waited for in the others."""
+    program = (
+        "import threading; from trtllm_ext import backend\n"
+        "barrier, names = threading.Barrier(4), []\n"
+        "def ask():\n"
+        "    barrier.wait(); names.append(backend.tensorrt().ILogger.__name__)\n"
+        "threads = [threading.Thread(target=ask) for _ in range(4)]\n"
+        "[thread.start() for thread in threads]; [thread.join() for thread in threads]\n"
+        "assert names == ['ILogger'] * 4, names\n"
+    )
+    environment = {**os.environ, "TRTLLM_EXT_BACKEND": "embedded"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr

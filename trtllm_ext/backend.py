@@ -58,9 +58,7 @@ def choice() -> Choice:
 
 def tensorrt() -> ModuleType:
     """The module in use that has TensorRT's Python API: NVIDIA's `tensorrt`, or `trtllm_ext.embedded`."""
-    name = "tensorrt" if choice().engine == "tensorrt" else EMBEDDED_MODULE
-    # Asked for many times a layer, for which import_module takes too long, also when there is nothing left to import.
-    return sys.modules.get(name) or importlib.import_module(name)
+    return importlib.import_module("tensorrt" if choice().engine == "tensorrt" else EMBEDDED_MODULE)
 
 
 @functools.cache
