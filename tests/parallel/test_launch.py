@@ -12,6 +12,7 @@ import pytest
 from trtllm_ext.errors import RankError
 from trtllm_ext.parallel import launch as launching
 from trtllm_ext.parallel.launch import find_launcher, launch, launcher_options
+from trtllm_ext.parallel.output import Output
 
 BUDGET_S = 3
 
@@ -95,6 +96,24 @@ def test_an_interrupt_ends_it(launcher, number, code):
     # The sleeping launcher holds the pipe: its end is the end of both.
     process.communicate(timeout=LIMIT_S)
     assert process.returncode == code
+
+
+@pytest.mark.parametrize(
+    "number, code", [(signal.SIGINT, launching.INTERRUPTED), (signal.SIGTERM, launching.TERMINATED)]
+)
+def test_an_interrupt_in_the_middle_of_something(launcher, monkeypatch, number, code):
+    launcher("exec sleep 60")
+    monkeypatch.setattr(launching, "_END_S", 0.1)
+    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+
+    def output(process):
+        # The launcher has been started, and nobody waits for it yet.
+        os.kill(os.getpid(), number)
+        return Output(process)
+
+    monkeypatch.setattr(launching, "Output", output)
+    assert launch(2, []) == code
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
 @pytest.mark.parametrize(

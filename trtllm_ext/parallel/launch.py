@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import os
 import re
@@ -17,10 +16,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
 
 from trtllm_ext.errors import RankError
 from trtllm_ext.parallel.monitor import HUB_VARIABLE
+from trtllm_ext.parallel.output import Output
 from trtllm_ext.parallel.watch.addresses import own_addresses
 from trtllm_ext.parallel.watch.hub import Hub
 from trtllm_ext.parallel.watch.processes import signal_name
@@ -29,6 +28,10 @@ from trtllm_ext.parallel.world import PROCESS_VARIABLE, TIMEOUT_VARIABLE, defaul
 LAUNCHER_VARIABLE = "TRTLLM_EXT_MPIEXEC"
 # Exit codes of programs that Ctrl-C and SIGTERM ended, as shells have them.
 INTERRUPTED, TERMINATED = 130, 143
+_SIGNALS = {
+    signal.SIGINT: (INTERRUPTED, "the launcher was interrupted"),
+    signal.SIGTERM: (TERMINATED, "the launcher was ended by SIGTERM"),
+}
 _PREFIX = "trtllm-ext: error: "  # of the sentence that says why, here and in ranks
 
 # After the verdict ranks end themselves, the launcher after them; one that does not is ended.
@@ -37,7 +40,6 @@ _TERM_S = 1.5
 # The launcher can be faster than the hub's decision, and what ranks still write must come before the last line.
 _LAST_WORDS_S = 3.0
 _POLL_S = 0.05
-_HEARD_BYTES = 1 << 16
 
 
 def launch(
@@ -68,10 +70,11 @@ def launch(
             TIMEOUT_VARIABLE: f"{timeout:g}",
         }
         command = [*launcher, *launcher_options(launcher, own), "-n", str(nproc), *program, *argv]
-        with _sigterm_raises():
+        noted = _Noted()
+        with noted.noting():
             variables = {**os.environ, **(env or {}), **own}
             variables.pop(PROCESS_VARIABLE, None)  # of what started this process; the ranks are ranks
-            return _run(command, variables, hub)
+            return _run(command, variables, hub, noted)
     finally:
         hub.stop()
 
@@ -123,58 +126,53 @@ def _is_spread(launcher: Sequence[str]) -> bool:
     return hosts or len(launcher) > 1 or os.environ.get("SLURM_JOB_NUM_NODES", "1") != "1"
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM."""
+class _Noted:
+    """The signal that is to end this process, SIGINT or SIGTERM, while `noting`; None before one has come."""
+
+    number: signal.Signals | None = None
+
+    def take(self, number: int, frame: FrameType | None) -> None:
+        self.number = self.number or signal.Signals(number)
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Batch systems and `timeout` send SIGTERM, which would end this process before it has told the ranks.
+
+        A handler that raises could do so in the middle of anything, such as the start of a thread. Only in the main
+        thread, to which signals belong, and where nobody else handles them.
+        """
+        is_ours = threading.current_thread() is threading.main_thread()
+        before = {number: signal.getsignal(number) for number in _SIGNALS} if is_ours else {}
+        ours = {
+            number: handler
+            for number, handler in before.items()
+            if handler in (signal.SIG_DFL, signal.default_int_handler)
+        }
+        for number in ours:
+            signal.signal(number, self.take)
+        try:
+            yield
+        finally:
+            for number, handler in ours.items():
+                signal.signal(number, handler)
 
 
-@contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Batch systems and `timeout` send SIGTERM, which would end this process before it has told the ranks.
-
-    Only in the main thread, to which signals belong, and where nobody else handles it.
-    """
-    is_ours = threading.current_thread() is threading.main_thread()
-    if not is_ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, _terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise _Terminated
-
-
-def _run(command: Sequence[str], env: Mapping[str, str], hub: Hub) -> int:
+def _run(command: Sequence[str], env: Mapping[str, str], hub: Hub, noted: _Noted) -> int:
     stdin = subprocess.DEVNULL if sys.stdin is None or sys.stdin.isatty() else None
     # A session of its own: Ctrl-C is for this process, which tells the ranks why they end.
     process = subprocess.Popen(
         command, env=env, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )
-    heard = bytearray()
-    pumps = [
-        threading.Thread(target=_pass_on, args=(source, target, heard), daemon=True)
-        for source, target in ((process.stdout, sys.stdout), (process.stderr, sys.stderr))
-    ]
-    ended_with = None
+    output = Output(process)
     try:
-        for pump in pumps:
-            pump.start()
-        code = _wait(process, hub)
-    except KeyboardInterrupt as interrupt:
-        terminated = isinstance(interrupt, _Terminated)
-        ended_with = TERMINATED if terminated else INTERRUPTED
-        hub.end("the launcher was ended by SIGTERM" if terminated else "the launcher was interrupted")
-        code = _wait(process, hub)
-    for pump in pumps:
-        if pump.ident is not None:
-            pump.join(_LAST_WORDS_S)
-    if ended_with is not None:
-        return ended_with
-    sentence = _sentence(code, hub, heard.decode(errors="replace"))
+        code = _wait(process, hub, noted)
+    except KeyboardInterrupt:  # of another one's handler
+        noted.take(signal.SIGINT, None)
+        code = _wait(process, hub, noted)
+    heard = output.heard(_LAST_WORDS_S)
+    if noted.number is not None:
+        return _SIGNALS[noted.number][0]
+    sentence = _sentence(code, hub, heard)
     if sentence is not None:
         with suppress(OSError, ValueError, AttributeError):  # closed, or never there
             sys.stderr.write(f"{_PREFIX}{sentence}\n")
@@ -184,11 +182,13 @@ def _run(command: Sequence[str], env: Mapping[str, str], hub: Hub) -> int:
     return code if 0 < code < 256 else 1
 
 
-def _wait(process: subprocess.Popen[bytes], hub: Hub) -> int:
+def _wait(process: subprocess.Popen[bytes], hub: Hub, noted: _Noted) -> int:
     """The launcher's exit code; ended by force when it does not follow its ranks."""
     deadline = float("inf")
     while (code := process.poll()) is None:
-        if hub.verdict is not None:
+        if noted.number is not None:
+            hub.end(_SIGNALS[noted.number][1])
+        if noted.number is not None or hub.verdict is not None:
             deadline = min(deadline, time.monotonic() + _END_S)
         if time.monotonic() > deadline:
             return _killed(process)
@@ -205,24 +205,6 @@ def _killed(process: subprocess.Popen[bytes]) -> int:
         with suppress(subprocess.TimeoutExpired):
             return process.wait(_TERM_S)
     return process.wait()
-
-
-def _pass_on(source: IO[bytes], target: Any, heard: bytearray) -> None:
-    """Copy at once what arrives; the last of it into `heard`."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    with source:
-        while received := os.read(source.fileno(), 1 << 16):
-            heard += received
-            del heard[:-_HEARD_BYTES]
-            text = decoder.decode(received)
-            # A reader that has gone away, or was never there, is no reason to stop the ranks.
-            with suppress(OSError, ValueError, AttributeError):
-                # Notebooks and `contextlib.redirect_stdout` have streams of text alone.
-                if hasattr(target, "buffer"):
-                    target.buffer.write(received)
-                else:
-                    target.write(text)
-                target.flush()
 
 
 def _sentence(code: int, hub: Hub, heard: str) -> str | None:
