@@ -58,6 +58,12 @@ def test_a_problem_fails_with_its_fix(variable, value, subject, says):
     assert problems[0]["fix"]
 
 
+def test_it_tells_of_the_ranks_that_share_the_cores():
+    launched = {"PMI_RANK": "0", "PMI_SIZE": "4096", "MPI_LOCALNRANKS": "4096", "TRTLLM_EXT_NUM_THREADS": ""}
+    text = findings(**launched)["threads"]["text"]
+    assert text.startswith("1 for the embedded engine, as one of 4096 ranks on this host (")
+
+
 def test_whatever_is_absent_has_its_fix():
     absent = [each for each in findings().values() if each["state"] == "absent"]
     assert [each["subject"] for each in absent if not each["fix"]] == []

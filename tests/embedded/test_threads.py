@@ -114,3 +114,39 @@ def test_a_number_of_threads_that_is_none_is_refused(monkeypatch, value):
     monkeypatch.setenv(threads.THREADS_VARIABLE, value)
     with pytest.raises(ConfigError, match=r"is not a number of threads\. Set it to 1 .. 1024, or unset it"):
         threads.num_threads()
+
+
+@pytest.mark.parametrize(
+    "ranks, cores, bound_to, quota, expected",
+    [
+        (1, 8, 8, 8, 8),
+        (2, 8, 8, 8, 4),
+        (3, 8, 8, 8, 2),
+        (2, 2, 2, 2, 1),
+        (9, 8, 8, 8, 1),
+        # Bound by the launcher to its share, to less, and to more than that.
+        (2, 8, 4, 8, 4),
+        (2, 8, 1, 8, 1),
+        (4, 8, 4, 8, 2),
+        # A container of four cores on a host of 64: its ranks share what it has.
+        (1, 64, 64, 4, 4),
+        (2, 64, 64, 4, 2),
+    ],
+)
+def test_ranks_of_one_host_share_its_cores(monkeypatch, ranks, cores, bound_to, quota, expected):
+    monkeypatch.delenv(threads.THREADS_VARIABLE, raising=False)
+    monkeypatch.setattr(threads, "ranks_on_host", lambda environment: ranks)
+    monkeypatch.setattr(threads, "_quota", lambda: quota)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(bound_to)))
+    assert threads.num_threads() == expected
+    monkeypatch.setenv(threads.THREADS_VARIABLE, "7")
+    assert threads.num_threads() == 7
+
+
+def test_a_launched_process_knows_its_share(monkeypatch):
+    monkeypatch.delenv(threads.THREADS_VARIABLE, raising=False)
+    monkeypatch.delenv("TRTLLM_EXT_RANK_PROCESS", raising=False)
+    for name, value in {"PMI_RANK": "0", "PMI_SIZE": "4096", "MPI_LOCALNRANKS": "4096"}.items():
+        monkeypatch.setenv(name, value)
+    assert threads.num_threads() == 1

@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -129,10 +130,15 @@ def _onnxruntime_runs() -> Iterator[Finding]:
 
 def _threads() -> Iterator[Finding]:
     from trtllm_ext.embedded.running.threads import THREADS_VARIABLE, num_threads
+    from trtllm_ext.parallel.world import ranks_on_host
 
+    ranks = ranks_on_host(os.environ)
+    shared = f", as one of {ranks} ranks on this host" if ranks > 1 else ""
     try:
         yield Finding(
-            "ok", "threads", f"{num_threads()} for the embedded engine ({THREADS_VARIABLE} changes it)"
+            "ok",
+            "threads",
+            f"{num_threads()} for the embedded engine{shared} ({THREADS_VARIABLE} changes it)",
         )
     except ConfigError as error:
         yield Finding("problem", "threads", str(error), f"unset {THREADS_VARIABLE}")

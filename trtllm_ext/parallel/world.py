@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -26,6 +27,10 @@ _LAUNCHERS = (
     ("Slurm's srun with PMIx", "PMIX_RANK", "SLURM_STEP_NUM_TASKS"),
     ("Slurm's srun", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
 )
+# Ranks on this process's host, as launchers count them; a launcher inside a Slurm job first, as above.
+_LOCAL_SIZES = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "MV2_COMM_WORLD_LOCAL_SIZE")
+# Slurm's count of each host in turn, of a step and of its job: "2(x3),1" is 2, 2, 2, 1.
+_SLURM_LOCAL_SIZES = ("SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE")
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,41 @@ def launched_rank() -> int:
     """This process's rank among them; 0 without a launcher."""
     launch = launch_from(os.environ)
     return 0 if launch is None else launch.rank
+
+
+def ranks_on_host(environment: Mapping[str, str]) -> int:
+    """How many of the ranks that a launcher started are on this process's host; 1 without a launcher.
+
+    Also 1 where nothing in the environment tells of it, or what does cannot be read.
+    """
+    try:
+        launch = launch_from(environment)
+    except RankError:
+        return 1
+    if launch is None:
+        return 1
+    for name in _LOCAL_SIZES:
+        text = environment.get(name, "")
+        if text.isdecimal() and int(text) > 0:
+            return min(int(text), launch.size)
+    for name in _SLURM_LOCAL_SIZES:
+        counts = _slurm_counts(environment.get(name, ""))
+        if counts:
+            node = environment.get("SLURM_NODEID", "")
+            here = counts[int(node)] if node.isdecimal() and int(node) < len(counts) else max(counts)
+            return min(here, launch.size)
+    return 1
+
+
+def _slurm_counts(text: str) -> list[int]:
+    """[2, 2, 2, 1] of "2(x3),1"; nothing of what is not in this form."""
+    counts = []
+    for part in text.split(","):
+        found = re.fullmatch(r"([1-9]\d{0,5})(?:\(x([1-9]\d{0,5})\))?", part.strip())
+        if found is None:
+            return []
+        counts += [int(found[1])] * int(found[2] or 1)
+    return counts
 
 
 def default_timeout() -> float:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from trtllm_ext.errors import ConfigError
+from trtllm_ext.parallel.world import ranks_on_host
 
 # Whose threads run an engine: the one pool of the process, or no others than the caller's.
 ThreadPool = Literal["process", "none"]
@@ -18,9 +19,11 @@ _CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
 
 def num_threads() -> int:
-    """TRTLLM_EXT_NUM_THREADS if it is set, else the number of cores that this process may use.
+    """TRTLLM_EXT_NUM_THREADS if it is set, else the number of cores that this process may use, at least 1.
 
-    Cores are those of the process's affinity mask, further limited by the processor quota of its control group.
+    Cores are those of the process's affinity mask, further limited by its share of the host's cores and of the
+    processor quota of its control group, when a launcher started several ranks on this host. A rank that its launcher
+    bound to its share keeps all of that.
     Raises ConfigError if the variable is not a positive integer.
     """
     asked = os.environ.get(THREADS_VARIABLE, "")
@@ -30,7 +33,8 @@ def num_threads() -> int:
                 f"{THREADS_VARIABLE}={asked!r} is not a number of threads. Set it to 1 .. 1024, or unset it."
             )
         return int(asked)
-    return max(1, min(len(os.sched_getaffinity(0)), _quota()))
+    cores = min(os.cpu_count() or 1, _quota())
+    return max(1, min(len(os.sched_getaffinity(0)), cores // ranks_on_host(os.environ)))
 
 
 def threads_of_session(num_sessions: int) -> int:
