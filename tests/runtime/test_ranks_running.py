@@ -1,9 +1,12 @@
 """Runs of several ranks: inputs that do not fit are an error on every rank, after which the session goes on."""
 
+from collections import OrderedDict
+
 import numpy as np
 import pytest
 from ranked_engines import Wrapped, expected, rank_engine, tokens
 from small_engines import HIDDEN, build, packed
+from sublayer_formulas import DTYPES
 
 import trtllm_ext as tx
 from trtllm_ext.errors import EngineError, InputError, RankError
@@ -134,8 +137,6 @@ def lookup():
     table = np.arange(8 * HIDDEN, dtype=np.float32).reshape(8, HIDDEN)
 
     def define():
-        from collections import OrderedDict
-
         ids = tx.Tensor(name="ids", dtype="int32", shape=[-1], dim_range=OrderedDict(num_tokens=[[1, 4, 16]]))
         rows = functional.embedding(ids, functional.constant(table))
         functional.allreduce(rows, [0, 1]).mark_output("y", "float32")
@@ -150,7 +151,7 @@ def test_a_rank_that_fails_while_running(lookup):
     def work(session, rank):
         np.testing.assert_array_equal(session.run({"ids": ids})["y"], 2 * table[ids])
         bad = np.array([0, 99 if rank else 3, 7], np.int32)
-        text = caught(lambda: session.run({"ids": bad}), EngineError if rank else RankError)
+        text = caught(lambda: session.run({"ids": bad}, check=False), EngineError if rank else RankError)
         # Ranks that have parted in the middle of a run do not find together again.
         caught(lambda: session.run({"ids": ids}), RankError)
         return text
@@ -193,6 +194,72 @@ def test_shape_values_must_agree():
     texts = on_two([engine, engine], work)
     assert texts[0] == texts[1]
     assert f"value [2, {HIDDEN}] on rank 0" in texts[0]
+
+
+def values_of(kind, shape, seed):
+    return np.random.default_rng(seed).normal(size=shape).astype(DTYPES[kind])
+
+
+@pytest.mark.parametrize("kind", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_values_that_differ(kind, library):
+    """Two inputs, of which the last element of the second differs on rank 1."""
+
+    def define():
+        x, y = packed(dtype=kind), packed("other", kind)
+        functional.allreduce(x + y, [0, 1]).mark_output("z")
+
+    def given(rank):
+        x, other = (values_of(kind, (3, HIDDEN), seed) for seed in (1, 2))
+        other.reshape(-1)[-1] += rank
+        if library == "numpy":
+            return {"x": x, "other": other}
+        torch = pytest.importorskip("torch")
+        return {
+            name: torch.from_numpy(each.astype(np.float32)).to(getattr(torch, kind))
+            for name, each in (("x", x), ("other", other))
+        }
+
+    def work(session, rank):
+        text = caught(lambda: session.run(given(rank)), InputError)
+        session.run(given(rank), check=False)
+        session.run(given(0))
+        # Values that change in place are looked at each time.
+        again = given(0)
+        session.run(again)
+        again["other"][0, 0] += rank
+        assert caught(lambda: session.run(again), InputError) == text
+        return text
+
+    engine = bytes(memoryview(build(define)))
+    assert set(on_two([engine] * 2, work)) == {
+        "input 'other' has other values on rank 1 than on rank 0. All ranks take the same inputs: read them from one "
+        "file, seed the generator, or broadcast them."
+    }
+
+
+def test_inputs_without_elements_and_without_a_dimension():
+    def define():
+        x = tx.Tensor("x", "float32", [-1], OrderedDict(count=[[0, 1, 4]]))
+        factor = tx.Tensor("factor", "float32", [])
+        functional.allreduce(x * factor, [0, 1]).mark_output("y")
+
+    def work(session, rank):
+        x, factor = np.zeros(0, np.float32), np.array(2, np.float32)
+        assert session.run({"x": x, "factor": factor})["y"].shape == (0,)
+        return caught(lambda: session.run({"x": x, "factor": np.array(rank, np.float32)}), InputError)
+
+    engine = bytes(memoryview(build(define)))
+    assert "'factor' has other values" in on_two([engine] * 2, work)[0]
+
+
+def test_one_rank_checks_and_the_other_does_not(two):
+    def work(session, rank):
+        text = caught(lambda: session.run({"x": tokens(2)}, check=rank == 0), InputError)
+        check_runs(session)
+        return text
+
+    assert on_two(two, work)[1].startswith("rank 1 runs with check=False, rank 0 runs with check=True.")
 
 
 def test_the_record_costs_little(two):

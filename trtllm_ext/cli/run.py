@@ -43,8 +43,7 @@ def _run(arguments: argparse.Namespace, world: "Communicator | None") -> int:
             check_output(arguments.output, arguments.input)
         return read_npz(arguments.input)
 
-    inputs, told = on_all(world, read, _describe, f"reading {arguments.input}")
-    _check_same_values(told, arguments.input)
+    inputs, _ = on_all(world, read, what=f"reading {arguments.input}")
     with Session.from_engine_dir(
         arguments.engine_dir, arguments.rank, arguments.load_mode, world, not arguments.no_self_test
     ) as session:
@@ -61,26 +60,3 @@ def _run(arguments: argparse.Namespace, world: "Communicator | None") -> int:
         for name, value in outputs.items():
             print(f"{arguments.output}: {name} {value.dtype} {value.shape}")
     return 0
-
-
-def _describe(inputs: "dict[str, np.ndarray[Any, Any]]") -> list[Any]:
-    """Names, types and shapes; and a digest of the values."""
-    import hashlib
-
-    digest = hashlib.sha256()
-    for value in inputs.values():
-        digest.update(value.data.cast("B") if value.size else b"")
-    return [{name: [str(value.dtype), value.shape] for name, value in inputs.items()}, digest.hexdigest()]
-
-
-def _check_same_values(told: list[Any], path: str) -> None:
-    """Raise InputError on all ranks when their arrays are alike in all but values; a session compares the rest."""
-    from trtllm_ext.errors import InputError
-    from trtllm_ext.parallel.ordered_sum import ranks_text
-
-    others = [rank for rank, (_, digest) in enumerate(told) if digest != told[0][1]]
-    if others and all(described == told[0][0] for described, _ in told):
-        raise InputError(
-            f"{ranks_text(others)} read other values from {path} than rank 0. All ranks take the same inputs; copy one "
-            f"file to all hosts."
-        )

@@ -244,22 +244,22 @@ class Session:
         outputs: arrays or tensors to write into, of exact shape; those not given are made, as torch tensors when
         the first input is one. A given one is returned as it is. One whose shape depends on data is always made.
         stream: handle of the CUDA stream for TensorRT; the embedded engine is done when this returns.
-        check: False skips the checks of type and memory layout for callers that have done them.
+        check: False skips the checks of type and memory layout for callers that have done them, and, between ranks,
+        the comparison of values.
         Raises InputError before anything runs, EngineError when the run itself fails. With several ranks an input
-        that one of them refuses, or that differs in shape between them, is an error on all, and nothing runs; what
+        that one of them refuses, or that differs between them, is an error on all, and nothing runs; what
         fails later ends the world of ranks, with RankError on the others.
         """
         with self._lock:
             bindings, ranks = self._bindings, self._ranks
             try:
                 if ranks is None:
-                    context = self._open_context()
-                    results = bindings.bind(inputs, outputs, stream, check)
+                    results = self._bind(inputs, outputs, stream, check)
                 else:
                     results = ranks.bind(
-                        bindings, inputs, lambda: self._open_bindings().bind(inputs, outputs, stream, check)
+                        bindings, inputs, check, lambda: self._bind(inputs, outputs, stream, check)
                     )
-                    context = self.context
+                context = self.context
                 mark = bindings.mark()
                 done = context.execute_async_v3(stream)
             except BaseException:
@@ -279,9 +279,9 @@ class Session:
             return self._ranks.failure(self.context, text)
         return EngineError(text)
 
-    def _open_bindings(self) -> Bindings:
+    def _bind(self, *what: Any) -> dict[str, Any]:
         self._open_context()
-        return self._bindings
+        return self._bindings.bind(*what)
 
     def _open_context(self) -> Any:
         if self.context is None:

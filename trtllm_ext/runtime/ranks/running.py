@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
 
 import numpy as np
@@ -17,9 +19,10 @@ from trtllm_ext.parallel.together import by_rank, text_of
 from trtllm_ext.runtime.bindings import Bindings
 from trtllm_ext.runtime.engine_dir import EngineDir
 from trtllm_ext.runtime.envelope import Envelope
-from trtllm_ext.runtime.tensors import Port
+from trtllm_ext.runtime.tensors import Port, address_of, is_on_host
 
-_READY, _REFUSED = 1, 2
+_READY, _REFUSED, _READY_UNCHECKED = 1, 2, 3
+_SUM_BITS = 32  # of a record's first number; its state is above them
 _DIGEST_BYTES = 16
 
 
@@ -102,8 +105,9 @@ class RankedRuns:
     """What a session of several ranks adds to a run: before it, all ranks tell each other that they are ready.
 
     identity: the same on all ranks of one engine ("the build id").
-    A record of 32 bytes is gathered: state, number of the run, digest of what is run. Only when the records differ
-    are words exchanged, so that each rank raises an error which names the ranks; the session stays usable.
+    A record of 32 bytes is gathered: state with a checksum of the inputs' values, number of the run, digest of what is
+    run. Only when the records differ are words exchanged, so that each rank raises an error which names the ranks; the
+    session stays usable.
     """
 
     def __init__(self, communicator: Communicator, identity: str) -> None:
@@ -114,21 +118,26 @@ class RankedRuns:
         self._gathered = np.zeros((communicator.world_size, self._record.size), np.int64)
         self._shapes: Any = None
 
-    def bind(self, bindings: Bindings, inputs: Any, bind: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """`bind()`, if it works on all ranks and they all have inputs of the same shapes.
+    def bind(
+        self, bindings: Bindings, inputs: Any, check: bool, bind: Callable[[], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """`bind()`, if it works on all ranks and they all have the same inputs.
 
+        check: compare the inputs' values too, not their shapes alone; those on a device are not.
         Raises what `bind` raised here; RankError naming the rank when it failed on another one; InputError on every
-        rank when shapes differ.
+        rank when inputs differ.
         """
         record = self._record
         record[1] += 1
         try:
             results = bind()
         except Exception as problem:
-            record[0] = _REFUSED
+            record[0] = _REFUSED << _SUM_BITS
             self._gather()
             self._explain(bindings, inputs, problem)
-        record[0] = _READY
+        record[0] = (
+            _READY << _SUM_BITS | _checksum(inputs.values()) if check else _READY_UNCHECKED << _SUM_BITS
+        )
         self._note_shapes(bindings, inputs)
         self._gather()
         if self._gathered.tobytes() != record.tobytes() * len(self._gathered):
@@ -174,13 +183,14 @@ class RankedRuns:
     def _explain(self, bindings: Bindings, inputs: Any, problem: Exception | None) -> NoReturn:
         """The records differ: raise what is the matter. Collective over all ranks."""
         self._shapes = None
+        ports = bindings.inputs if problem is None else {}
         own: dict[str, Any] = {
             "run": int(self._record[1]),
             "engine": self._identity.decode(),
             "problem": None if problem is None else text_of(problem),
-            "shapes": {}
-            if problem is not None
-            else {name: _described(port, inputs) for name, port in bindings.inputs.items()},
+            "check": f"check={self._record[0] >> _SUM_BITS != _READY_UNCHECKED}",
+            "shapes": {name: _described(port, inputs) for name, port in ports.items()},
+            "values": {name: _checksum([inputs[name]]) for name in ports},
         }
         told = self.communicator.exchange(own)
         if problem is not None:
@@ -199,7 +209,29 @@ class RankedRuns:
                 raise InputError(
                     f"input {name!r} differs between ranks: {_list_by_rank(shapes)}. All ranks take the same inputs."
                 )
+        if text := _differing(told, "check", "runs with"):
+            raise InputError(f"{text} Only where all ranks check are the inputs' values compared.")
+        for name in bindings.inputs:
+            sums = [each["values"][name] for each in told]
+            if others := [rank for rank, each in enumerate(sums) if each != sums[0]]:
+                raise InputError(
+                    f"input {name!r} has other values on {ranks_text(others)} than on rank 0. All ranks take the same "
+                    f"inputs: read them from one file, seed the generator, or broadcast them."
+                )
         raise RankError("the ranks' inputs differ in their types. All ranks must load engines of one build.")
+
+
+def _checksum(values: Iterable[Any]) -> int:
+    """CRC-32 of the bytes of those contiguous arrays and tensors that are in the host's memory, one after the other.
+
+    Through their addresses, since types that are not numpy's own have no buffer that others could read.
+    """
+    checksum = 0
+    for value in values:
+        if value.nbytes and is_on_host(value):
+            memory = (ctypes.c_char * value.nbytes).from_address(address_of(value))
+            checksum = zlib.crc32(memory, checksum)
+    return checksum
 
 
 def _differing(told: list[dict[str, Any]], key: str, what: str) -> str | None:
