@@ -148,6 +148,7 @@ def test_embedding_is_exact(dtype):
         ),
         (lambda: SelfAttention(10, 3), r"hidden_size=10 does not split over num_att"),
         (lambda: SelfAttention(12, 3, tp_size=2), r"num_attention_heads=3 does not split over tp_size=2"),
+        (lambda: SelfAttention(12, 4, tp_size=2), r"^tp_size=2 without a tp_group: .* tp_group=\[0, 1\]"),
         (
             lambda: Linear(8, 100, tp_size=3),
             r"tp_size=3 \(remainder 1\); tp sizes that do: 1, 2, 4, 5, 10, 20, 25, 50, 100\. .* to 102",

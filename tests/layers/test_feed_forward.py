@@ -167,6 +167,13 @@ def test_arguments(kind):
         kind(8, 18, tp_size=4)
     with pytest.raises(ConfigError, match=r"tp_group=\[0, 0\] does not name tp_size=2 different ranks"):
         kind(8, 16, tp_size=2, tp_group=[0, 0])
+    with pytest.raises(
+        ConfigError,
+        match=r"^tp_size=2 without a tp_group: the ranks' shares would not be added. Give tp_group=\[0, 1\]\.$",
+    ):
+        kind(64, 256, "relu", tp_size=2)
+    with pytest.raises(ConfigError, match=r"Give tp_group=list\(range\(64\)\)\.$"):
+        kind(64, 256, "relu", tp_size=64)
 
 
 @pytest.mark.parametrize("clamp", [0.0, -7.0, float("nan")])
@@ -182,7 +189,7 @@ def test_a_norm_inside_is_a_module_and_sees_the_whole_width(kind):
     with pytest.raises(
         ConfigError, match=r"^inner_norm with tp_size=1 inside .* tp_size=2: its statistics are over"
     ):
-        kind(8, 16, tp_size=2, inner_norm=RmsNorm(16))
+        kind(8, 16, tp_group=[0, 1], tp_size=2, inner_norm=RmsNorm(16))
     with pytest.raises(ConfigError, match=r"^inner_norm with tp_size=2 inside a feed-forward with tp_size=1"):
         kind(8, 16, inner_norm=RmsNorm(16, tp_group=[0, 1], tp_size=2))
     with pytest.raises(
@@ -190,7 +197,6 @@ def test_a_norm_inside_is_a_module_and_sees_the_whole_width(kind):
     ):
         kind(8, 16, tp_group=[0, 1], tp_size=2, inner_norm=RmsNorm(16, tp_group=[2, 3], tp_size=2))
     norm = RmsNorm(16, tp_group=[0, 1], tp_size=2)
-    assert kind(8, 16, tp_size=2, inner_norm=norm).inner_layernorm is norm
     assert kind(8, 16, tp_group=[0, 1], tp_size=2, inner_norm=norm).inner_layernorm is norm
 
 

@@ -162,7 +162,8 @@ def test_names_and_shapes_of_weights():
         ({"shared_expert_intermediate_size": 0}, r"^shared_expert_intermediate_size=0 must be at least 1"),
         ({"tp_size": 3}, r"^ffn_hidden_size=\d+ does not split over tp_size=3"),
         ({"tp_size": 2, "tp_group": [0]}, r"^tp_group=\[0\] does not name tp_size=2 different ranks"),
-        ({"tp_size": 2, "sequence_parallel": True}, r"^sequence_parallel with tp_size=2 needs tp_group"),
+        ({"tp_size": 2}, r"^tp_size=2 without a tp_group: the ranks' shares would not be added"),
+        ({"tp_size": 2, "sequence_parallel": True}, r"^tp_size=2 without a tp_group"),
     ],
 )
 def test_refusals(arguments, message):

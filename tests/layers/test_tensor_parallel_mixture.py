@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rank_modules import run_module_on_ranks, same_on_every_rank, whole_weights
 from small_mixture import expected, layer_of, tokens
-from sublayer_formulas import DTYPES, assert_close, run_module, set_random
+from sublayer_formulas import assert_close
 
 from trtllm_ext.errors import ConfigError
 
@@ -79,16 +79,14 @@ def test_tokens_in_rows():
     assert_close(np.concatenate(parts), expected(x, wide, top_k=TOP_K).reshape(2, 4, -1), "float32")
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_without_a_group_a_rank_gives_its_share(dtype):
-    layer = layer_of(dtype, top_k=TOP_K, tp_size=2, bias=True)
-    weights = set_random(layer, dtype)
-    x = tokens(dtype, weights, TOP_K)
-    assert_close(run_module(layer, {"x": x}, dtype), expected(x, weights, top_k=TOP_K), dtype)
-
-
 def test_a_shared_expert_that_does_not_split():
     with pytest.raises(
         ConfigError, match=r"^shared_expert_intermediate_size=6 does not split over tp_size=4"
     ):
-        layer_of("float32", top_k=TOP_K, shared_expert_intermediate_size=6, tp_size=4)
+        layer_of(
+            "float32",
+            top_k=TOP_K,
+            shared_expert_intermediate_size=6,
+            tp_group=[0, 1, 2, 3],
+            tp_size=4,
+        )

@@ -8,7 +8,7 @@ from trtllm_ext.checkpoint.dtypes import weight_dtype
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.graph import Module, Tensor, functional
 from trtllm_ext.layers.linear import ColumnLinear, RowLinear
-from trtllm_ext.layers.tensor_parallel import shard_size
+from trtllm_ext.layers.tensor_parallel import check_summed, shard_size
 
 # What is added to the score of a padding token. Beside the scores of real tokens, which stay far smaller, its exp
 # is exactly 0 in every type; and being finite, it leaves a row of nothing but padding without NaN. float16 ends at
@@ -35,7 +35,8 @@ class SelfAttention(Module):
     dense: (hidden_size, heads * head_size).
     Over tp_size ranks the heads are split: a rank's qkv has the rows of q of its heads, then of k, then of v; dense
     the columns of its heads. The ranks' shares are added once, inside dense.
-    Raises ConfigError when hidden_size does not split over the heads, or the heads over tp_size.
+    Raises ConfigError when hidden_size does not split over the heads, or the heads over tp_size, and for a
+    tp_size above 1 without a tp_group.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class SelfAttention(Module):
         super().__init__()
         shard_size(hidden_size, 1, "hidden_size")
         self.num_heads = shard_size(num_attention_heads, tp_size, "num_attention_heads")
+        check_summed(tp_group, tp_size)
         self.head_size = head_size or _head_size(hidden_size, num_attention_heads)
         self.inner_size = self.num_heads * self.head_size
         inner = num_attention_heads * self.head_size

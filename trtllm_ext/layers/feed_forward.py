@@ -10,7 +10,7 @@ from trtllm_ext.graph import Module, Tensor, functional
 from trtllm_ext.graph.functional import AllReduceParams
 from trtllm_ext.layers.activation import activate
 from trtllm_ext.layers.linear import ColumnLinear, RowLinear
-from trtllm_ext.layers.tensor_parallel import check_sequence_parallel, gather_tokens, shard_size
+from trtllm_ext.layers.tensor_parallel import check_sequence_parallel, check_summed, gather_tokens, shard_size
 
 
 def check_clamp(clamp: float | None) -> float | None:
@@ -46,7 +46,7 @@ class FeedForward(Module):
         a norm over the same ranks, such as `RmsNorm(ffn_hidden_size, tp_group=..., tp_size=...)`.
     sequence_parallel: each rank has, and gets, its own tokens only, as many as any other.
     Raises ConfigError for an unknown activation, when tp_size does not divide ffn_hidden_size, for an inner_norm that
-    is no Module, would see one rank's share only or is over other ranks, and for sequence_parallel without a tp_group.
+    is no Module, would see one rank's share only or is over other ranks, and for a tp_size above 1 without a tp_group.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class FeedForward(Module):
         self.hidden_act = check_activation(hidden_act)
         shard_size(hidden_size, 1, "hidden_size")
         shard_size(ffn_hidden_size, tp_size, "ffn_hidden_size")
+        check_summed(tp_group, tp_size)
         self.fc = ColumnLinear(
             hidden_size, ffn_hidden_size, bias, dtype, tp_group, tp_size, gather_output=False
         )
@@ -174,7 +175,6 @@ def _check_inner_norm(inner_norm: Module | None, tp_group: list[int] | None, tp_
             "feed-forward's tp_group and tp_size."
         )
     ranks = getattr(inner_norm, "tp_group", None)
-    # Without a tp_group a feed-forward leaves the sum of its shares to others; its norm has one all the same.
     if tp_size > 1 and ranks is not None and tp_group is not None and list(ranks) != list(tp_group):
         raise ConfigError(
             f"inner_norm over tp_group={list(ranks)} inside a feed-forward over tp_group={list(tp_group)}: its "

@@ -11,8 +11,8 @@ from trtllm_ext.layers.activation import activate
 from trtllm_ext.layers.feed_forward import FeedForward, GatedFeedForward, check_clamp, gated_activation
 from trtllm_ext.layers.linear import Linear
 from trtllm_ext.layers.tensor_parallel import (
-    check_group,
     check_sequence_parallel,
+    check_summed,
     gather_tokens,
     shard_size,
     sum_over_ranks,
@@ -42,11 +42,11 @@ class MixtureOfExperts(Module):
 
     Over tp_size ranks every expert is split as a feed-forward is, by its inner dimension; the router is whole on every
     rank. The ranks' weighted sums over the chosen experts and the shared one are added once, together, then come the
-    chosen experts' biases of proj. Without a tp_group the shares are not added up.
+    chosen experts' biases of proj.
     sequence_parallel: each rank has, and gets, its own tokens only, as many as any other; their router's values are
     computed once, and gathered like the tokens.
     Raises ConfigError for numbers that contradict each other, an unknown activation or kind of weights, when tp_size
-    does not divide an expert's width, and for sequence_parallel without a tp_group.
+    does not divide an expert's width, and for a tp_size above 1 without a tp_group.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class MixtureOfExperts(Module):
         self.clamp, self.gate_offset = check_clamp(clamp), gate_offset
         if not gated and (clamp is not None or gate_offset):
             raise ConfigError("clamp and gate_offset belong to gated experts; set gated to True.")
-        self.tp_group, self.tp_size = check_group(tp_group, tp_size), tp_size
+        self.tp_group, self.tp_size = check_summed(tp_group, tp_size), tp_size
         self.sequence_parallel = check_sequence_parallel(sequence_parallel, tp_group, tp_size)
         self.router = Linear(hidden_size, num_experts, router_bias, dtype)
         self.fc = ExpertLinear(num_experts, hidden_size, ffn_local, bias, dtype)
@@ -155,12 +155,12 @@ class MixtureOfExperts(Module):
 
     def _total_over_ranks(self, tokens: Tensor, scores: Tensor) -> Tensor:
         """The same of all ranks. tokens, scores: with sequence_parallel this rank's own, as the result is."""
+        assert self.tp_group is not None
         group = self.tp_group if self.sequence_parallel else None
         every = scores if group is None else gather_tokens(scores, group)
         choice = self._choice(every)
         total = self._total(tokens if group is None else gather_tokens(tokens, group), *choice)
-        if self.tp_group is not None:
-            total = sum_over_ranks(total, self.tp_group, self.sequence_parallel)
+        total = sum_over_ranks(total, self.tp_group, self.sequence_parallel)
         if self.proj.bias is None:
             return total
         return total + self._chosen_biases(*(choice if group is None else self._choice(scores)))

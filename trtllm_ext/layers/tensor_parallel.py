@@ -42,6 +42,19 @@ def check_group(tp_group: list[int] | None, tp_size: int) -> list[int] | None:
     return tp_group
 
 
+def check_summed(tp_group: list[int] | None, tp_size: int) -> list[int] | None:
+    """tp_group of a layer whose result is a sum over the ranks; None over one rank only.
+
+    Raises ConfigError for several ranks without a tp_group: what such a layer gave would be one rank's share.
+    """
+    if tp_size > 1 and tp_group is None:
+        ranks = list(range(tp_size)) if tp_size <= 8 else f"list(range({tp_size}))"
+        raise ConfigError(
+            f"tp_size={tp_size} without a tp_group: the ranks' shares would not be added. Give tp_group={ranks}."
+        )
+    return check_group(tp_group, tp_size)
+
+
 def check_sequence_parallel(sequence_parallel: bool, tp_group: list[int] | None, tp_size: int) -> bool:
     """Whether tokens are dealt out: over one rank there is nothing to deal. Raises ConfigError without a group."""
     if sequence_parallel and tp_size > 1 and tp_group is None:
