@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -103,3 +104,20 @@ def test_mpi_launchers_are_found_on_the_path(tmp_path):
     found = findings(PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     assert found["MPI launcher"]["state"] == "ok"
     assert str(launcher) in found["MPI launcher"]["text"]
+
+
+def test_mpi4py_with_its_library_and_without():
+    pytest.importorskip("mpi4py", reason="mpi4py is not installed")
+    broken = findings(MPI4PY_LIBMPI="/nowhere/libmpi.so")["mpi4py"]
+    assert broken["state"] == "absent"
+    assert broken["text"] == "installed, but finds no MPI library"
+    assert broken["fix"] == "pip install mpich"
+    found = findings()["mpi4py"]
+    if found["state"] == "ok":  # no library is needed for these tests
+        assert re.match(r"\d+\.\d+\S*, with \S", found["text"])
+
+
+def test_mpi4py_that_is_not_installed(monkeypatch):
+    monkeypatch.setattr(doctor_module, "_version", lambda package: None)
+    found = {each.subject: each for each in doctor_module.examine()}["mpi4py"]
+    assert (found.state, found.fix) == ("absent", "pip install mpi4py mpich")

@@ -144,7 +144,7 @@ def test_a_launcher_beside_python_goes_before_the_path(launcher, tmp_path, monke
     monkeypatch.setenv("PATH", str(moved.parent))
     assert find_launcher() == [str(moved)]
     moved.unlink()
-    with pytest.raises(RankError, match=r"no MPI launcher .*pip install mpich mpi4py"):
+    with pytest.raises(RankError, match=r"no MPI launcher .*pip install mpi4py mpich"):
         find_launcher()
 
 

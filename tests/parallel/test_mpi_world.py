@@ -89,7 +89,7 @@ def test_a_missing_mpi4py_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "mpi4py", None)
     with pytest.raises(RankError) as caught:
         world()
-    assert str(caught.value) == "a world of several ranks needs mpi4py: pip install trtllm-ext[mpi]"
+    assert str(caught.value) == "a world of several ranks needs mpi4py and an MPI: pip install mpi4py mpich"
 
 
 def launcher_variables():

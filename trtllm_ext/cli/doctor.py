@@ -24,8 +24,11 @@ EXTRAS = {
     "tokenizers": ("hf", "sentences as input (trtllm-ext embed)"),
     "torch": ("torch", "torch tensors as input, device buffers under TensorRT"),
     "transformers": ("hf", "reference outputs"),
-    "mpi4py": ("mpi", "more than one rank"),
 }
+# Without starting MPI, which may wait for a launcher.
+_LOAD_MPI = (
+    "import mpi4py; mpi4py.rc.initialize = False; from mpi4py import MPI; print(MPI.Get_library_version())"
+)
 # What each is for, and the way to it; in the order of the reasons of `backend.Choice`.
 NVIDIA_PACKAGES = {
     "tensorrt": (
@@ -171,6 +174,15 @@ def _nvidia_packages() -> Iterator[Finding]:
 
 
 def _mpi() -> Iterator[Finding]:
+    version = _version("mpi4py")
+    if version is None:
+        yield Finding("absent", "mpi4py", "for more than one rank", "pip install mpi4py mpich")
+    else:
+        library = _mpi_library()
+        if library:
+            yield Finding("ok", "mpi4py", f"{version}, with {library}")
+        else:
+            yield Finding("absent", "mpi4py", "installed, but finds no MPI library", "pip install mpich")
     found = [launcher for launcher in LAUNCHERS if shutil.which(launcher)]
     if found:
         yield Finding("ok", "MPI launcher", ", ".join(f"{name} ({shutil.which(name)})" for name in found))
@@ -181,6 +193,21 @@ def _mpi() -> Iterator[Finding]:
             "none of " + ", ".join(LAUNCHERS),
             "pip install mpich, or your system's MPI",
         )
+
+
+def _mpi_library() -> str:
+    """The name and version of the library that mpi4py loads; "" if it loads none.
+
+    Tried in a process of its own: a library that does not fit may end it, and one stays loaded.
+    """
+    try:
+        answer = subprocess.run(
+            [sys.executable, "-c", _LOAD_MPI], capture_output=True, text=True, timeout=30, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return ""
+    lines = answer.stdout.splitlines()
+    return " ".join(lines[0].split()) if answer.returncode == 0 and lines else ""
 
 
 def _cuda() -> Iterator[Finding]:

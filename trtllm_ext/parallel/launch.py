@@ -97,7 +97,7 @@ def find_launcher() -> list[str]:
             if found:
                 return [found]
     raise RankError(
-        "no MPI launcher (mpiexec, mpirun) is beside this Python or on the PATH: `pip install mpich mpi4py` brings "
+        "no MPI launcher (mpiexec, mpirun) is beside this Python or on the PATH: `pip install mpi4py mpich` brings "
         f"one, a system's MPI (apt install mpich) another; {LAUNCHER_VARIABLE} names one elsewhere"
     )
 

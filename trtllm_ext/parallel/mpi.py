@@ -41,14 +41,17 @@ def import_mpi() -> Any:
     try:
         import mpi4py
     except ImportError:
-        raise RankError("a world of several ranks needs mpi4py: pip install trtllm-ext[mpi]") from None
+        raise RankError(
+            "a world of several ranks needs mpi4py and an MPI: pip install mpi4py mpich"
+        ) from None
     mpi4py.rc.initialize = False
     mpi4py.rc.finalize = False
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
+        cause = str(error).partition("\n")[0]  # then each file that was tried
         raise RankError(
-            f"mpi4py finds no MPI library ({error}). Install one (a system's MPICH or OpenMPI, or pip install mpich)"
+            f"mpi4py finds no MPI library ({cause}). Install one: pip install mpich, or a system's MPICH or OpenMPI"
         ) from error
     return MPI
 
