@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from trtllm_ext.parallel.launch import launcher_options
+
 BUDGET_S = 90
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -76,6 +78,7 @@ def test_the_comparison_says_how_it_is_called():
     ("name", "says"),
     [
         ("own_sublayer.py", r"largest difference from NumPy: \S+e-0[67]\n"),
+        ("own_layer_on_ranks.py", r"largest difference from NumPy: \S+e-0[67]\n"),
         ("tap_a_stack.py", r"(transformer\.layers\.\d\.mlp\.contribution: .+\n){4}.+ within \S+e-0[67]\n"),
     ],
 )
@@ -84,3 +87,17 @@ def test_an_example_runs_and_checks_itself(tmp_path, name, says):
         [sys.executable, str(EXAMPLES / name)], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert re.fullmatch(says, run.stdout), run.stdout
+
+
+def test_a_layer_on_ranks_runs_under_a_launcher_and_only_rank_0_prints(mpi_launcher, tmp_path, one_thread):
+    options = launcher_options(mpi_launcher, ["TRTLLM_EXT_NUM_THREADS"])
+    run = subprocess.run(
+        [*mpi_launcher, *options, "-n", "2", sys.executable, str(EXAMPLES / "own_layer_on_ranks.py")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert re.fullmatch(r"largest difference from NumPy: \S+e-0[67]\n", run.stdout), run.stdout
