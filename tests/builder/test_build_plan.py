@@ -1,5 +1,7 @@
 """Dry runs: what each rank would get, counted by hand."""
 
+from dataclasses import replace
+
 import pytest
 from ranked_stacks import FFN, HIDDEN, LAYERS, damage, names, stack_config, write_stack
 
@@ -7,6 +9,7 @@ import trtllm_ext as tx
 from trtllm_ext.builder import plan_build
 from trtllm_ext.builder.collectives import CollectiveUse
 from trtllm_ext.cli import main as cli
+from trtllm_ext.cli.plan_table import print_plan
 from trtllm_ext.errors import CheckpointError, ConfigError
 from trtllm_ext.models import encoder_config, model_from_checkpoint
 
@@ -115,14 +118,26 @@ def test_the_command_line(checkpoint, tmp_path, capsys):
         f"  out  hidden_states_out float32 (-1, {HIDDEN})",
     ]
     assert told[4].split() == ["rank", "weights", "layers", "collectives", "bytes", "a", "run"]
-    rows = [line.split() for line in told[5:8]]
-    assert [row[0] for row in rows] == ["0", "1", "all"]
+    rows = [line.split() for line in told[5:7]]
+    assert [row[0] for row in rows] == ["0,1", "all"]
     assert rows[0][1:3] == ["13.2", "kB"]
-    assert rows[2][1:3] == ["26.4", "kB"]
+    assert rows[1][1:3] == ["26.4", "kB"]
     assert rows[0][4:] == [str(LAYERS), "4.1", "kB"]
-    assert told[8] == "collectives of a run with the largest inputs"
-    assert told[10].split() == ["0,1", "2", "2.0", "kB", "4.1", "kB", "all_reduce", "float32", "0,1"]
+    assert told[7] == "collectives of a run with the largest inputs"
+    assert told[9].split() == ["0,1", "2", "2.0", "kB", "4.1", "kB", "all_reduce", "float32", "0,1"]
     assert names(tmp_path) == []
+
+
+def test_rows_of_ranks_that_differ(checkpoint, capsys):
+    """Only neighbours share a row: the weights in the table stay in the order of the ranks."""
+    plan = plan_build(checkpoint, LIMITS, tp_size=8)
+    sizes = (2000, 2000, 2000, 1000, 1000, 2000, 3000, 2000)
+    ranks = [replace(rank, weight_bytes=size) for rank, size in zip(plan.ranks, sizes, strict=True)]
+    print_plan(replace(plan, ranks=tuple(ranks)))
+    told = [line.split() for line in capsys.readouterr().out.splitlines()]
+    begin = next(index for index, words in enumerate(told) if words[:2] == ["rank", "weights"])
+    rows = [(words[0], float(words[1])) for words in told[begin + 1 : begin + 7]]
+    assert rows == [("0..2", 2), ("3,4", 1), ("5", 2), ("6", 3), ("7", 2), ("all", 15)]
 
 
 def test_the_command_line_for_other_ranks(checkpoint, tmp_path, capsys):
@@ -130,7 +145,8 @@ def test_the_command_line_for_other_ranks(checkpoint, tmp_path, capsys):
     assert cli.main(["build", *paths, "--dry_run", "--tp_size", "32"]) == 0
     told = capsys.readouterr().out
     assert "tensors of ranks 0..31" in told
-    assert len(told.splitlines()) == 4 + 1 + 33 + 3
+    assert len(told.splitlines()) == 4 + 1 + 2 + 3
+    assert [line.split()[0] for line in told.splitlines()[5:7]] == ["0..31", "all"]
     assert told.splitlines()[-1].split()[-1] == "0..31"
     assert cli.main(["build", *paths, "--dry_run", "--tp_size", "1"]) == 0
     assert "of weights, " in capsys.readouterr().out

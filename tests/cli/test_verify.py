@@ -119,6 +119,12 @@ def test_another_number_of_ranks(two, capsys, options):
         assert (code, errors, len(rows)) == (0, "", 2)
 
 
+def test_the_headings(two, capsys):
+    assert cli.main(["verify", "--checkpoint_dir", two, "--max_num_tokens", "1"]) == 0
+    headings = re.split(" {2,}", capsys.readouterr().out.splitlines()[0].strip())
+    assert headings == ["inputs", "type", "worst output", "difference", "allowed", "same bits on all ranks"]
+
+
 def test_a_checkpoint_of_one_rank(tmp_path, capsys):
     one = write(tmp_path / "one", 1)
     code, rows, errors = verify(capsys, "--checkpoint_dir", one, "--max_num_tokens", 8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ _NUMBERS = (1, 2, 3, 4)
 
 
 def print_plan(plan: BuildPlan) -> None:
-    """One row a rank; what ranks have in common is told once."""
+    """One row for ranks that follow each other and are alike; what ranks have in common is told once."""
     ranks = plan.ranks
     if len(ranks) == 1:
         print("dry run: the network is complete; nothing was built")
@@ -25,7 +26,10 @@ def print_plan(plan: BuildPlan) -> None:
     for same in _alike(ranks, lambda each: (each.inputs, each.outputs)):
         print(f"tensors of {_ranks_text([each.rank for each in same])}")
         print_tensors(same[0].inputs, same[0].outputs)
-    rows = [[str(each.rank), *_row([each])] for each in ranks]
+    rows = [
+        [_span([each.rank for each in same]), *row]
+        for row, same in itertools.groupby(ranks, lambda each: _row([each]))
+    ]
     table(
         ["rank", "weights", "layers", "collectives", "bytes a run"], [*rows, ["all", *_row(ranks)]], _NUMBERS
     )

@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         ]
         for each in compared
     ]
-    headings = ["inputs", "type", "output", "difference", "allowed", "same bits on all ranks"]
+    headings = ["inputs", "type", "worst output", "difference", "allowed", "same bits on all ranks"]
     table(headings, rows, right=(3, 4))
     print("difference: the largest of any element, by the largest value of that output on one rank")
     if all(each.dtype != "float32" for each in compared):
