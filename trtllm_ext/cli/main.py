@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from trtllm_ext.cli import build, convert, doctor, embed, inspect, interrupts, run, verify
-from trtllm_ext.cli.ranks import TRACEBACK_VARIABLE
+from trtllm_ext.cli.ranks import TRACEBACK_VARIABLE, code_of_launched
 from trtllm_ext.errors import TrtllmExtError
 from trtllm_ext.version import __version__
 
@@ -121,7 +121,9 @@ def _run(argv: Sequence[str] | None) -> int:
     logging.basicConfig(level=LOG_LEVELS[arguments.log_level], format="%(levelname)s %(name)s: %(message)s")
     tracebacks = os.environ.get(TRACEBACK_VARIABLE, "") not in ("", "0")
     try:
-        code: int = arguments.run(arguments)
+        code = code_of_launched(arguments.command)
+        if code is None:
+            code = arguments.run(arguments)
         sys.stdout.flush()
     except Exception as problem:
         if interrupts.noted():

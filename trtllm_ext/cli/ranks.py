@@ -4,17 +4,58 @@ import argparse
 import os
 import re
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from trtllm_ext.errors import InputError, TrtllmExtError
+from trtllm_ext.errors import InputError, RankError, TrtllmExtError
 
 if TYPE_CHECKING:
     from trtllm_ext.parallel import Communicator
 
 Result = TypeVar("Result")
 TRACEBACK_VARIABLE = "TRTLLM_EXT_TRACEBACK"
+
+
+# Commands for one process, and what they do in it.
+_ONE_PROCESS = {
+    "convert": "writes the files of all ranks",
+    "inspect": "reads the engines of all ranks",
+    "verify": "runs all ranks",
+}
+# Rank 0 alone tells what is the same for all.
+_FIRST_ONLY = ("doctor",)
+_HEAD_START_S = 1.0
+
+
+def code_of_launched(command: str) -> int | None:
+    """The exit code of a command for one process that a launcher started as several ranks; None where it may run.
+
+    Rank 0 alone says why. No MPI is needed for that, which may be missing.
+    """
+    from trtllm_ext.parallel.world import NO_RANK, PROCESS_VARIABLE, launch_from
+
+    try:
+        launch = launch_from(os.environ)
+    except RankError:  # matters to those who need ranks
+        return None
+    if launch is None or launch.size == 1:
+        return None
+    is_started_by_rank = PROCESS_VARIABLE in os.environ
+    if command in _FIRST_ONLY and not is_started_by_rank and launch.rank > 0:
+        return 0
+    if command not in _ONE_PROCESS:
+        return None
+    if launch.rank == 0 or is_started_by_rank:
+        way_out = f"with {PROCESS_VARIABLE}={NO_RANK}" if is_started_by_rank else "without mpirun"
+        raise InputError(
+            f"`trtllm-ext {command}` {_ONE_PROCESS[command]} in one process; start it {way_out}."
+        )
+    time.sleep(
+        _HEAD_START_S
+    )  # OpenMPI's mpirun ends all ranks, rank 0 too, when the first one ends like this
+    return 1
 
 
 def add_rank_options(parser: argparse.ArgumentParser) -> None:
