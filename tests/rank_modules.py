@@ -75,7 +75,7 @@ def run_engines(engines, inputs):
     def run(communicator):
         engine = engines[communicator.rank]
         with tx.Session.from_serialized_engine(engine, communicator=communicator) as session:
-            return session.run(_of_rank(inputs, communicator.rank))
+            return session.run(_of_rank(inputs, communicator.rank), check=isinstance(inputs, dict))
 
     return run_ranks(len(engines), run)
 

@@ -57,6 +57,16 @@ def test_the_sizes_of_sequence_parallelism(checkpoint):
     ]
 
 
+@pytest.mark.parametrize(("sequence_parallel", "more"), [(False, 0), (True, LAYERS)])
+def test_tokens_are_gathered_for_taps_that_are_asked_for(checkpoint, sequence_parallel, more):
+    limits = LIMITS.updated(sequence_parallel=sequence_parallel)
+    plain, tapped = (
+        sum(use.count for use in plan_build(checkpoint, limits.updated(taps=taps)).ranks[0].collectives)
+        for taps in ((), ("*.contribution",))
+    )
+    assert tapped == plain + more
+
+
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_another_number_of_ranks_as_if_it_were_converted(checkpoint, tmp_path, ranks):
     converted = plan_build(write_stack(tmp_path / "c", ranks), LIMITS)

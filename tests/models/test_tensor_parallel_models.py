@@ -4,17 +4,23 @@ import numpy as np
 import pytest
 from encoder_formulas import formula, mean_pooled, sentences, small_config
 from rank_modules import run_model_on_ranks, run_module_on_ranks, same_on_every_rank
-from stack_forms import HIDDEN, TABLE, checkpoint, config_of, random_input
+from stack_forms import TABLE, checkpoint, config_of, random_input
 from stack_formulas import stack
 from stack_on_ranks import check_form
-from sublayer_formulas import DTYPES, assert_close
+from sublayer_formulas import DTYPES, assert_close, set_random
 
+import trtllm_ext as tx
 from trtllm_ext.checkpoint import load_checkpoint
 from trtllm_ext.checkpoint.sharding import with_ranks
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.graph import Module
-from trtllm_ext.layers import FeedForward, Residual
-from trtllm_ext.models import model_from_checkpoint, model_from_config, write_random_checkpoint
+from trtllm_ext.layers import Residual
+from trtllm_ext.models import (
+    SublayerStack,
+    model_from_checkpoint,
+    model_from_config,
+    write_random_checkpoint,
+)
 from trtllm_ext.models.layer import TransformerLayer
 
 BUDGET_S = 8
@@ -89,23 +95,45 @@ def test_a_clamp_looks_at_the_tokens_of_all_ranks():
         assert first.tolist() == [[min(60000.0 + added[0], limit), 1.0]]
 
 
-def test_taps_are_whole_on_every_rank_or_say_whose_tokens_they_are(tmp_path):
-    config = config_of(TABLE["gpt2"], layers=1)
+TAPPED = {"gpt2": {}, "hyper_dynamic": {}, "gptj_parallel": {"attention_input": True}}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", TAPPED)
+def test_taps_are_whole_on_every_rank(tmp_path, name, dtype):
+    """Of tokens that are dealt out too: 7 of them, of which one rank has 4, the other 3 and one that stands in."""
+    config = config_of(TABLE[name], dtype, layers=1, **TAPPED[name])
     checkpoint(tmp_path / "c", config)
-    weights, x = load_checkpoint(tmp_path / "c").weights, {"hidden_states": random_input(config)[:8]}
-    taps = {"max_num_tokens": 32, "taps": ["*"]}
-    whole = run_model_on_ranks(config, weights, x, 1, **taps)[0]
-    by_rank = run_model_on_ranks(config, weights, x, 2, **taps)
-    own = run_model_on_ranks(config, weights, x, 2, sequence_parallel=True, **taps)
-    names = [f"transformer.layers.0.mlp.{point}" for point in ("before", "contribution", "after")]
-    for name in names:
-        got = same_on_every_rank([each[name] for each in by_rank])
-        assert_close(got, whole[name].astype(np.float64), "float32")
-        assert_close(np.concatenate([each[name] for each in own]), whole[name].astype(np.float64), "float32")
-    for parts, suffix in ((None, ""), ([0, 1], "; of this rank's own tokens only")):
-        block = Residual(FeedForward(HIDDEN, 40), token_group=parts)
-        assert all(meaning.endswith(suffix) for meaning in block._meanings().values())
-        assert all(("own tokens" in meaning) == bool(suffix) for meaning in block._meanings().values())
+    weights, inputs = load_checkpoint(tmp_path / "c").weights, {"hidden_states": random_input(config)[:7]}
+    if config.contract.attention_input:
+        inputs["attention_output"] = random_input(config, 1, seed=5)[:, :7]
+    settings = {"max_num_tokens": 32, "taps": ["*"]}
+    alone = run_model_on_ranks(config, weights, inputs, 1, **settings)[0]
+    for sequence_parallel in (False, True):
+        by_rank = run_model_on_ranks(
+            config, weights, inputs, 2, sequence_parallel=sequence_parallel, **settings
+        )
+        assert set(by_rank[0]) == set(alone)
+        assert {"transformer.layers.0.mlp.before", "transformer.layers.0.mlp.after"} < set(alone)
+        for tap, whole in alone.items():
+            got = same_on_every_rank([each[tap] for each in by_rank])
+            assert got.dtype == whole.dtype
+            assert_close(got, whole.astype(np.float64), dtype)
+
+
+class _TellsNoNumber(SublayerStack):
+    """Forgets what its forward has set."""
+
+    def forward(self, hidden_states, attention_output=None):
+        super().forward(hidden_states, attention_output)
+        del self.num_tokens
+
+
+def test_own_tokens_of_a_model_that_does_not_say_how_many_there_are():
+    model = _TellsNoNumber(with_ranks(config_of(TABLE["gpt2"], layers=1), 2), sequence_parallel=True)
+    set_random(model, "float32")
+    with pytest.raises(ConfigError, match=r"mlp\.after is of one rank's own tokens.*Set num_tokens"):
+        tx.build(model, tx.BuildConfig(dry_run=True, taps=["*.after"]))
 
 
 @pytest.mark.parametrize(("size", "dtype"), [(2, "float32"), (4, "float32"), (2, "float16"), (4, "bfloat16")])

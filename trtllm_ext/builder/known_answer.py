@@ -29,7 +29,7 @@ def write_known_answer(directory: Path, output_dir: str, config: EngineConfig, t
     """Run all ranks of the engines in `directory` once, and write `self_test.npz` beside them.
 
     output_dir: the directory's name in messages. tell: the same step, each second: whoever waits for a large engine may
-    then wait on. Taps are no part of the answer: ranks may have parts of them.
+    then wait on. Taps are no part of the answer: a module of one's own may note what its rank alone has.
     Raises BuildError when the engines do not run together, or do not all give the same bits.
     """
     envelope = EngineDir.read(directory, 0).envelope

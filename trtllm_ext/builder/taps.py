@@ -10,6 +10,8 @@ from typing import Any
 from trtllm_ext.errors import ConfigError, EngineError
 from trtllm_ext.graph import functional
 from trtllm_ext.graph.module import Note
+from trtllm_ext.graph.tensor import Tensor
+from trtllm_ext.layers.tensor_parallel import all_tokens
 from trtllm_ext.suggest import did_you_mean, nearest
 
 HOW_TO_LIST = "`trtllm-ext build --dry_run --taps '*'` lists every name."
@@ -37,9 +39,11 @@ def mark_taps(network: Any, model: Any, patterns: Iterable[str]) -> dict[str, Ta
     """Mark what `model` has noted in `network`, and `patterns` match, as outputs under their dotted names.
 
     To be called inside net_guard, after the model's forward; the outputs' types are the tensors' own. A tensor that
-    is an input or output already, or is noted twice, goes through an identity layer.
+    is an input or output already, or is noted twice, goes through an identity layer. Of what is noted as a rank's own
+    tokens all ranks' are gathered, so that the tap is whole, and the same, on every rank; the model then has
+    `num_tokens`, the number of all, a Tensor of one element.
     patterns: dotted names, or patterns of `fnmatch`, upper and lower case being different.
-    Raises ConfigError for a pattern that matches nothing.
+    Raises ConfigError for a pattern that matches nothing, and for own tokens in a model that has no `num_tokens`.
     """
     wanted = list(patterns)
     noted = {name: note for name, note in _noted(model) if note.value.network is network} if wanted else {}
@@ -47,11 +51,12 @@ def mark_taps(network: Any, model: Any, patterns: Iterable[str]) -> dict[str, Ta
         if not any(fnmatchcase(name, pattern) for name in noted):
             raise ConfigError(_no_match(pattern, noted, type(model).__name__))
     taps = {}
-    for name, (tensor, point, meaning) in noted.items():
+    for name, note in noted.items():
         if any(fnmatchcase(name, pattern) for pattern in wanted):
+            tensor = _whole(name, note, model)
             is_bound = tensor.trt_tensor.is_network_input or tensor.trt_tensor.is_network_output
             (functional.identity(tensor) if is_bound else tensor).mark_output(name)
-            taps[name] = Tap(point, meaning or _UNKNOWN_POINT)
+            taps[name] = Tap(note.point, note.meaning or _UNKNOWN_POINT)
     return taps
 
 
@@ -77,6 +82,19 @@ def _noted(model: Any) -> Iterator[tuple[str, Note]]:
     elif hasattr(model, "named_network_outputs"):  # TensorRT-LLM's
         for name, value in model.named_network_outputs():
             yield name, Note(value, name.rpartition(".")[2], None)
+
+
+def _whole(name: str, note: Note, model: Any) -> Tensor:
+    """What was noted, of all ranks' tokens."""
+    if note.token_group is None:
+        return note.value
+    count = getattr(model, "num_tokens", None)
+    if count is None:
+        raise ConfigError(
+            f"taps: {name} is of one rank's own tokens, and the {type(model).__name__} does not say how many all ranks "
+            f"have together. Set num_tokens in its forward: functional.shape(hidden_states, 0) of the whole input."
+        )
+    return all_tokens(note.value, note.token_group, count)
 
 
 def _no_match(pattern: str, noted: Mapping[str, Any], model: str) -> str:

@@ -10,11 +10,15 @@ from trtllm_ext.graph.tensor import Tensor
 
 
 class Note(NamedTuple):
-    """A tensor that a module has noted. point: under which name. meaning: what it is, where the module says so."""
+    """A tensor that a module has noted. point: under which name. meaning: what it is, where the module says so.
+
+    token_group: the ranks of which each has some of the tokens, the first axis; None where the value is all of it.
+    """
 
     value: Tensor
     point: str
     meaning: str | None
+    token_group: list[int] | None = None
 
 
 class Module:
@@ -158,12 +162,14 @@ class Module:
         else:
             setattr(self, name, param)
 
-    def register_network_output(self, name: str, value: Tensor, meaning: str | None = None) -> None:
+    def register_network_output(
+        self, name: str, value: Tensor, meaning: str | None = None, token_group: list[int] | None = None
+    ) -> None:
         """Note a tensor that may become an output of the network, for debugging.
 
         A name that is noted in this network already gets a number: a module that is used twice has `after` and
         `after_1`. What was noted in another network is forgotten.
-        meaning: a sentence on what it is.
+        meaning: a sentence on what it is. token_group: the ranks of which each has some of the tokens, the first axis.
         """
         notes = self._network_outputs
         for key in [key for key, note in notes.items() if note.value.network is not value.network]:
@@ -172,7 +178,7 @@ class Module:
         while key in notes:
             count += 1
             key = f"{name}_{count}"
-        notes[key] = Note(value, name, meaning)
+        notes[key] = Note(value, name, meaning, token_group)
 
     def named_network_notes(self) -> Iterator[tuple[str, Note]]:
         """(dotted name, note) of all that was noted with `register_network_output` here and below."""

@@ -33,9 +33,6 @@ _PARALLEL_POINTS = {
     "the sum",
 }
 
-# What a tap of a rank's own tokens says beside that.
-_OWN_TOKENS = "; of this rank's own tokens only"
-
 
 class Residual(Module):
     """output = F(input) + input, with the normalisation where the architecture puts it.
@@ -62,7 +59,7 @@ class Residual(Module):
         and the sublayer takes and gives such. Everything here is then done to a rank's own tokens, but for the clamp,
         which looks at those of all.
     A sublayer whose weights are split over ranks adds their shares up itself: x, the output and what is noted of them
-    are the same on every rank, but for own tokens.
+    are the same on every rank, but for own tokens, which are noted as such.
     Raises ConfigError for what is no Module, an unknown placement or type, and parts that do not fit each other.
     """
 
@@ -119,7 +116,7 @@ class Residual(Module):
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """hidden_states: any shape that the sublayer keeps. Further arguments go to the sublayer."""
         meanings = self._meanings()
-        _note(self.sublayer, "before", hidden_states, meanings["before"])
+        self._note("before", hidden_states, meanings)
         if self.connections is None:
             contribution = self._contribution(hidden_states, *args, **kwargs)
             output = _scaled(hidden_states, self.skip_scale) + contribution
@@ -130,12 +127,15 @@ class Residual(Module):
         if self.clamp and output.dtype == str_dtype_to_trt("float16"):
             output = clamped(output, self.token_group)
             meanings["after"] += "; brought back into float16's range"
-        _note(self.sublayer, "contribution", contribution, meanings["contribution"])
-        _note(self.sublayer, "after", output, meanings["after"])
+        self._note("contribution", contribution, meanings)
+        self._note("after", output, meanings)
         if self.norm is None or self.placement != "post":
             return output
         output = self.norm(output)
         return output if self.stream_dtype is None else functional.cast(output, self.stream_dtype)
+
+    def _note(self, point: str, value: Tensor, meanings: Mapping[str, str]) -> None:
+        _note(self.sublayer, point, value, meanings[point], self.token_group)
 
     def _meanings(self) -> dict[str, str]:
         """What the tensors are that this block notes: TAP_POINTS, or what holds in its place."""
@@ -145,8 +145,6 @@ class Residual(Module):
             meanings = dict(_PARALLEL_POINTS if isinstance(self.sublayer, ParallelSublayers) else TAP_POINTS)
         if self.skip_scale not in (None, 1.0):
             meanings["before"] += f" to {self.skip_scale:g} times it"
-        if self.token_group is not None:
-            meanings = {point: f"{meaning}{_OWN_TOKENS}" for point, meaning in meanings.items()}
         return meanings
 
     def _contribution(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -220,18 +218,20 @@ class ParallelSublayers(Module):
         if stream_dtype is not None:
             attended = functional.cast(attended, stream_dtype)
         fed = functional.cast(fed, attended.dtype)
-        meaning = _PARALLEL_POINTS["contribution"] + (_OWN_TOKENS if self.token_group else "")
-        _note(self.attention, "contribution", attended, meaning)
-        _note(self.feed_forward, "contribution", fed, meaning)
+        meaning = _PARALLEL_POINTS["contribution"]
+        _note(self.attention, "contribution", attended, meaning, self.token_group)
+        _note(self.feed_forward, "contribution", fed, meaning, self.token_group)
         return attended + fed
 
-    def register_network_output(self, name: str, value: Tensor, meaning: str | None = None) -> None:
+    def register_network_output(
+        self, name: str, value: Tensor, meaning: str | None = None, token_group: list[int] | None = None
+    ) -> None:
         """What a Residual notes here: the stream around both, under the feed-forward's name.
 
         The contributions have been noted one by one, so their sum is not.
         """
         if name != "contribution":
-            _note(self.feed_forward, name, value, meaning)
+            _note(self.feed_forward, name, value, meaning, token_group)
 
 
 class GivenContribution(Module):
@@ -242,12 +242,14 @@ class GivenContribution(Module):
         return contribution
 
 
-def _note(module: Module, name: str, value: Tensor, meaning: str | None) -> None:
-    # A Module of TensorRT-LLM has no place for a meaning.
+def _note(
+    module: Module, name: str, value: Tensor, meaning: str | None, token_group: list[int] | None
+) -> None:
+    # A Module of TensorRT-LLM has no place for a meaning, and deals no tokens out.
     if backend.choice().graph == "tensorrt_llm":
         module.register_network_output(name, value)
     else:
-        module.register_network_output(name, value, meaning)
+        module.register_network_output(name, value, meaning, token_group)
 
 
 def _check_modules(parts: Mapping[str, object], optional: bool = False) -> None:

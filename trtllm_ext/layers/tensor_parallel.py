@@ -101,6 +101,6 @@ def own_tokens(x: Tensor, tp_size: int, tp_rank: int, dim: int = 0) -> Tensor:
 
 
 def all_tokens(x: Tensor, tp_group: list[int], count: Tensor) -> Tensor:
-    """The first `count` of every rank's tokens (n, hidden): `own_tokens` undone. count: of one element, int32."""
+    """The first `count` of every rank's tokens (n, ...): `own_tokens` undone. count: of one element, int32."""
     gathered = gather_tokens(x, tp_group)
-    return functional.slice(gathered, [0, 0], functional.concat([count, x.shape[-1]]))
+    return functional.slice(gathered, [0] * x.rank(), functional.concat([count, *x.shape[1:]]))

@@ -150,9 +150,10 @@ class SublayerStack(Model):
     def _dealt_out(self, hidden_states: Tensor, attention_output: Tensor | None) -> Tensor:
         """The whole output, of which each rank computes the part of its own tokens."""
         mapping = self.config.mapping
+        self.num_tokens = functional.shape(hidden_states, 0)  # taps are made whole with it
         own = own_tokens(hidden_states, mapping.tp_size, mapping.tp_rank)
         given = attention_output
         if given is not None:
             given = own_tokens(given, mapping.tp_size, mapping.tp_rank, dim=1)
         output = self.transformer(own, given)
-        return all_tokens(output, mapping.tp_group, functional.shape(hidden_states, 0))
+        return all_tokens(output, mapping.tp_group, self.num_tokens)
