@@ -19,6 +19,7 @@ from trtllm_ext.parallel.ending import Ending
 from trtllm_ext.parallel.hooks import Hooks
 from trtllm_ext.parallel.monitor import Monitor
 from trtllm_ext.parallel.mpi_team import Scratch, Team
+from trtllm_ext.parallel.mpi_waiting import wait_asleep
 from trtllm_ext.parallel.ordered_sum import (
     check_array,
     check_group,
@@ -159,7 +160,7 @@ class MpiCommunicator(Communicator):
             text = np.frombuffer(to_json(value).encode(), np.uint8)
             self.monitor.operation = ("exchange", text.size, text.dtype, self._everyone)
             sizes = np.empty(self.world_size, np.int64)
-            self._comm.Allgather(np.array([text.size], np.int64), sizes)
+            wait_asleep(self._comm.Iallgather(np.array([text.size], np.int64), sizes))
             texts = np.empty(int(sizes.sum()), np.uint8)
             self._comm.Allgatherv(text, [texts, sizes.tolist(), None, self._mpi.BYTE])
         return [json.loads(part.tobytes()) for part in np.split(texts, np.cumsum(sizes)[:-1])]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from trtllm_ext.parallel.communicator import Array, ReduceOp
+from trtllm_ext.parallel.mpi_waiting import wait_asleep
 from trtllm_ext.parallel.ordered_sum import reduce_in_order
 
 # Up to so many bytes every rank gets all values whole and adds them all; above, each adds a slice of its own and hands
@@ -19,6 +20,8 @@ from trtllm_ext.parallel.ordered_sum import reduce_in_order
 # reads all others' values.
 WHOLE_BYTES = {2: 512 << 10}
 WHOLE_BYTES_OF_MORE = 128 << 10
+# What ranks tell each other before a run is no larger.
+RECORD_BYTES = 256
 # Larger arrays go in pieces of so many bytes: bounds the scratch memory, and no count of MPI's passes 2**31.
 PIECE_BYTES = 64 << 20
 
@@ -142,7 +145,11 @@ class Team:
                 own[...] = values
                 self.comm.Allgather(self._mpi.IN_PLACE, [gathered, size, kind])
             else:
-                self.comm.Allgather([values, size, kind], [gathered, size, kind])
+                given, taken = [values, size, kind], [gathered, size, kind]
+                if values.nbytes <= RECORD_BYTES:
+                    wait_asleep(self.comm.Iallgather(given, taken))
+                else:
+                    self.comm.Allgather(given, taken)
             return
         rows, step = gathered.reshape(self.size, size), max(1, PIECE_BYTES // (self.size * values.itemsize))
         for begin in range(0, size, step):
