@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -9,11 +10,12 @@ import pytest
 from ranked_engines import Wrapped, expected, rank_engine, tokens, write_engine_dir, write_known_answer
 
 import trtllm_ext as tx
-from trtllm_ext import backend
+from trtllm_ext import backend, parallel
 from trtllm_ext.errors import EngineError, RankError
 from trtllm_ext.parallel import LocalWorld, run_ranks
 from trtllm_ext.runtime import EngineDir
 from trtllm_ext.runtime.ranks.running import check_place
+from trtllm_ext.runtime.trt_log import recording_logger
 
 BUDGET_S = 6
 
@@ -237,3 +239,46 @@ def test_a_path_that_carries_values_wrong(four, fault):
     assert re.search(
         r"all_reduce of \d+ float32 values over ranks 0, 1, 2, 3 gave \d+ of \d+ wrong", texts[0]
     )
+
+
+def opened(directory, how, rank, **settings):
+    """A session on a rank's engine from memory: not loaded yet, or loaded."""
+    engine = (directory / f"rank{rank}.engine").read_bytes()
+    if how == "serialized":
+        return tx.Session.from_serialized_engine(engine, **settings)
+    runtime = backend.tensorrt().Runtime(recording_logger(backend.tensorrt()))
+    return tx.Session.from_engine(runtime.deserialize_cuda_engine(engine), **settings)
+
+
+@pytest.mark.parametrize("how", ["serialized", "loaded"])
+def test_engines_in_memory_find_their_world(two, monkeypatch, how):
+    own, x = threading.local(), tokens(5)
+    monkeypatch.setattr(parallel, "world", lambda: own.end)
+
+    def run(end):
+        own.end = end
+        with opened(two, how, end.rank) as session:
+            return session.run({"x": x})["y"]
+
+    for y in run_ranks(2, run):
+        np.testing.assert_allclose(y, expected(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("how", ["serialized", "loaded"])
+def test_engines_in_memory_without_other_ranks(two, how):
+    with pytest.raises(
+        EngineError, match=r"built for 2 ranks.*was started alone\. Start it with mpirun -n 2"
+    ):
+        opened(two, how, 1)
+    with pytest.raises(EngineError, match="built for 2 ranks, this world has 1; start"):
+        opened(two, how, 1, communicator=LocalWorld(1).communicators[0])
+
+
+@pytest.mark.parametrize("how", ["serialized", "loaded"])
+def test_an_engine_of_one_rank_in_memory_needs_no_world(tmp_path, monkeypatch, how):
+    monkeypatch.setattr(parallel, "world", None)
+    one = write_engine_dir(tmp_path / "one", 1)
+    with opened(one, how, 0) as session:
+        np.testing.assert_allclose(
+            session.run({"x": tokens(2)})["y"], expected(tokens(2)), rtol=1e-5, atol=1e-5
+        )

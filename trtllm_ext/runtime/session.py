@@ -13,7 +13,7 @@ from trtllm_ext.runtime.bindings import Bindings
 from trtllm_ext.runtime.engine_dir import EngineDir
 from trtllm_ext.runtime.memory import DeviceMemory, HostMemory, Memory
 from trtllm_ext.runtime.ports import ports_of, profile_shapes
-from trtllm_ext.runtime.ranks.loading import load_buffers_together, load_together
+from trtllm_ext.runtime.ranks.loading import load_buffer, load_together, open_engine
 from trtllm_ext.runtime.ranks.running import RankedRuns, communicator_for
 from trtllm_ext.runtime.run_failure import explain_failure
 from trtllm_ext.runtime.tensor_info import TensorInfo
@@ -93,21 +93,20 @@ class Session:
         """Load an engine from a buffer: bytes, mmap, or what `Builder.build_engine` returned.
 
         The buffer is used in place where it can be; do not change it while the session lives.
-        communicator: to the other ranks, all of which load theirs; what a directory tells of them is not checked.
+        communicator: to the other ranks, all of which load theirs, as for `from_engine_dir`; what a directory tells of
+        them is not checked.
         """
         if isinstance(engine, str | os.PathLike):
             raise InputError(
                 f"{os.fspath(engine)!r} is a path; give its content, Path(...).read_bytes(), or an engine directory to "
                 f"from_engine_dir."
             )
-        if communicator is not None and communicator.world_size > 1:
-            return load_buffers_together(cls._load, engine, load_mode, communicator)
-        return cls._load(engine, load_mode, None)
+        return load_buffer(cls._load, engine, load_mode, communicator)
 
     @classmethod
-    def from_engine(cls, engine: Any) -> "Session":
-        """A session on a `trt.ICudaEngine` that is loaded already."""
-        return cls(engine)
+    def from_engine(cls, engine: Any, communicator: Communicator | None = None) -> "Session":
+        """A session on a `trt.ICudaEngine` that is loaded already; communicator: as for `from_serialized_engine`."""
+        return open_engine(cls, engine, communicator)
 
     @classmethod
     def _load(

@@ -14,7 +14,7 @@ from trtllm_ext.parallel.together import text_of, together
 from trtllm_ext.runtime.engine_dir import EngineDir
 from trtllm_ext.runtime.ranks import load_check
 from trtllm_ext.runtime.ranks.collective_order import check_same_order, digest_of_order
-from trtllm_ext.runtime.ranks.running import RankedRuns, check_place
+from trtllm_ext.runtime.ranks.running import RankedRuns, check_place, communicator_of_engine
 from trtllm_ext.runtime.ranks.self_test import SelfTest, read_self_test
 
 if TYPE_CHECKING:
@@ -60,14 +60,36 @@ def load_together(
     return session
 
 
-def load_buffers_together(load: Load, buffer: Any, load_mode: str, communicator: Communicator) -> Session:
-    """Load this rank's engine from memory; collective over all ranks. Raises as `Session.from_serialized_engine`."""
+def load_buffer(load: Load, buffer: Any, load_mode: str, communicator: Communicator | None) -> Session:
+    """Load an engine from memory, with others collective over all ranks. Raises as `Session.from_serialized_engine`."""
+    if communicator is None or communicator.world_size == 1:
+        session = load(buffer, load_mode, None, None)
+        try:
+            communicator = communicator_of_engine(session.engine, communicator)
+        except BaseException:
+            session.close()
+            raise
+        if communicator is None:
+            return session
+        session.close()  # what loads for several ranks has other threads
+    world = communicator
+    return _open_together(world, lambda ranks: load(buffer, load_mode, None, ranks))
 
-    def open_engine() -> Session:
+
+def open_engine(make: Callable[..., Session], engine: Any, communicator: Communicator | None) -> Session:
+    """A session on an engine that is loaded; as `load_buffer`. make: `Session`."""
+    world = communicator_of_engine(engine, communicator)
+    return make(engine) if world is None else _open_together(world, lambda ranks: make(engine, ranks=ranks))
+
+
+def _open_together(communicator: Communicator, make: Callable[[RankedRuns], Session]) -> Session:
+    """What `make` gives on this rank, once its collectives are tried; collective over all ranks."""
+
+    def open_own() -> Session:
         with communicator.busy(f"loading the engine of rank {communicator.rank}"):
-            return load(buffer, load_mode, None, RankedRuns(communicator, "an engine in memory"))
+            return make(RankedRuns(communicator, "an engine in memory"))
 
-    session, digests = together(communicator, open_engine, _digest_of)
+    session, digests = together(communicator, open_own, _digest_of)
     try:
         _try_collectives(communicator, session, digests)
     except BaseException:

@@ -46,14 +46,33 @@ def communicator_for(
         return world
     if size == 1:
         return None
+    world = _world_of(communicator, os.fspath(path), size)
+    if world.world_size != size:
+        raise EngineError(wrong_world(size, world.world_size))
+    return world
+
+
+def communicator_of_engine(engine: Any, communicator: Communicator | None) -> Communicator | None:
+    """As `communicator_for`, for an engine in memory: it has as many ranks as its collectives name, or more."""
+    if communicator is not None and communicator.world_size > 1:
+        return communicator
+    named = [rank for each in getattr(engine, "collectives", ()) for rank in each.group]
+    size = 1 + max(named, default=0)
+    if size == 1:
+        return None
+    world = _world_of(communicator, "the engine", size)
+    if world.world_size < size:
+        raise EngineError(wrong_world(size, world.world_size))
+    return world
+
+
+def _world_of(communicator: Communicator | None, what: str, size: int) -> Communicator:
     world = communicator or parallel.world()
     if world is None:
         raise EngineError(
-            f"{os.fspath(path)} was built for {size} ranks, which run as {size} processes, and this one was started "
-            f"alone. {way_out(size)}"
+            f"{what} was built for {size} ranks, which run as {size} processes, and this one was started alone. "
+            f"{way_out(size)}"
         )
-    if world.world_size != size:
-        raise EngineError(wrong_world(size, world.world_size))
     return world
 
 
