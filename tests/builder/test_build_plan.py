@@ -161,5 +161,8 @@ def test_the_command_line_for_other_ranks(checkpoint, tmp_path, capsys):
     assert cli.main(["build", *paths, "--dry_run", "--tp_size", "1"]) == 0
     assert "of weights, " in capsys.readouterr().out
     assert cli.main(["build", *paths, "--tp_size", "32"]) == 1
-    assert "--tp_size 32 is for --dry_run" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "--tp_size 32 is for --dry_run" in said
+    assert "convert the model with --tp_size 32, or write the checkpoint with a config whose mapping" in said
+    assert said.endswith(" has tp_size 32.\n")
     assert names(tmp_path) == []

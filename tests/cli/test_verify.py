@@ -131,6 +131,7 @@ def test_a_checkpoint_of_one_rank(tmp_path, capsys):
     assert (code, rows) == (1, [])
     assert "is a checkpoint of one rank" in errors
     assert "--simulate_ranks 2" in errors
+    assert "or write the checkpoint with a config whose mapping has tp_size 2" in errors
     assert verify(capsys, "--checkpoint_dir", one, "--max_num_tokens", 8, "--simulate_ranks", 2)[0] == 0
 
 

@@ -12,6 +12,7 @@ from trtllm_ext.builder.builder import Builder, BuilderConfig
 from trtllm_ext.builder.engine import EngineConfig, new_build_id
 from trtllm_ext.builder.limits import prepare_inputs_arguments, resolve_limits
 from trtllm_ext.builder.taps import Tap, mark_taps
+from trtllm_ext.checkpoint.sharding import ways_to_ranks
 from trtllm_ext.errors import BuildError, ConfigError
 
 
@@ -89,7 +90,7 @@ def _with_sequence_parallel(model: Any, build_config: BuildConfig) -> BuildConfi
     if build_config.sequence_parallel and size == 1:
         raise ConfigError(
             "sequence_parallel=True has no effect with one rank: there is nobody to share the tokens with. Leave it "
-            "out, or convert with --tp_size 2 or more."
+            f"out, or for two ranks or more {ways_to_ranks(2)}."
         )
     if build_config.sequence_parallel and not made_so:
         raise ConfigError(

@@ -19,6 +19,7 @@ from trtllm_ext.builder.rank_build import Progress, model_options, silent
 from trtllm_ext.builder.seeded_inputs import input_values, smaller_shape
 from trtllm_ext.checkpoint import Checkpoint, load_config, load_resharded, load_whole
 from trtllm_ext.checkpoint.dtypes import weight_dtype
+from trtllm_ext.checkpoint.sharding import ways_to_ranks
 from trtllm_ext.errors import ConfigError, RankError
 from trtllm_ext.runtime import EngineDir, Session
 from trtllm_ext.runtime.envelope import TensorSummary
@@ -139,7 +140,7 @@ class _Source:
         if size < 2:
             raise ConfigError(
                 f"{os.fspath(self._path)} is a checkpoint of one rank, so there is nothing to compare. Give a number "
-                f"of ranks (--simulate_ranks 2), or a checkpoint of `trtllm-ext convert --tp_size`."
+                f"of ranks (--simulate_ranks 2), or {ways_to_ranks(2)}."
             )
         for rank in range(size):
             self.tell(f"rank {rank}: building in {dtype}", 0)

@@ -18,7 +18,7 @@ from trtllm_ext.checkpoint.dtypes import all_finite, weight_dtype
 from trtllm_ext.checkpoint.rank_files import CHECKPOINT_ID, RankFiles, open_rank_file
 from trtllm_ext.checkpoint.safetensors_file import SafetensorsFile, aligned
 from trtllm_ext.checkpoint.safetensors_writer import CHECKSUMS, checksum_seed, split_into_chunks
-from trtllm_ext.checkpoint.sharding import whole_config
+from trtllm_ext.checkpoint.sharding import ways_to_ranks, whole_config
 from trtllm_ext.checkpoint.weights import expected_weights
 from trtllm_ext.errors import CheckpointError, ConfigError
 from trtllm_ext.runtime.atomic import Kind, replaced_directory, write_errors
@@ -67,6 +67,11 @@ def load_config(path: str | os.PathLike[str], *, rank: int = 0) -> ModelConfig:
 
 def _config_of(path: str | os.PathLike[str], data: dict[str, Any], rank: int) -> ModelConfig:
     try:
+        if isinstance(rank, int) and rank > 0 and ModelConfig.from_dict(data).mapping.world_size == 1:
+            raise ConfigError(
+                f"rank={rank} is outside 0..0: this is a checkpoint of one rank. For {rank + 1} ranks, "
+                f"{ways_to_ranks(rank + 1)}."
+            )
         return ModelConfig.from_dict(data, rank=rank)
     except ConfigError as error:
         raise CheckpointError(f"{Path(path) / CONFIG_FILE}: {error}") from None

@@ -78,6 +78,14 @@ def check_tp_size(tp_size: int) -> None:
         raise ConfigError(f"tp_size={tp_size} must be at least 1.")
 
 
+def ways_to_ranks(tp_size: int) -> str:
+    """How to get a checkpoint of that many ranks, as the end of a sentence."""
+    return (
+        f"convert the model with --tp_size {tp_size}, or write the checkpoint with a config whose mapping has tp_size "
+        f"{tp_size}"
+    )
+
+
 def whole_config(config: ModelConfig) -> ModelConfig:
     """The config of the same model on a single rank."""
     return with_ranks(config, 1)

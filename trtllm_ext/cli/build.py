@@ -114,9 +114,11 @@ def _config_of(arguments: argparse.Namespace) -> "BuildConfig":
     if flags:
         config = config.updated(**flags)
     if arguments.tp_size is not None and not (arguments.dry_run or config.dry_run):
+        from trtllm_ext.checkpoint.sharding import ways_to_ranks
+
         raise ConfigError(
-            f"--tp_size {arguments.tp_size} is for --dry_run: an engine has the ranks of its checkpoint. Convert the "
-            f"model with --tp_size {arguments.tp_size}, or add --dry_run to see what that would give."
+            f"--tp_size {arguments.tp_size} is for --dry_run, which shows what that would give: an engine has the "
+            f"ranks of its checkpoint. To have {arguments.tp_size}, {ways_to_ranks(arguments.tp_size)}."
         )
     return config
 
