@@ -64,6 +64,38 @@ def test_from_memory(size):
         check(rehearsal.run({"x": tokens(3)}, same_bits=True), tokens(3))
 
 
+def test_serialized_engines_in_the_order_of_ranks():
+    """Bytes, and what `Builder.build_engine` returns."""
+    engines = [rank_engine(rank, 2) for rank in range(2)]
+    with Rehearsal(engines) as rehearsal:
+        check(rehearsal.run({"x": tokens(3)}, same_bits=True), tokens(3))
+    with Rehearsal((sum_of_two(), sum_of_two())) as rehearsal:
+        for each in rehearsal.run({"x": tokens(3)}):
+            np.testing.assert_array_equal(each["y"], 2 * tokens(3))
+
+
+def sum_of_two():
+    return build(lambda: functional.allreduce(packed(), [0, 1]).mark_output("y", "float32"))
+
+
+@pytest.mark.parametrize(
+    ("engines", "told"),
+    [
+        ([], "engines is empty"),
+        (b"engine", "engines is of type bytes"),
+        (Built(0, b"", 1), "engines is of type Built"),
+        ([b"engine", None], r"engines\[1\] is of type NoneType"),
+        ([Built(0, b"", 2), b"engine"], r"engines\[0\] is of type Built"),
+        (["engine"], r"engines\[0\] is of type str"),
+    ],
+)
+def test_what_is_no_list_of_engines(engines, told):
+    with pytest.raises(
+        EngineError, match=f"{told}; a rehearsal takes the path of an engine directory, a list"
+    ):
+        Rehearsal(engines)
+
+
 def test_what_the_waiting_raise_ends_the_ranks(two, monkeypatch):
     """Rank 0 waits for rank 1, which never comes, until whoever waits for both has enough."""
 

@@ -23,11 +23,17 @@ from trtllm_ext.runtime.session import Session
 Result = TypeVar("Result")
 Inputs = Mapping[str, Any]
 _WAITING_S = 1.0
+_TAKEN = (
+    "a rehearsal takes the path of an engine directory, a list with one builder.Engine for each rank, or a list with "
+    "one serialized engine for each rank, in order"
+)
 
 
 class Rehearsal:
-    """All ranks of an engine directory, or of a list of `builder.Engine`, ready to run in this process.
+    """All ranks of an engine directory, or of a list of engines, ready to run in this process.
 
+    engines: the directory's path; or one `builder.Engine` a rank, or one serialized engine a rank, in the order of
+    ranks: bytes, or what `Builder.build_engine` returned.
     load_mode: as for `Session`; mapped loads at once. timeout: seconds that a rank waits for another.
     self_test: try the known answer of the directory; engines in memory have none.
     waiting: called each second, by whoever waits for the ranks to load or run; what it raises ends the rehearsal.
@@ -150,6 +156,33 @@ def _from_directory(path: Any, load_mode: str, self_test: bool) -> tuple[int, Op
 
 
 def _from_memory(engines: Sequence[Any], load_mode: str) -> tuple[int, Open]:
+    buffers = _buffers_of(engines)
+
+    def open_rank(end: Communicator) -> Session:
+        return Session.from_serialized_engine(buffers[end.rank], load_mode, end)
+
+    return len(buffers), open_rank
+
+
+def _buffers_of(engines: Any) -> list[Any]:
+    """Serialized engines in the order of ranks. Raises EngineError for anything that is not one of each."""
+    if not isinstance(engines, list | tuple) or not engines:
+        raise EngineError(f"engines is {_kind_of(engines)}; {_TAKEN}.")
+    if all(hasattr(each, "rank") and hasattr(each, "config") for each in engines):
+        return _built_buffers(engines)
+    for place, each in enumerate(engines):
+        try:
+            memoryview(each).release()
+        except TypeError as problem:
+            raise EngineError(f"engines[{place}] is {_kind_of(each)}; {_TAKEN}.") from problem
+    return list(engines)
+
+
+def _kind_of(value: Any) -> str:
+    return "empty" if isinstance(value, list | tuple) and not value else f"of type {type(value).__name__}"
+
+
+def _built_buffers(engines: Sequence[Any]) -> list[Any]:
     engines = sorted(engines, key=lambda engine: int(engine.rank))
     size = len(engines)
     for place, engine in enumerate(engines):
@@ -163,4 +196,4 @@ def _from_memory(engines: Sequence[Any], load_mode: str) -> tuple[int, Open]:
             raise EngineError(
                 f"the engine of rank {place} is the result of a dry run: there is nothing to load."
             )
-    return size, lambda end: Session.from_serialized_engine(engines[end.rank].engine, load_mode, end)
+    return [each.engine for each in engines]
