@@ -128,7 +128,18 @@ def test_a_rank_that_never_comes(two):
         session = tx.Session.from_serialized_engine(two[end.rank], communicator=end)
         return None if end.rank else caught(lambda: session.run({"x": tokens(2)}), RankError)
 
-    assert "rank 1" in run_ranks(2, run, timeout=0.5)[0]
+    told = run_ranks(2, run, timeout=0.5)[0]
+    assert "rank 1" in told
+    assert "the start of Session.run (do all ranks make the same calls?): all_gather of 4 int64" in told
+
+
+def test_other_operations_are_not_told_as_the_start_of_a_run(two):
+    def run(end):
+        with tx.Session.from_serialized_engine(two[end.rank], communicator=end) as session:
+            check_runs(session)
+        return None if end.rank else caught(lambda: end.exchange(None), RankError)
+
+    assert "Session.run" not in run_ranks(2, run, timeout=0.5)[0]
 
 
 @pytest.fixture(scope="module")

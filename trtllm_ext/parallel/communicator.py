@@ -25,6 +25,8 @@ class Communicator(ABC):
     refused.
     rank, world_size: this end's place in the world. timeout: seconds that an operation may wait for other ranks.
     is_simulated: the ranks are threads of one process.
+    purpose: what the next operations are for, in words that whoever started the ranks knows ("the start of ..."); said
+    of an operation that does not end. Whoever sets it makes it empty again.
     Raises RankError naming the rank and the cause when an operation cannot be finished. An implementation whose ranks
     are processes that nothing can interrupt ends the process with that message instead, on every rank.
     """
@@ -33,6 +35,11 @@ class Communicator(ABC):
     world_size: int
     timeout: float
     is_simulated: bool
+    purpose: str = ""
+
+    def _named(self, operation: str) -> str:
+        """An operation as it is told of, with its purpose."""
+        return f"{self.purpose}: {operation}" if self.purpose else operation
 
     @abstractmethod
     def all_reduce(self, values: Array, group: Sequence[int], op: ReduceOp = "sum") -> None:

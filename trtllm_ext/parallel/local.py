@@ -55,7 +55,7 @@ class LocalCommunicator(Communicator):
                 each[...] = total
 
         text = f"all_reduce ({op}) of {values.size} {values.dtype} values over {ranks_text(ranks)}"
-        self.world.meet(self.rank, ranks, text, values.reshape(-1), act)
+        self.world.meet(self.rank, ranks, self._named(text), values.reshape(-1), act)
 
     def all_gather(self, values: Array, gathered: Array, group: Sequence[int]) -> None:
         with self._checked():
@@ -70,7 +70,7 @@ class LocalCommunicator(Communicator):
                     whole[place * size : (place + 1) * size] = part
 
         text = f"all_gather of {size} {values.dtype} values over {ranks_text(ranks)}"
-        self.world.meet(self.rank, ranks, text, (values.reshape(-1), gathered.reshape(-1)), act)
+        self.world.meet(self.rank, ranks, self._named(text), (values.reshape(-1), gathered.reshape(-1)), act)
 
     def reduce_scatter(self, values: Array, part: Array, group: Sequence[int], op: ReduceOp = "sum") -> None:
         with self._checked():
@@ -91,7 +91,7 @@ class LocalCommunicator(Communicator):
 
         sums: list[Array] = []
         text = f"reduce_scatter ({op}) of {values.size} {values.dtype} values over {ranks_text(ranks)}"
-        self.world.meet(self.rank, ranks, text, (values.reshape(-1), part.reshape(-1)), act)
+        self.world.meet(self.rank, ranks, self._named(text), (values.reshape(-1), part.reshape(-1)), act)
 
     def exchange(self, value: Any) -> list[Any]:
         own: list[str] = []
@@ -103,7 +103,7 @@ class LocalCommunicator(Communicator):
         with self._checked():
             text = to_json(value)
         everyone = tuple(range(self.world_size))
-        self.world.meet(self.rank, everyone, "exchange over all ranks", (text, own), act)
+        self.world.meet(self.rank, everyone, self._named("exchange over all ranks"), (text, own), act)
         return [json.loads(each) for each in own]
 
     def prepare(self, group: Sequence[int]) -> None:

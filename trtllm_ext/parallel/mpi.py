@@ -132,7 +132,7 @@ class MpiCommunicator(Communicator):
             check_array("all_reduce", values)
             check_reduction("all_reduce", values, op)
             if team.size > 1 and values.size:
-                self.monitor.operation = ("all_reduce", values.size, values.dtype, team.group)
+                self.monitor.operation = (self._named("all_reduce"), values.size, values.dtype, team.group)
                 team.all_reduce(values.reshape(-1), op)
 
     def all_gather(self, values: Array, gathered: Array, group: Sequence[int]) -> None:
@@ -141,7 +141,7 @@ class MpiCommunicator(Communicator):
             check_array("all_gather", values)
             check_array("all_gather", gathered, values.size * team.size, values.dtype)
             if values.size:
-                self.monitor.operation = ("all_gather", values.size, values.dtype, team.group)
+                self.monitor.operation = (self._named("all_gather"), values.size, values.dtype, team.group)
                 team.all_gather(values.reshape(-1), gathered.reshape(-1))
 
     def reduce_scatter(self, values: Array, part: Array, group: Sequence[int], op: ReduceOp = "sum") -> None:
@@ -152,13 +152,18 @@ class MpiCommunicator(Communicator):
             check_array("reduce_scatter", part, share, values.dtype)
             check_reduction("reduce_scatter", values, op)
             if values.size:
-                self.monitor.operation = ("reduce_scatter", values.size, values.dtype, team.group)
+                self.monitor.operation = (
+                    self._named("reduce_scatter"),
+                    values.size,
+                    values.dtype,
+                    team.group,
+                )
                 team.reduce_scatter(values.reshape(-1), part.reshape(-1), op)
 
     def exchange(self, value: Any) -> list[Any]:
         with self._turn.of("exchange"):
             text = np.frombuffer(to_json(value).encode(), np.uint8)
-            self.monitor.operation = ("exchange", text.size, text.dtype, self._everyone)
+            self.monitor.operation = (self._named("exchange"), text.size, text.dtype, self._everyone)
             sizes = np.empty(self.world_size, np.int64)
             wait_asleep(self._comm.Iallgather(np.array([text.size], np.int64), sizes))
             texts = np.empty(int(sizes.sum()), np.uint8)

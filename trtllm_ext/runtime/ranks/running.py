@@ -24,6 +24,7 @@ from trtllm_ext.runtime.tensors import Port, address_of, is_on_host
 _READY, _REFUSED, _READY_UNCHECKED = 1, 2, 3
 _SUM_BITS = 32  # of a record's first number; its state is above them
 _DIGEST_BYTES = 16
+_START_OF_RUN = "the start of Session.run (do all ranks make the same calls?)"
 
 
 def communicator_for(
@@ -185,7 +186,11 @@ class RankedRuns:
         return EngineError(text)
 
     def _gather(self) -> None:
-        self.communicator.all_gather(self._record, self._gathered, self._everyone)
+        self.communicator.purpose = _START_OF_RUN
+        try:
+            self.communicator.all_gather(self._record, self._gathered, self._everyone)
+        finally:
+            self.communicator.purpose = ""
 
     def _note_shapes(self, bindings: Bindings, inputs: Mapping[str, Any]) -> None:
         shapes = [
