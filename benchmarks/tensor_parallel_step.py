@@ -92,7 +92,7 @@ def share_alone(path: Path, ranks: int) -> Session:
     import trtllm_ext.embedded as trt
 
     runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
-    session = Session.from_engine(runtime.deserialize_cuda_engine(path.read_bytes()))
+    session = Session(runtime.deserialize_cuda_engine(path.read_bytes()))
     if not session.context.set_communicator(Nobody(ranks)):
         raise RuntimeError(f"{path.name} takes no communicator")
     return session

@@ -282,3 +282,9 @@ def test_an_engine_of_one_rank_in_memory_needs_no_world(tmp_path, monkeypatch, h
         np.testing.assert_allclose(
             session.run({"x": tokens(2)})["y"], expected(tokens(2)), rtol=1e-5, atol=1e-5
         )
+
+
+def test_one_rank_is_looked_at_without_the_others(two):
+    with tx.Session.to_look_at((two / "rank1.engine").read_bytes()) as session:
+        assert session.inputs[0].name == "x"
+        assert session.layers()

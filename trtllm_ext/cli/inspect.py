@@ -51,7 +51,7 @@ def describe(path: Path, rank: int = 0) -> dict[str, Any]:
 
     if path.is_file():
         try:
-            session = Session.from_serialized_engine(path.read_bytes())
+            session = Session.to_look_at(path.read_bytes())
         except EngineError as problem:
             raise EngineError(f"{path}: {problem}") from problem
         with session:
@@ -61,7 +61,7 @@ def describe(path: Path, rank: int = 0) -> dict[str, Any]:
     try:
         directory.check_host()
         if directory.envelope.world_size > 1:  # which runs with its others only; this looks at it alone
-            session = Session.from_serialized_engine(directory.map_engine())
+            session = Session.to_look_at(directory.map_engine())
         else:
             session = Session.from_engine_dir(path, rank)
         with session:

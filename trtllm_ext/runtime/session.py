@@ -1,6 +1,5 @@
 """The session: an engine ready to run, with every input checked before it is."""
 
-import json
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from trtllm_ext.errors import BackendError, EngineError, InputError, RankError
 from trtllm_ext.parallel import Communicator
 from trtllm_ext.runtime.bindings import Bindings
 from trtllm_ext.runtime.engine_dir import EngineDir
+from trtllm_ext.runtime.inspector import layers_of
 from trtllm_ext.runtime.memory import DeviceMemory, HostMemory, Memory
 from trtllm_ext.runtime.ports import ports_of, profile_shapes
 from trtllm_ext.runtime.ranks.loading import load_buffer, load_together, open_engine
@@ -109,6 +109,11 @@ class Session:
         return open_engine(cls, engine, communicator)
 
     @classmethod
+    def to_look_at(cls, engine: Any) -> "Session":
+        """A buffer's engine by itself, to be looked at; one rank's of several, too, though that cannot be run alone."""
+        return cls._load(engine, "prepack", None)
+
+    @classmethod
     def _load(
         cls, buffer: Any, load_mode: str, directory: EngineDir | None, ranks: RankedRuns | None = None
     ) -> "Session":
@@ -182,13 +187,7 @@ class Session:
     def layers(self) -> list[dict[str, Any]]:
         """The engine's layers as its inspector tells them: at least a name each, more with detailed verbosity."""
         self._open_context()
-        trt = backend.tensorrt()
-        text = self.engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
-        try:
-            found = json.loads(text)["Layers"]
-        except (ValueError, KeyError, TypeError):
-            return []  # an engine built with profiling_verbosity none says nothing
-        return [_layer(each) for each in found]
+        return layers_of(self.engine)
 
     def infer_shapes(self, inputs: Sequence[TensorInfo]) -> list[TensorInfo]:
         """Tell the engine the shapes of all inputs; returns the outputs with the shapes they will have.
@@ -289,11 +288,3 @@ class Session:
 
     def _source(self) -> str:
         return str(self.engine_dir.engine_path) if self.engine_dir else "the engine"
-
-
-def _layer(told: Any) -> dict[str, Any]:
-    # TensorRT gives a bare name with layer_names_only, an object with detailed verbosity.
-    if not isinstance(told, dict):
-        return {"name": str(told)}
-    renamed = {"Name": "name", "LayerType": "type"}
-    return {renamed.get(str(key), str(key)): value for key, value in told.items()}
