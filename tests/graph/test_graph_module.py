@@ -129,11 +129,11 @@ def test_a_module_used_twice_notes_both(guarded):
     model = Stack(layers=1)
     x, y = add_input("x", "float32", [4]), add_input("y", "float32", [4])
     model.layers[0].register_network_output("after", x, "the first")
-    model.layers[0].register_network_output("after", y, "the second")
+    model.layers[0].register_network_output("after", y, "the second", [0, 1])
     notes = dict(model.named_network_notes())
     assert list(notes) == ["layers.0.after", "layers.0.after_1"]
-    assert notes["layers.0.after"] == (x, "after", "the first")
-    assert notes["layers.0.after_1"] == (y, "after", "the second")
+    assert notes["layers.0.after"] == (x, "after", "the first", None)
+    assert notes["layers.0.after_1"] == (y, "after", "the second", [0, 1])
 
 
 def test_update_parameters_from_torch():
