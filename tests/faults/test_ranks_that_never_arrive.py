@@ -27,7 +27,7 @@ def test_a_rank_that_never_starts_mpi(ranks, engine, launcher):
 @pytest.mark.parametrize("rank", [1, pytest.param(0, marks=long)])
 def test_a_rank_that_sleeps(ranks, engine, launcher, when, rank):
     ranks.start(launcher, engine, (rank, when, SLEEP), timeout_s=TIMEOUT_S)
-    where = "exchange" if when == "load" else "all_gather"
+    where = "exchange" if when == "load" else "the start of Session.run .*: all_gather"
     ranks.end().names(
         f"rank {rank} has not arrived within {TIMEOUT_S} s at {where} .*, where rank {1 - rank} waits; "
         f"rank {rank} has been computing"
@@ -37,4 +37,4 @@ def test_a_rank_that_sleeps(ranks, engine, launcher, when, rank):
 @long
 def test_a_rank_that_sleeps_longer_than_the_default(ranks, engine):
     ranks.start("mpiexec", engine, (1, "run", SLEEP))
-    ranks.end().names("rank 1 has not arrived within 10 s at all_gather")
+    ranks.end().names("rank 1 has not arrived within 10 s at the start of Session.run .*: all_gather")
