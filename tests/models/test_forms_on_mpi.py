@@ -41,24 +41,19 @@ class Case(NamedTuple):
         return ", ".join([self.form, self.dtype, *["sequence parallel"] * self.sequence_parallel])
 
 
-KNOWN_CASES = (
-    *(Case(form) for form in FORMS),
-    Case("hyper_dynamic", sequence_parallel=True),
-    Case("llama_swiglu", "bfloat16"),
-)
-OTHER_CASES = (
-    *(Case(form) for form in OTHERS),
-    Case("bert", sequence_parallel=True),
-    Case("llama_swiglu", sequence_parallel=True),
-    Case("mixture_renormalized", sequence_parallel=True),
-    Case("wide parallel", sequence_parallel=True),
+CASES = (
+    *(Case(form) for form in (*FORMS, *OTHERS)),
+    *(
+        Case(form, sequence_parallel=True)
+        for form in ("hyper_dynamic", "bert", "llama_swiglu", "mixture_renormalized", "wide parallel")
+    ),
     Case("llama_swiglu", "float16"),
     Case("gpt2", "float16", sequence_parallel=True),
+    Case("llama_swiglu", "bfloat16"),
     Case("float32_stream", "bfloat16"),
     Case("clamped", "bfloat16", sequence_parallel=True),
 )
-# Number of ranks, cases, and whether this is for the long runs. 4 processes take what 8 of two would.
-LAUNCHES = [(2, KNOWN_CASES + OTHER_CASES, False), (4, KNOWN_CASES, False), (4, OTHER_CASES, True)]
+RANKS = (2, 4)
 # What ranks in memory run too by default.
 REHEARSED = [
     Case("bert"),
@@ -80,16 +75,16 @@ class Launch(NamedTuple):
 
 @pytest.fixture(scope="module")
 def launched(mpi_launcher, tmp_path_factory):
-    """A function (ranks, cases) -> Launch; it launches once each."""
+    """A function from a number of ranks to their Launch; it launches once each."""
     command = [*mpi_launcher, *launcher_options(mpi_launcher, [*VARIABLES, "PYTHONPATH"]), "-n"]
     checkpoints = tmp_path_factory.mktemp("checkpoints")
     problem = cache(lambda form, dtype: problem_of(checkpoints, form, dtype))
 
     @cache
-    def launch(ranks, cases):
-        problems = {str(case): problem(case.form, case.dtype) for case in cases}
+    def launch(ranks):
+        problems = {str(case): problem(case.form, case.dtype) for case in CASES}
         folder = tmp_path_factory.mktemp(f"{ranks}_ranks")
-        what = [(str(case), problems[str(case)], case.sequence_parallel) for case in cases]
+        what = [(str(case), problems[str(case)], case.sequence_parallel) for case in CASES]
         (folder / "problems.pickle").write_bytes(pickle.dumps(what))
         error = failure([*command, str(ranks), sys.executable, str(PROGRAM), str(folder)])
         if error:
@@ -97,8 +92,8 @@ def launched(mpi_launcher, tmp_path_factory):
         engines = [pickle.loads((folder / f"{rank}.engines.pickle").read_bytes()) for rank in range(ranks)]
         return Launch(problems, pickle.loads((folder / "results.pickle").read_bytes()), engines)
 
-    def successful(ranks, cases):
-        found = launch(ranks, cases)
+    def successful(ranks):
+        found = launch(ranks)
         assert isinstance(found, Launch), found
         return found
 
@@ -116,34 +111,34 @@ def failure(command):
 
 
 def parameters(is_short):
-    """A launch and a case each. is_short: case -> whether it is for the default tests, in a launch that is."""
+    """A number of ranks and a case each. is_short: case -> whether it is for the default tests."""
     return [
         pytest.param(
-            (ranks, cases),
+            ranks,
             case,
             id=f"{case}, {ranks} ranks",
-            marks=[] if is_short(case) and not is_long else [pytest.mark.long],
+            marks=[] if is_short(case) else [pytest.mark.long],
         )
-        for ranks, cases, is_long in LAUNCHES
-        for case in cases
+        for ranks in RANKS
+        for case in CASES
     ]
 
 
-@pytest.mark.parametrize("launch, case", parameters(lambda case: True))
-def test_the_answer_is_that_of_the_whole(launched, launch, case):
-    found = launched(*launch)
+@pytest.mark.parametrize("ranks, case", parameters(lambda case: True))
+def test_the_answer_is_that_of_the_whole(launched, ranks, case):
+    found = launched(ranks)
     (got, digests), problem = found.results[str(case)], found.problems[str(case)]
     reference = problem.reference()
     assert (got.shape, got.dtype.name) == (reference.shape, problem.config.stream_dtype)
     error = np.abs(got.astype(np.float64) - reference).max() / np.abs(reference).max()
     assert error <= LIMITS[case.dtype]
-    assert len(digests) == launch[0]
+    assert len(digests) == ranks
     assert len(set(digests)) == 1, "ranks with other bits"
 
 
-@pytest.mark.parametrize("launch, case", parameters(REHEARSED.__contains__))
-def test_the_bits_are_those_of_ranks_in_memory(launched, launch, case):
-    found = launched(*launch)
+@pytest.mark.parametrize("ranks, case", parameters(REHEARSED.__contains__))
+def test_the_bits_are_those_of_ranks_in_memory(launched, ranks, case):
+    found = launched(ranks)
     outputs = run_engines([of_rank[str(case)] for of_rank in found.engines], found.problems[str(case)].inputs)
     expected = {digest(each["hidden_states_out"]) for each in outputs}
     assert set(found.results[str(case)][1]) == expected
