@@ -11,14 +11,6 @@ from sublayer_formulas import DTYPES, assert_close
 from trtllm_ext.checkpoint import ModelConfig, load_checkpoint
 from trtllm_ext.models import write_random_checkpoint
 
-# Those with parts that are dealt out in another way, or that take more than the others.
-APART = [
-    name
-    for name, form in TABLE.items()
-    if form.mixture is not None or form.residual.hyper_connections is not None
-]
-PLAIN = [name for name in TABLE if name not in APART]
-
 
 @dataclass(frozen=True)
 class Problem:

@@ -1,26 +1,24 @@
-"""Every form of SublayerStack on several ranks against the formulas; mixtures and several streams in `..._forms_apart`.
+"""Every form of SublayerStack on several ranks, threads of this process, against the formulas.
 
-The default tests take 8 ranks for known models' forms, a rank then having 5 of 40 inner features, and 4 for the others;
-other numbers of ranks are among the long ones.
+Of 8 ranks each has 5 of 40 inner features. Other numbers of ranks, and two layers, are among the long tests.
 """
 
 import pytest
-from stack_on_ranks import PLAIN, check_form
+from stack_forms import TABLE
+from stack_on_ranks import check_form
 
-from trtllm_ext.checkpoint import FORMS
-
-BUDGET_S = 8
+BUDGET_S = 16
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.mark.parametrize("name", PLAIN)
-def test_on_many_ranks(tmp_path, name):
-    check_form(tmp_path, name, 8 if name in FORMS else 4)
+@pytest.mark.parametrize("name", TABLE)
+def test_on_eight_ranks(tmp_path, name):
+    check_form(tmp_path, name, 8)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("size", [2, 4, 8])
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("name", TABLE)
 def test_two_layers(tmp_path, name, size):
     check_form(tmp_path, name, size, layers=2)

@@ -149,7 +149,7 @@ def _host(name, hides):
 
 
 def _await_carrier(pid):
-    state = Path(f"/proc/{pid}/root/sys/class/net/{INTERFACE}/operstate")
+    state = Path("/proc", str(pid), "root", "sys/class/net", INTERFACE, "operstate")
     deadline = time.monotonic() + SETUP_S
     while state.read_text() != "up\n":
         if time.monotonic() > deadline:
