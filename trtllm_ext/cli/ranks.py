@@ -52,9 +52,8 @@ def code_of_launched(command: str) -> int | None:
         raise InputError(
             f"`trtllm-ext {command}` {_ONE_PROCESS[command]} in one process; start it {way_out}."
         )
-    time.sleep(
-        _HEAD_START_S
-    )  # OpenMPI's mpirun ends all ranks, rank 0 too, when the first one ends like this
+    # OpenMPI's mpirun ends all ranks, rank 0 too, when the first one ends like this.
+    time.sleep(_HEAD_START_S)
     return 1
 
 
