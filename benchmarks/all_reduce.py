@@ -1,4 +1,4 @@
-"""The all-reduce between rank processes of one machine beside a bare mpi4py Allreduce of the same size.
+"""The all-reduce step of an engine, between rank processes of one machine, beside a bare mpi4py Allreduce.
 
     python benchmarks/all_reduce.py [--ranks N] [--rounds N]
 

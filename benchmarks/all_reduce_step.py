@@ -1,6 +1,6 @@
 """Each rank's part of all_reduce.py, which starts it: mpiexec -n N python all_reduce_step.py FILE ROUNDS
 
-Ours and a bare mpi4py Allreduce take turns, in the same random order on every rank.
+A plan's step and a bare mpi4py Allreduce take turns, in the same random order on every rank.
 """
 
 import json
@@ -13,6 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from trtllm_ext import parallel
+from trtllm_ext.embedded.plan import CollectiveStep
+from trtllm_ext.embedded.running.collective_call import CollectiveCall, Scratch
+from trtllm_ext.embedded.running.memory import Blocks
+from trtllm_ext.embedded.running.place import Place
 
 SIZES = tuple(1 << power for power in range(12, 25, 2))
 SECONDS_PER_TURN = 0.03
@@ -25,7 +29,7 @@ def main() -> None:
     bare = MPI.COMM_WORLD.Dup()
     group = list(range(world.world_size))
     variants = {
-        "ours": lambda values: world.all_reduce(values, group),
+        "ours": step_of_plan(world, group),
         "bare": lambda values: bare.Allreduce(MPI.IN_PLACE, [values, values.size, MPI.FLOAT], MPI.SUM),
     }
     samples = {}
@@ -36,6 +40,14 @@ def main() -> None:
     if world.rank == 0:
         library = MPI.Get_library_version().splitlines()[0].replace("\t", " ")
         Path(sys.argv[1]).write_text(json.dumps({"library": " ".join(library.split()), "samples": samples}))
+
+
+def step_of_plan(world, group):
+    """An all-reduce as an engine does it between two segments, in place."""
+    step = CollectiveStep("layer", "ALL_REDUCE", "SUM", tuple(group), "x", "y", "float32", max(SIZES) // 4)
+    call = CollectiveCall(step, Blocks(), Scratch(), takes_over=True)
+    call.communicator = world
+    return lambda values: call.run({"x": Place(values.shape, values.ctypes.data)}, {}, 0)
 
 
 def check(name, reduce, count, world) -> None:
