@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from trtllm_ext.cli import main as cli
 
-BUDGET_S = 8
+BUDGET_S = 5
 
 DOCS = Path(__file__).parent.parent / "docs"
 
