@@ -77,7 +77,23 @@ def test_a_whole_file_of_trtllm_build_is_read():
         ),
         ({"kv_cache_type": "paged"}, "kv_cache_type='paged' is a setting for decoders"),
         ({"max_beam_width": 4}, "max_beam_width=4 is a setting for decoders"),
-        ({"weight_streaming": True}, "weight_streaming=True is not offered"),
+        (
+            {"weight_streaming": True, "strongly_typed": False},
+            "streams weights of strongly typed networks only",
+        ),
+        (
+            {"builder_optimization_level": 6},
+            "builder_optimization_level=6 is out of range; TensorRT has levels 0",
+        ),
+        ({"builder_optimization_level": "high"}, "is a text, expected a whole number or null"),
+        (
+            {"hardware_compatibility_level": "AMPERE_PLUS"},
+            "hardware_compatibility_level='AMPERE_PLUS' is not known; it is one of none, ampere_plus",
+        ),
+        ({"memory_pool_limits": {"workspce": 1}}, "'workspce' is no memory pool. Did you mean workspace"),
+        ({"memory_pool_limits": {"workspace": "1GiB"}}, "workspace='1GiB' is a text, expected bytes"),
+        ({"memory_pool_limits": {"workspace": True}}, "workspace=True is true or false, expected bytes"),
+        ({"memory_pool_limits": {"workspace": -1}}, "workspace=-1 is out of range"),
         (
             {"monitor_memory": True},
             "monitor_memory=True is not offered by this package. Leave it out, and measure",

@@ -6,11 +6,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trtllm_ext.builder.plugin_settings import check_plugin_config
+from trtllm_ext.builder.setting_checks import (
+    HARDWARE_COMPATIBILITY_LEVELS,
+    PROFILING_VERBOSITIES,
+    check_at_least,
+    check_memory_pools,
+    check_one_of,
+    check_optimization_level,
+    check_taps,
+    check_type,
+    means_nothing,
+)
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.runtime.json_files import read_json_object
 from trtllm_ext.suggest import nearest
-
-PROFILING_VERBOSITIES = ("layer_names_only", "detailed", "none")
 
 # Settings of TensorRT-LLM that only its decoders have a use for: taken over so that its files can be read,
 # refused when they ask for something.
@@ -30,10 +40,6 @@ _DECODER_ONLY = (
 _NOT_OFFERED = {
     "visualize_network": "Leave it out; `trtllm-ext inspect` lists the layers of an engine",
     "monitor_memory": "Leave it out, and measure the process from outside (such as /usr/bin/time -v)",
-    "weight_sparsity": "Leave it out",
-    "weight_streaming": "Leave it out",
-    "use_strip_plan": "Leave it out",
-    "use_refit": "Leave it out, and build again for other weights",
 }
 
 
@@ -51,6 +57,14 @@ class BuildConfig:
     and one without agree bit for bit. NVIDIA's engine has nothing like it, and refuses.
     sequence_parallel: between sublayers each of several ranks keeps a share of the tokens, and norms and adds its
     residuals alone: reduce-scatter and all-gather take the place of each all-reduce. Refused with one rank.
+    use_refit: the engine's weights can be exchanged (`trtllm-ext refit`). use_strip_plan: the engine holds none of
+    them, and `trtllm-ext refit` fills it before it runs. weight_streaming: part of the weights may stay outside the
+    device's memory (`Session`'s gpu_weights_percent). weight_sparsity: kernels for sparse weights may be used.
+    input_timing_cache, output_timing_cache: files of measured times, to start from and to write.
+    builder_optimization_level: 0 to 5; None means TensorRT's default. tf32: float32 products may round their factors to
+    10 bits. version_compatible: later releases of TensorRT may run the engine. hardware_compatibility_level: 'none',
+    'ampere_plus' or 'same_compute_capability'. memory_pool_limits: bytes by pool, such as {"workspace": 1 << 30}.
+    Which library has which of these: `builder.tensorrt_settings`; a build refuses what the one in use lacks.
     plugin_config: accepted for files written for trtllm-build; only values that ask for no plugin.
 
     Raises ConfigError (a ValueError) for unknown keys, wrong types, and limits that contradict each other.
@@ -89,6 +103,11 @@ class BuildConfig:
     taps: tuple[str, ...] = ()
     deterministic: bool = False
     sequence_parallel: bool = False
+    builder_optimization_level: int | None = None
+    tf32: bool = True
+    version_compatible: bool = False
+    hardware_compatibility_level: str = "none"
+    memory_pool_limits: dict[str, int] = field(default_factory=dict)
     # Names given on purpose although their value is the default, such as a flag on the command line.
     explicit: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 
@@ -96,7 +115,7 @@ class BuildConfig:
         if isinstance(self.taps, list):
             object.__setattr__(self, "taps", tuple(self.taps))
         for name in SETTINGS:
-            _check_type(name, getattr(self, name))
+            check_type(name, getattr(self, name), SETTINGS[name])
         self._check_limits()
         self._check_offered()
 
@@ -137,22 +156,28 @@ class BuildConfig:
 
     def _check_limits(self) -> None:
         for name in ("max_batch_size", "opt_batch_size", "max_input_len", "max_num_tokens", "max_beam_width"):
-            _at_least(name, getattr(self, name), 1)
+            check_at_least(name, getattr(self, name), 1)
         for name in ("max_seq_len", "opt_num_tokens", "force_num_profiles"):
             if getattr(self, name) is not None:
-                _at_least(name, getattr(self, name), 1)
+                check_at_least(name, getattr(self, name), 1)
         for name in ("max_prompt_embedding_table_size", "max_draft_len", "max_encoder_input_len"):
-            _at_least(name, getattr(self, name), 0)
+            check_at_least(name, getattr(self, name), 0)
         self._check_order("opt_num_tokens", "max_num_tokens")
         # The default of opt_batch_size is a wish: it bends to a smaller max_batch_size.
         if "opt_batch_size" in self.given:
             self._check_order("opt_batch_size", "max_batch_size")
         if "max_input_len" in self.given:
             self._check_order("max_input_len", "max_seq_len")
-        if self.profiling_verbosity not in PROFILING_VERBOSITIES:
+        check_one_of("profiling_verbosity", self.profiling_verbosity, PROFILING_VERBOSITIES)
+        check_one_of(
+            "hardware_compatibility_level", self.hardware_compatibility_level, HARDWARE_COMPATIBILITY_LEVELS
+        )
+        check_optimization_level(self.builder_optimization_level)
+        check_memory_pools(self.memory_pool_limits)
+        if self.weight_streaming and not self.strongly_typed:
             raise ConfigError(
-                f"profiling_verbosity={self.profiling_verbosity!r} is not known; it is one of "
-                f"{', '.join(PROFILING_VERBOSITIES)}."
+                "weight_streaming=True with strongly_typed=False: TensorRT streams weights of strongly typed networks "
+                "only. Leave strongly_typed at true."
             )
 
     def _check_order(self, smaller: str, larger: str) -> None:
@@ -164,17 +189,17 @@ class BuildConfig:
 
     def _check_offered(self) -> None:
         for name in _DECODER_ONLY:
-            if getattr(self, name) != SETTINGS[name] and not _means_nothing(getattr(self, name)):
+            if getattr(self, name) != SETTINGS[name] and not means_nothing(getattr(self, name)):
                 raise ConfigError(
                     f"{name}={getattr(self, name)!r} is a setting for decoders that generate text, and no "
                     f"model of this package does. Leave it out (its default is {SETTINGS[name]!r})."
                 )
         for name, instead in _NOT_OFFERED.items():
-            if getattr(self, name) != SETTINGS[name] and not _means_nothing(getattr(self, name)):
+            if getattr(self, name) != SETTINGS[name] and not means_nothing(getattr(self, name)):
                 raise ConfigError(
                     f"{name}={getattr(self, name)!r} is not offered by this package. {instead}."
                 )
-        _check_taps(self.taps)
+        check_taps(self.taps)
         check_plugin_config(self.plugin_config)
 
 
@@ -183,90 +208,3 @@ SETTINGS: dict[str, Any] = {
     for item in dataclasses.fields(BuildConfig)
     if item.name != "explicit"
 }
-
-_TYPES: dict[str, tuple[type, ...]] = {
-    "kv_cache_type": (str, type(None)),
-    "profiling_verbosity": (str,),
-    "speculative_decoding_mode": (int, str),
-    "input_timing_cache": (str, type(None)),
-    "output_timing_cache": (str,),
-    "lora_config": (dict,),
-    "plugin_config": (dict,),
-    "taps": (tuple,),
-    "visualize_network": (str, bool, type(None)),
-}
-_WORDS = {
-    int: "a whole number",
-    bool: "true or false",
-    str: "a text",
-    dict: "an object",
-    type(None): "null",
-    tuple: "a list",
-}
-
-# PluginConfig of TensorRT-LLM: names of switches that only say how it lays out or fuses its own decoders.
-_LAYOUT_SWITCHES = frozenset(
-    """
-    dtype context_fmha bert_context_fmha_fp32_acc paged_kv_cache paged_state remove_input_padding
-    tokens_per_block use_paged_context_fmha use_fp8_context_fmha use_fused_mlp smooth_quant_plugins
-    norm_quant_fusion
-    """.split()  # noqa: SIM905 - a table is read by the line
-)
-_PLUGINS = frozenset(
-    """
-    bert_attention_plugin gpt_attention_plugin gemm_plugin gemm_swiglu_plugin low_latency_gemm_plugin
-    low_latency_gemm_swiglu_plugin nccl_plugin moe_plugin mamba_conv1d_plugin fp8_rowwise_gemm_plugin
-    qserve_gemm_plugin identity_plugin lora_plugin smooth_quant_gemm_plugin
-    layernorm_quantization_plugin rmsnorm_quantization_plugin weight_only_quant_matmul_plugin
-    weight_only_groupwise_quant_matmul_plugin quantize_per_token_plugin quantize_tensor_plugin
-    gemm_allreduce_plugin dora_plugin streamingllm reduce_fusion user_buffer pp_reduce_scatter
-    fuse_fp4_quant multiple_profiles manage_weights
-    """.split()  # noqa: SIM905 - a table is read by the line
-)
-
-
-def check_plugin_config(values: Mapping[str, Any]) -> None:
-    """Raise ConfigError for an unknown name, or one that asks for a plugin by type ("auto" leaves it to us)."""
-    for name, value in values.items():
-        if name not in _LAYOUT_SWITCHES | _PLUGINS:
-            raise ConfigError(
-                f"unknown plugin_config key {name!r}. {nearest(name, sorted(_LAYOUT_SWITCHES | _PLUGINS))}"
-            )
-        if name in _PLUGINS and value not in (None, False, "auto", "disable", "disabled"):
-            raise ConfigError(
-                f"plugin_config: {name}={value!r} asks for a plugin, and this build has none; use null, or "
-                f"leave it out."
-            )
-
-
-def _check_type(name: str, value: Any) -> None:
-    default = SETTINGS[name]
-    allowed = _TYPES.get(name) or ((bool,) if isinstance(default, bool) else (int,))
-    if name in ("max_seq_len", "opt_num_tokens", "force_num_profiles"):
-        allowed = (int, type(None))
-    # bool is an int to Python, but true is no number of tokens.
-    if type(value) not in allowed:
-        raise ConfigError(
-            f"{name}={value!r} is {_WORDS.get(type(value), 'a ' + type(value).__name__)}, expected "
-            f"{' or '.join(_WORDS[kind] for kind in allowed)}."
-        )
-
-
-def _check_taps(taps: tuple[Any, ...]) -> None:
-    for name in taps:
-        if not isinstance(name, str) or not name:
-            raise ConfigError(
-                f"taps: {name!r} is no name; give names of tensors such as 'transformer.layers.0.mlp.contribution', or "
-                "patterns such as '*.contribution'."
-            )
-
-
-def _at_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise ConfigError(f"{name}={value} is too small; it must be at least {least}.")
-    if value >= 1 << 31:
-        raise ConfigError(f"{name}={value} is too large; dimensions have 31 bits.")
-
-
-def _means_nothing(value: Any) -> bool:
-    return value in (None, False, 0, "", "disabled", "disable") or value == {}

@@ -1,0 +1,41 @@
+"""`plugin_config` of a build config written for trtllm-build: read, and refused where it asks for a plugin."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from trtllm_ext.errors import ConfigError
+from trtllm_ext.suggest import nearest
+
+# PluginConfig of TensorRT-LLM: names of switches that only say how it lays out or fuses its own decoders.
+_LAYOUT_SWITCHES = frozenset(
+    """
+    dtype context_fmha bert_context_fmha_fp32_acc paged_kv_cache paged_state remove_input_padding
+    tokens_per_block use_paged_context_fmha use_fp8_context_fmha use_fused_mlp smooth_quant_plugins
+    norm_quant_fusion
+    """.split()  # noqa: SIM905 - a table is read by the line
+)
+_PLUGINS = frozenset(
+    """
+    bert_attention_plugin gpt_attention_plugin gemm_plugin gemm_swiglu_plugin low_latency_gemm_plugin
+    low_latency_gemm_swiglu_plugin nccl_plugin moe_plugin mamba_conv1d_plugin fp8_rowwise_gemm_plugin
+    qserve_gemm_plugin identity_plugin lora_plugin smooth_quant_gemm_plugin
+    layernorm_quantization_plugin rmsnorm_quantization_plugin weight_only_quant_matmul_plugin
+    weight_only_groupwise_quant_matmul_plugin quantize_per_token_plugin quantize_tensor_plugin
+    gemm_allreduce_plugin dora_plugin streamingllm reduce_fusion user_buffer pp_reduce_scatter
+    fuse_fp4_quant multiple_profiles manage_weights
+    """.split()  # noqa: SIM905 - a table is read by the line
+)
+
+
+def check_plugin_config(values: Mapping[str, Any]) -> None:
+    """Raise ConfigError for an unknown name, or one that asks for a plugin by type ("auto" leaves it to us)."""
+    for name, value in values.items():
+        if name not in _LAYOUT_SWITCHES | _PLUGINS:
+            raise ConfigError(
+                f"unknown plugin_config key {name!r}. {nearest(name, sorted(_LAYOUT_SWITCHES | _PLUGINS))}"
+            )
+        if name in _PLUGINS and value not in (None, False, "auto", "disable", "disabled"):
+            raise ConfigError(
+                f"plugin_config: {name}={value!r} asks for a plugin, and this build has none; use null, or "
+                f"leave it out."
+            )
