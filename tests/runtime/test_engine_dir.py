@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from trtllm_ext import backend
 from trtllm_ext.errors import EngineError
 from trtllm_ext.runtime.engine_dir import ENGINE_DIRECTORY, EngineDir
-from trtllm_ext.runtime.envelope import Envelope, TensorSummary, crc32_of, ends_digest
+from trtllm_ext.runtime.envelope import Envelope, PluginSummary, TensorSummary, crc32_of, ends_digest
 from trtllm_ext.runtime.json_files import canonical_digest
 
 BUDGET_S = 10
@@ -88,6 +88,31 @@ def test_round_trip(tmp_path):
     with directory.map_engine() as mapped:
         assert mapped[:6] == b"engine"
     assert directory.tokenizer_path is None
+
+
+def test_an_envelope_of_version_1(tmp_path):
+    """It lacks what version 2 added, and means the plain case by that."""
+    envelope = make(tmp_path / "engine")
+    later = dict.fromkeys(
+        ("version_compatible", "hardware_compatibility_level", "is_stripped", "plugins"), ...
+    )
+    edit(tmp_path / "engine" / "rank0.envelope.json", format_version=1, **later)
+    read = EngineDir.read(tmp_path / "engine").envelope
+    assert read == envelope
+    plain = (read.version_compatible, read.hardware_compatibility_level, read.is_stripped, read.plugins)
+    assert plain == (False, "none", False, ())
+
+
+def test_plugins_round_trip(tmp_path):
+    plugins = (
+        PluginSummary(
+            name="Fast", version="1", namespace="mine", library="libfast.so", library_sha256="0" * 64
+        ),
+        PluginSummary(name="Python", version="2"),
+    )
+    make(tmp_path / "engine", plugins=plugins, is_stripped=True, hardware_compatibility_level="ampere_plus")
+    assert EngineDir.read(tmp_path / "engine").envelope.plugins == plugins
+    assert str(plugins[0]) == "'Fast' version '1' in namespace 'mine'"
 
 
 def test_what_a_build_may_replace(tmp_path):
@@ -199,10 +224,16 @@ def test_an_edited_contract(tmp_path):
     [
         ({"format": "other"}, "is not an engine's envelope: its format is 'other'"),
         (
-            {"format_version": 2},
-            "has format version 2; this trtllm_ext reads version 1. Build the engine again",
+            {"format_version": 3},
+            "has format version 3; this trtllm_ext reads versions 1 to 2. Build the engine again",
         ),
         ({"format_version": True}, "has format version True"),
+        ({"format_version": 1}, "has the key 'hardware_compatibility_level', which format version 1 has not"),
+        ({"version_compatible": 1}, "version_compatible is 1, expected true or false"),
+        ({"is_stripped": ...}, "lacks 'is_stripped'"),
+        ({"hardware_compatibility_level": "all"}, "is 'all', expected one of none, ampere_plus"),
+        ({"plugins": {}}, "plugins is {}, expected a list"),
+        ({"plugins": [{"name": "Fast"}]}, "expected the texts name, version, namespace, library and"),
         ({"rank": ...}, "lacks 'rank'"),
         ({"extra": 1}, "has the unknown key 'extra'"),
         ({"engine_kind": "onnx"}, "engine_kind is 'onnx', expected one of embedded, tensorrt"),

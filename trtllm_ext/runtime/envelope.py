@@ -15,8 +15,17 @@ from trtllm_ext.errors import EngineError
 from trtllm_ext.runtime.json_files import canonical_digest, read_json_object, to_json
 
 FORMAT = "trtllm_ext-envelope"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 ENGINE_KINDS = ("embedded", "tensorrt")
+# Names of trt.HardwareCompatibilityLevel, in lower case.
+HARDWARE_COMPATIBILITY_LEVELS = ("none", "ampere_plus", "same_compute_capability")
+# What version 1 did not say, and meant.
+_ABSENT_IN_1: dict[str, Any] = {
+    "version_compatible": False,
+    "hardware_compatibility_level": "none",
+    "is_stripped": False,
+    "plugins": [],
+}
 _HEAD_TAIL = 64 << 10
 _CHUNK = 4 << 20
 
@@ -47,6 +56,25 @@ class TensorSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PluginSummary:
+    """A plugin that an engine's layers run on: its creator, as the registry knows it, and where that came from.
+
+    library: base name of the shared library that the creator came from; library_sha256: digest of that file. Both are
+    "" for a creator that Python code registered, or that TensorRT brings itself.
+    """
+
+    name: str
+    version: str
+    namespace: str = ""
+    library: str = ""
+    library_sha256: str = ""
+
+    def __str__(self) -> str:
+        where = f" in namespace {self.namespace!r}" if self.namespace else ""
+        return f"{self.name!r} version {self.version!r}{where}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Envelope:
     """What is known of one rank's engine file without opening it.
 
@@ -57,6 +85,10 @@ class Envelope:
     contract_sha256, config_sha256: digests of the model's exact maths and of the whole config.json.
     engine_bytes, engine_crc32: size and CRC-32 of the whole file.
     engine_ends_sha256: digest of its first and last 64 KiB, cheap enough to be checked at every load.
+    version_compatible: whether other releases of the library may run it, by that library's rule.
+    hardware_compatibility_level: "none", "ampere_plus" or "same_compute_capability": which devices may run it.
+    is_stripped: whether its weights were left out, to be put back by a refit.
+    plugins: those that its layers run on, each once.
     """
 
     engine_kind: str
@@ -73,6 +105,10 @@ class Envelope:
     built_by: str
     inputs: tuple[TensorSummary, ...]
     outputs: tuple[TensorSummary, ...]
+    version_compatible: bool = False
+    hardware_compatibility_level: str = "none"
+    is_stripped: bool = False
+    plugins: tuple[PluginSummary, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form: format and version first, last a digest of all of it."""
@@ -96,9 +132,9 @@ class Envelope:
                 f"{name} is not an engine's envelope: its format is {value.get('format')!r}, not {FORMAT!r}."
             )
         version = value.get("format_version")
-        if type(version) is not int or version != FORMAT_VERSION:
+        if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
             raise EngineError(
-                f"{name} has format version {version!r}; this trtllm_ext reads version {FORMAT_VERSION}. "
+                f"{name} has format version {version!r}; this trtllm_ext reads versions 1 to {FORMAT_VERSION}. "
                 f"Build the engine again with the version of trtllm_ext that runs it."
             )
         rest = {key: item for key, item in value.items() if key != "sha256"}
@@ -111,7 +147,7 @@ class Envelope:
                 f"{name} does not match its own sha256: it is damaged or was edited. Copy it again or build the engine "
                 f"again."
             )
-        return _parse(cls, rest, name)
+        return _parse(cls, _as_version_2(rest, name) if version == 1 else rest, name)
 
 
 def ends_digest(file: BinaryIO, size: int) -> str:
@@ -130,6 +166,14 @@ def crc32_of(file: BinaryIO) -> int:
     while piece := file.read(_CHUNK):
         crc = zlib.crc32(piece, crc)
     return crc
+
+
+def _as_version_2(value: dict[str, Any], name: str) -> dict[str, Any]:
+    if early := sorted(set(value) & set(_ABSENT_IN_1)):
+        raise EngineError(
+            f"{name} has the key {early[0]!r}, which format version 1 has not; it was edited. Build again."
+        )
+    return {**value, **_ABSENT_IN_1}
 
 
 def _parse(cls: type[Envelope], value: dict[str, Any], name: str) -> Envelope:
@@ -158,10 +202,31 @@ def _parse(cls: type[Envelope], value: dict[str, Any], name: str) -> Envelope:
     for key in ("rank", "world_size", "engine_bytes", "engine_crc32"):
         if type(value[key]) is not int or value[key] < 0:
             raise fail(key, "a number of at least 0")
+    for key in ("version_compatible", "is_stripped"):
+        if type(value[key]) is not bool:
+            raise fail(key, "true or false")
+    if value["hardware_compatibility_level"] not in HARDWARE_COMPATIBILITY_LEVELS:
+        raise fail("hardware_compatibility_level", f"one of {', '.join(HARDWARE_COMPATIBILITY_LEVELS)}")
     if not value["rank"] < value["world_size"]:
         raise fail("rank", f"less than world_size={value['world_size']}")
     tensors = {key: _tensors(value[key], f"{name}: {key}") for key in ("inputs", "outputs")}
-    return cls(**{**{key: value[key] for key in known}, **tensors})
+    plugins = _plugins(value["plugins"], f"{name}: plugins")
+    return cls(**{**{key: value[key] for key in known}, **tensors, "plugins": plugins})
+
+
+def _plugins(value: Any, where: str) -> tuple[PluginSummary, ...]:
+    if not isinstance(value, list):
+        raise EngineError(f"{where} is {value!r:.80}, expected a list.")
+    keys = {field.name for field in fields(PluginSummary)}
+    for each in value:
+        texts = (
+            isinstance(each, dict) and set(each) == keys and all(isinstance(each[key], str) for key in keys)
+        )
+        if not texts or not re.fullmatch("([0-9a-f]{64})?", each["library_sha256"]):
+            raise EngineError(
+                f"{where} holds {each!r:.120}, expected the texts name, version, namespace, library and library_sha256."
+            )
+    return tuple(PluginSummary(**each) for each in value)
 
 
 def _tensors(value: Any, where: str) -> tuple[TensorSummary, ...]:
