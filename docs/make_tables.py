@@ -1,4 +1,6 @@
-"""Writes docs/forms.md and docs/architectures.md from the code; `tests/test_docs.py` finds them out of date.
+"""Writes docs/forms.md, docs/architectures.md and the table of docs/compatibility.md from the code.
+
+`tests/test_docs.py` finds them out of date.
 
 python docs/make_tables.py
 """
@@ -20,9 +22,12 @@ from trtllm_ext.checkpoint.describe import (
     norm_text,
     residual_formula,
 )
+from trtllm_ext.cli.support import columns, features
 
 DOCS = Path(__file__).parent
 WRITTEN = "<!-- Written by docs/make_tables.py from the code. -->\n"
+SUPPORT_BEGINS = "<!-- Written by docs/make_tables.py from trtllm_ext/cli/support.json. -->\n"
+SUPPORT_ENDS = "<!-- End of what it writes. -->\n"
 
 
 def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -89,6 +94,23 @@ def architectures() -> str:
     return "\n".join(parts)
 
 
+def compatibility() -> str:
+    """The page with its table of support as support.json has it; the rest of the page stays as it is."""
+    before, rest = (DOCS / "compatibility.md").read_text().split(SUPPORT_BEGINS)
+    _, behind = rest.split(SUPPORT_ENDS)
+    rows = (
+        (feature, *(cell_link(cell.word, cell.test) for cell in cells.values()))
+        for feature, cells in features().items()
+    )
+    return (
+        before + SUPPORT_BEGINS + "\n" + table(("", *columns().values()), rows) + "\n" + SUPPORT_ENDS + behind
+    )
+
+
+def cell_link(word: str, test: str) -> str:
+    return f"[{word}](../{test.partition('::')[0]})" if test else word
+
+
 def architecture_row(spec: StackArchitecture) -> tuple[str, ...]:
     config = HfConfig(Path(spec.model_type) / "config.json", spec.example)
     form = spec.read(config, range(config.size(spec.depth)))
@@ -123,6 +145,7 @@ def form_cells(form: FeedForwardContract) -> tuple[str, ...]:
 def main() -> None:
     (DOCS / "forms.md").write_text(forms())
     (DOCS / "architectures.md").write_text(architectures())
+    (DOCS / "compatibility.md").write_text(compatibility())
 
 
 if __name__ == "__main__":

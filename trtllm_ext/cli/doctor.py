@@ -1,4 +1,8 @@
-"""Say which engine and graph API are in use and why, what is installed, and how to mend each problem."""
+"""Say which engine and graph API are in use and why, what is installed, and how to mend each problem.
+
+Behind that: for the library in use, which features ran on it, were checked against its signatures, or are not
+available, as docs/compatibility.md has it for all libraries.
+"""
 
 import argparse
 import importlib.util
@@ -8,12 +12,14 @@ import platform
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from typing import Any
 
 from trtllm_ext import backend
-from trtllm_ext.cli import interrupts
+from trtllm_ext.cli import interrupts, support
 from trtllm_ext.cli.terminal import table
 from trtllm_ext.errors import BackendError, ConfigError
 from trtllm_ext.version import __version__
@@ -41,6 +47,8 @@ NVIDIA_PACKAGES = {
     ),
 }
 LAUNCHERS = ("mpirun", "mpiexec", "srun")
+# Letters in a line of features.
+FEATURES_WIDTH = 80
 
 
 @dataclass(frozen=True)
@@ -65,14 +73,42 @@ def run(arguments: argparse.Namespace) -> int:
     findings = list(examine())
     interrupts.raise_if_noted()  # what was found while it stopped would be false
     problems = [finding for finding in findings if finding.state == "problem"]
+    here = _place()
     if arguments.json:
-        print(
-            json.dumps({"ok": not problems, "findings": [asdict(finding) for finding in findings]}, indent=1)
-        )
+        answer = {"ok": not problems, "findings": [asdict(finding) for finding in findings]}
+        print(json.dumps({**answer, "support": _support(here)}, indent=1))
     else:
         rows = [(finding.state, finding.subject, finding.text, finding.fix) for finding in findings]
         table(("", "what", "found", "to mend it"), rows)
+        if here is not None:
+            print()
+            heading = support.columns()[here.column] + ("" if here.is_exact else " (nearest)")
+            table((heading, "features"), list(_by_word(here)))
     return 1 if problems else 0
+
+
+def _place() -> support.Place | None:
+    """The column of the table of support that this installation is in; None where no engine can be chosen."""
+    try:
+        return support.place()
+    except BackendError:
+        return None
+
+
+def _support(here: support.Place | None) -> dict[str, Any] | None:
+    """The place and its cells as plain data."""
+    if here is None:
+        return None
+    cells = [{"feature": feature, **asdict(cell)} for feature, cell in support.cells_of(here).items()]
+    return {**asdict(here), "cells": cells}
+
+
+def _by_word(here: support.Place) -> Iterator[tuple[str, str]]:
+    """(word, some of its features) of a place's cells, in lines that a terminal holds."""
+    for word in support.WORDS:
+        features = [feature for feature, cell in support.cells_of(here).items() if cell.word == word]
+        lines = textwrap.wrap("; ".join(features).replace("`", ""), FEATURES_WIDTH)
+        yield from zip([word, *[""] * (len(lines) - 1)], lines, strict=False)
 
 
 def examine() -> Iterator[Finding]:
@@ -98,10 +134,10 @@ def _engine() -> Iterator[Finding]:
     for reason in choice.reasons:
         subject, _, text = reason.partition(": ")
         yield Finding("ok", subject, text)
-    word = "ran on the embedded engine"
-    if choice.engine == "tensorrt":
-        word = "ran" if backend.tensorrt().__version__.startswith("8.6.") else "not available"
-    yield Finding("ok", "support", f"this version's claim for that engine: {word} (docs/compatibility.md)")
+    here = support.place()
+    words = [cell.word for cell in support.cells_of(here).values()]
+    counts = ", ".join(f"{words.count(word)} {word}" for word in support.WORDS if word in words)
+    yield Finding("ok", "support", f"{here.text}; of {len(words)} features: {counts} (docs/compatibility.md)")
 
 
 def _core_packages() -> Iterator[Finding]:
