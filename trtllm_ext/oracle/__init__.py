@@ -10,5 +10,15 @@ from __future__ import annotations
 from trtllm_ext.oracle.errors import OracleError
 from trtllm_ext.oracle.interpreter import TraceStep, evaluate, trace
 from trtllm_ext.oracle.kinds import CONTROL_KINDS, KINDS
+from trtllm_ext.oracle.opaque import OpaqueLayer, opaque_layers
 
-__all__ = ["CONTROL_KINDS", "KINDS", "OracleError", "TraceStep", "evaluate", "trace"]
+__all__ = [
+    "CONTROL_KINDS",
+    "KINDS",
+    "OpaqueLayer",
+    "OracleError",
+    "TraceStep",
+    "evaluate",
+    "opaque_layers",
+    "trace",
+]

@@ -15,7 +15,10 @@ def kind_of(layer: Any, trt: Any) -> str:
 
     Read through ILayer, because IActivationLayer and IPoolingLayer have a `type` of their own in its place.
     """
-    return member_name(trt.ILayer.type.__get__(layer, type(layer)))
+    kind = trt.ILayer.type.__get__(layer, type(layer))
+    name = member_name(kind)
+    # A member that the bindings have no name for prints as question marks.
+    return f"number {int(kind)}" if "?" in name else name
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class Call:
     """A layer, its evaluated inputs (None where an optional input is not set), its first output's type and rank.
 
     The rank is -1 where the network itself cannot tell it. communicator: to the ranks that evaluate their networks at
-    the same time; None if there are none.
+    the same time; None if there are none. weights: its weights as the caller knows them, for what the layer does not
+    tell; None if unknown.
     """
 
     layer: Any
@@ -33,6 +37,7 @@ class Call:
     output_type: str
     output_rank: int
     communicator: Communicator | None = None
+    weights: Any = None
 
     @property
     def name(self) -> str:

@@ -21,18 +21,23 @@ from trtllm_ext.oracle.control import Control
 from trtllm_ext.oracle.errors import OracleError
 from trtllm_ext.oracle.kinds import KINDS
 from trtllm_ext.oracle.plugin import Meaning
+from trtllm_ext.oracle.supplied import Supplied
 from trtllm_ext.oracle.values import Array, converted, held_as, input_value, member_name
 from trtllm_ext.parallel.communicator import Communicator
 
 
 @dataclass(frozen=True)
 class TraceStep:
-    """One tensor as it is computed: the layer that makes it ('' for a network input), its name, its value."""
+    """One tensor as it is computed: the layer that makes it ('' for a network input), its name, its value.
+
+    is_given: the value is the caller's (`given`) and was not computed.
+    """
 
     layer: str
     kind: str
     tensor: str
     value: Array
+    is_given: bool = False
 
 
 def evaluate(
@@ -42,21 +47,28 @@ def evaluate(
     wanted: Iterable[str] | None = None,
     plugins: Mapping[str, Meaning] | None = None,
     communicator: Communicator | None = None,
+    *,
+    given: Mapping[str, Any] | None = None,
+    weights: Mapping[str, Any] | None = None,
 ) -> dict[str, Array]:
     """What the network's tensors are for the given inputs.
 
     network: an INetworkDefinition of the module `trt` (the real `tensorrt` or one with its API); not changed.
     inputs: name -> array for every network input that the wanted tensors depend on.
     wanted: tensor names, by default the network's outputs. Layers that they do not depend on are not evaluated.
-    plugins: by the name of a plugin the function that it stands for, on arrays of its inputs.
+    plugins: by the name of a layer, or of a plugin, the function that it stands for, on arrays of its inputs.
     communicator: for a network with collectives, to the other ranks, which evaluate theirs at the same time with the
         same collectives in the same order (`parallel.run_ranks` makes a thread for each).
+    given: by name, tensors whose values are known from elsewhere (a plugin's outputs from the engine); the layers that
+        make them are not evaluated.
+    weights: by the name of a constant layer, its elements where the library does not give them back (TensorRT's Python
+        API has no array for bfloat16, fp8 and int4; `graph.Network.host_weights` remembers those of our functional).
     Returns name -> array: float64 for floating tensors (never rounded to half or bfloat16), int32 or int64
     exactly, bool. Raises OracleError for an unknown layer kind, missing or ill-fitting inputs, a cycle, and for
     what TensorRT leaves undefined (coordinates out of strict bounds, integer division by zero); RankError when
     another rank fails.
     """
-    graph = _Graph(network, trt, plugins or {}, communicator)
+    graph = _Graph(network, trt, Supplied(plugins or {}, given or {}, weights or {}), communicator)
     targets = graph.outputs() if wanted is None else [graph.tensor(name) for name in wanted]
     names = {tensor: str(tensor.name) for tensor in targets}
     return {names[tensor]: value for tensor, value in graph.run(inputs, targets) if tensor in names}
@@ -69,29 +81,30 @@ def trace(
     wanted: Iterable[str] | None = None,
     plugins: Mapping[str, Meaning] | None = None,
     communicator: Communicator | None = None,
+    *,
+    given: Mapping[str, Any] | None = None,
+    weights: Mapping[str, Any] | None = None,
 ) -> Iterator[TraceStep]:
     """Every tensor that the wanted ones (default: the outputs) depend on, one by one in execution order.
 
     Comparing each with an engine's value finds the first that differs. Values are not kept beyond their last use,
-    so memory stays near that of the widest point of the network. Errors as `evaluate`.
+    so memory stays near that of the widest point of the network. Arguments and errors as of `evaluate`.
     """
-    graph = _Graph(network, trt, plugins or {}, communicator)
+    graph = _Graph(network, trt, Supplied(plugins or {}, given or {}, weights or {}), communicator)
     targets = graph.outputs() if wanted is None else [graph.tensor(name) for name in wanted]
     for tensor, value in graph.run(inputs, targets):
         layer = graph.producer.get(tensor)
         layer_name, kind = ("", "INPUT") if layer is None else (str(layer.name), kind_of(layer, trt))
-        yield TraceStep(layer_name, kind, str(tensor.name), value)
+        yield TraceStep(layer_name, kind, str(tensor.name), value, tensor in graph.given)
 
 
 class _Graph:
     """The layers and tensors of a network. Tensors are told apart by identity; names need not be unique inside."""
 
-    def __init__(
-        self, network: Any, trt: Any, plugins: Mapping[str, Meaning], communicator: Communicator | None
-    ) -> None:
+    def __init__(self, network: Any, trt: Any, supplied: Supplied, communicator: Communicator | None) -> None:
         self.trt = trt
         self.communicator = communicator
-        self.plugins = plugins
+        self.supplied = supplied
         self.network = network
         self.network_inputs = [network.get_input(i) for i in range(network.num_inputs)]
         self.layers = [network.get_layer(i) for i in range(network.num_layers)]
@@ -103,6 +116,10 @@ class _Graph:
         self.position = {out: i for i, outs in enumerate(self.layer_outputs) for out in outs}
         self.producer = {out: self.layers[i] for out, i in self.position.items()}
         self.marked = {network.get_output(i) for i in range(network.num_outputs)}
+        # Where an evaluation starts, as it does at inputs: no layer is asked for them.
+        self.given = {self.tensor(name): value for name, value in supplied.given.items()}
+        for tensor in self.given:
+            self.position.pop(tensor, None)
 
     def outputs(self) -> list[Any]:
         found = [self.network.get_output(i) for i in range(self.network.num_outputs)]
@@ -113,7 +130,7 @@ class _Graph:
         return found
 
     def tensor(self, name: str) -> Any:
-        found = [t for t in (*self.network_inputs, *self.position) if str(t.name) == name]
+        found = [t for t in (*self.network_inputs, *self.producer) if str(t.name) == name]
         if len(found) != 1:
             trouble = "no tensor of that name" if not found else f"{len(found)} tensors of that name"
             raise OracleError(f"Wanted tensor {name!r}: the network has {trouble}.")
@@ -165,7 +182,7 @@ class _Graph:
         order = self.order(needed)
         uses = Counter(t for index in needed for t in self.layer_inputs[index] if t is not None)
         values: dict[Any, Array] = {}
-        for tensor in self.network_inputs:
+        for tensor in dict.fromkeys((*self.network_inputs, *self.given)):
             if tensor in uses or tensor in targets:
                 values[tensor] = self._input(tensor, inputs)
                 yield tensor, values[tensor]
@@ -180,16 +197,20 @@ class _Graph:
                     if not uses[tensor]:
                         values.pop(tensor, None)
             for out, result in zip(self.layer_outputs[index], results, strict=True):
+                if out in self.given:
+                    continue
                 if uses[out]:
                     values[out] = result
                 yield out, result
 
     def _input(self, tensor: Any, inputs: Mapping[str, Any]) -> Array:
         name = str(tensor.name)
-        if name not in inputs:
+        if tensor not in self.given and name not in inputs:
             raise OracleError(f"Input {name!r} is missing. Given: {', '.join(sorted(inputs)) or 'none'}.")
-        shape = tuple(int(length) for length in tensor.shape)
-        return input_value(name, inputs[name], member_name(tensor.dtype), shape)
+        value = self.given[tensor] if tensor in self.given else inputs[name]
+        shape = tuple(int(length) for length in tensor.shape) if _rank(tensor) >= 0 else None
+        what = "Input" if tensor in self.network_inputs else "Given tensor"
+        return input_value(name, value, member_name(tensor.dtype), shape, what)
 
     def _value(self, values: dict[Any, Array], tensor: Any, index: int) -> Array:
         if tensor not in values:
@@ -201,16 +222,18 @@ class _Graph:
     def _evaluated(self, index: int, given: tuple[Array | None, ...]) -> tuple[Array, ...]:
         layer = self.layers[index]
         kind = kind_of(layer, self.trt)
-        if kind not in KINDS and kind != "PLUGIN_V3":
+        if kind not in KINDS and kind not in plugin.KINDS:
             raise OracleError(
-                f"Layer {layer.name!r}: the oracle does not know the kind {kind}. It knows {', '.join(KINDS)}."
+                f"Layer {layer.name!r}: the oracle does not know the kind {kind}. It knows {', '.join(KINDS)}. Give "
+                "the values of its outputs to go on behind it."
             )
         outputs = self.layer_outputs[index]
         output_type, rank = (member_name(outputs[0].dtype), _rank(outputs[0])) if outputs else ("", -1)
-        call = Call(layer, self.trt, kind, given, output_type, rank, self.communicator)
+        weights = self.supplied.weights.get(str(layer.name))
+        call = Call(layer, self.trt, kind, given, output_type, rank, self.communicator, weights)
         with np.errstate(all="ignore"):
-            if kind == "PLUGIN_V3":
-                return plugin.evaluated(call, self.plugins, outputs)
+            if kind in plugin.KINDS:
+                return plugin.evaluated(call, self.supplied.plugins, outputs)
             found = KINDS[kind](call)
             results = found if isinstance(found, tuple) else (found,)
             return tuple(
@@ -231,7 +254,9 @@ def _declared(call: Call, number: int, output_type: str, value: Array) -> Array:
     held = held_as(output_type)
     if value.dtype == held:
         return value
-    if call.kind not in ("CAST", "IDENTITY") and not call.layer.output_type_is_set(number):
+    # From TensorRT 11 on no type can be set: networks have the types that their layers give.
+    is_set = getattr(call.layer, "output_type_is_set", lambda index: False)
+    if call.kind not in ("CAST", "IDENTITY") and not is_set(number):
         call.refuse(f"it computes {value.dtype}, but its output is declared {output_type}")
     try:
         return converted(value, output_type)

@@ -93,19 +93,24 @@ def converted(value: Array, type_name: str) -> Array:
     return value.astype(target)
 
 
-def input_value(name: str, given: Any, type_name: str, shape: tuple[int, ...]) -> Array:
+def input_value(
+    name: str, given: Any, type_name: str, shape: tuple[int, ...] | None, what: str = "Input"
+) -> Array:
     """A network input as the oracle holds it, checked against its declared type and shape (-1: any length).
+
+    shape: None if the network cannot tell it. what: the tensor's part in messages.
 
     Any floating array serves a floating input, any integer array whose values fit serves an integer input.
     Raises OracleError.
     """
     raw = np.asarray(given)
     value = widened(raw)
-    if value.ndim != len(shape) or any(
-        want not in (-1, have) for want, have in zip(shape, value.shape, strict=True)
+    if shape is not None and (
+        value.ndim != len(shape)
+        or any(want not in (-1, have) for want, have in zip(shape, value.shape, strict=True))
     ):
         raise OracleError(
-            f"Input {name!r} has shape {value.shape}, but the network declares {shape} (-1: any length)."
+            f"{what} {name!r} has shape {value.shape}, but the network declares {shape} (-1: any length)."
         )
     target = held_as(type_name)
     if value.dtype == target:
@@ -114,4 +119,4 @@ def input_value(name: str, given: Any, type_name: str, shape: tuple[int, ...]) -
         fits = np.array_equal(value.astype(target), value)
         if fits:
             return value.astype(target)
-    raise OracleError(f"Input {name!r} is {raw.dtype}, but the network declares {type_name} for it.")
+    raise OracleError(f"{what} {name!r} is {raw.dtype}, but the network declares {type_name} for it.")

@@ -11,11 +11,12 @@ from trtllm_ext.oracle.errors import OracleError
 from trtllm_ext.oracle.values import STORED_AS, Array, member_name
 
 
-def stored_values(weights: Any) -> Array:
+def stored_values(weights: Any, known: Any = None) -> Array:
     """The elements of `IConstantLayer.weights` as a flat numpy array of their stored type.
 
     weights: a numpy array, or a `trt.Weights`, whose buffer is read where it lies (bfloat16 becomes
-    `ml_dtypes.bfloat16`). No copy; valid while the network's weights live. Raises OracleError.
+    `ml_dtypes.bfloat16`). known: the same from elsewhere, for types that the library gives no array of.
+    No copy; valid while the network's weights live. Raises OracleError.
     """
     if isinstance(weights, np.ndarray):
         return weights.reshape(-1)
@@ -25,6 +26,10 @@ def stored_values(weights: Any) -> Array:
         return viewed.reshape(-1)
     if member_name(weights.dtype) == "INT4" and hasattr(weights, "packed_bytes"):
         return _four_bits(weights.packed_bytes(), int(weights.size))
+    if known is not None and not getattr(weights, "address", None):
+        flat = np.asarray(known).reshape(-1)
+        is_packed = member_name(weights.dtype) == "INT4" and flat.dtype == np.uint8
+        return _four_bits(flat, int(weights.size)) if is_packed else flat
     return _behind_pointer(weights)
 
 
@@ -46,7 +51,8 @@ def _behind_pointer(weights: Any) -> Array:
     address = getattr(weights, "address", None)
     if not address:
         raise OracleError(
-            f"{count} weights of type {type_name} give neither a numpy view nor an address, so they cannot be read."
+            f"{count} weights of type {type_name} give neither a numpy view nor an address, so they cannot "
+            "be read. Give them by the name of their layer: weights={name: array}."
         )
     buffer = (ctypes.c_uint8 * (count * stored.itemsize)).from_address(int(address))
     return np.ctypeslib.as_array(buffer).view(stored)
