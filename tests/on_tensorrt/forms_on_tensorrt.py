@@ -1,0 +1,72 @@
+"""Every form of the library, and the sentence encoder, on TensorRT: built, saved, loaded by a fresh process and run.
+
+    PYTHONPATH=.:tests python tests/on_tensorrt/forms_on_tensorrt.py FILE [--processes N] [...]
+
+Each is compared with the embedded engine on the same checkpoint and inputs, once without and once with all taps; the
+options and the lines of FILE are those of `cases`, and `forms_table.py FILE` makes a table of them.
+"""
+
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import cases
+import engines
+from small_models import NAMES, config_of, inputs_of, limits_of
+
+from trtllm_ext.models import write_random_checkpoint
+
+# Largest difference, of a tensor's largest value. Of bfloat16: four roundings of half a unit in 2^-8 a residual block.
+TOLERANCE = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 3e-2}
+
+
+def form(name: str, dtype: str) -> cases.Line:
+    """One model in one type. error, taps_error: the largest difference; taps_changed: from the engine without taps."""
+    config = config_of(name, dtype)
+    line: cases.Line = {"form": name, "dtype": dtype}
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint, inputs = Path(folder, "checkpoint"), list(inputs_of(config))
+        write_random_checkpoint(checkpoint, config, seed=1)
+        settings = {**limits_of(config), "tf32": False}
+
+        def built(on: str, *taps: str) -> Path:
+            directory = Path(folder, f"{on}{len(taps)}")
+            given = settings if on == "tensorrt" else limits_of(config)
+            _, seconds = engines.build(checkpoint, directory, given, *taps, on=on)
+            if on == cases.engine():
+                line["build_taps_s" if taps else "build_s"] = round(seconds, 1)
+            return directory
+
+        every = ("--taps", "*")
+        try:
+            here = built(cases.engine()), built(cases.engine(), *every)
+        except engines.Refused as sentence:
+            return {**line, "came": "refused", "why": str(sentence)}
+        plain, tapped = (engines.run(each, inputs, on=cases.engine()) for each in here)
+        line["error"], line["worst"] = _worst(plain, engines.run(built("embedded"), inputs, on="embedded"))
+        want = engines.run(built("embedded", *every), inputs, on="embedded")
+        line["taps"] = len(want[0])
+        line["taps_error"], line["taps_worst"] = _worst(tapped, want)
+        line["taps_changed"] = _worst([{key: one[key] for key in plain[0]} for one in tapped], plain)[0]
+    allowed = TOLERANCE[dtype]
+    same = max(line["error"], line["taps_error"]) <= allowed
+    return {**line, "came": "ok" if same else "wrong", "why": "" if same else f"more than {allowed:g}"}
+
+
+def _worst(got: list[engines.Arrays], want: list[engines.Arrays]) -> tuple[float, str]:
+    return max(engines.difference(one, other) for one, other in zip(got, want, strict=True))
+
+
+CASES = {
+    f"{dtype} {name}": partial(form, name, dtype)
+    for dtype, names in (
+        ("float32", NAMES),
+        ("float16", NAMES),
+        ("bfloat16", ["gpt2", "llama_swiglu", "mixture_softmax_shared", "encoder, mean of tokens"]),
+    )
+    for name in names
+}
+
+if __name__ == "__main__":
+    sys.exit(cases.main(__file__, CASES))
