@@ -100,12 +100,18 @@ top, below = sys.modules["tensorrt_llm"], sys.modules["tensorrt_llm.module"]
 below.ModuleList = object()
 from trtllm_ext import graph
 for name in graph.__all__:
-    if name not in ("ModuleList", "functional"):
+    if name not in ("ModuleList", "functional", "constant"):
         setattr(top, name, object())
         assert getattr(graph, name) is getattr(top, name), name
-from trtllm_ext.graph import ModuleList, functional
-assert ModuleList is below.ModuleList and functional is sys.modules["tensorrt_llm.functional"]
+sys.modules["tensorrt_llm.functional"].relu = object()
+from trtllm_ext.graph import ModuleList, constant, functional
+assert ModuleList is below.ModuleList and constant is functional.constant
+assert functional.relu is sys.modules["tensorrt_llm.functional"].relu
 assert "trtllm_ext.graph.functional" not in sys.modules
+import trtllm_ext.graph.module
+from trtllm_ext.graph.functional import relu
+from trtllm_ext.graph import functional
+assert functional.relu is sys.modules["tensorrt_llm.functional"].relu is not relu
 """
     subprocess.run([sys.executable, "-c", code], check=True)
 

@@ -12,6 +12,7 @@ from typing import Any
 from trtllm_ext import backend, graph
 from trtllm_ext.builder.profiles import add_profiles
 from trtllm_ext.errors import BuildError, ConfigError
+from trtllm_ext.graph.either import check_filled
 from trtllm_ext.runtime.trt_log import recording_logger
 
 _PRECISIONS = ("float32", "float16", "bfloat16")
@@ -214,6 +215,7 @@ class Builder:
         config = builder_config.trt_builder_config
         if not network.get_outputs():
             raise BuildError("the network has no output; mark one with tensor.mark_output(name).")
+        check_filled(network)
         if config.num_optimization_profiles == 0:
             add_profiles(self.trt_builder, network, config, builder_config.settings.get("force_num_profiles"))
         return config

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
 from trtllm_ext.errors import ConfigError, EngineError
-from trtllm_ext.graph import functional
+from trtllm_ext.graph import Tensor, functional
+from trtllm_ext.graph.either import named_notes
 from trtllm_ext.graph.module import Note
-from trtllm_ext.graph.tensor import Tensor
 from trtllm_ext.layers.tensor_parallel import all_tokens
 from trtllm_ext.suggest import did_you_mean, nearest
 
@@ -46,7 +46,9 @@ def mark_taps(network: Any, model: Any, patterns: Iterable[str]) -> dict[str, Ta
     Raises ConfigError for a pattern that matches nothing, and for own tokens in a model that has no `num_tokens`.
     """
     wanted = list(patterns)
-    noted = {name: note for name, note in _noted(model) if note.value.network is network} if wanted else {}
+    noted = (
+        {name: note for name, note in named_notes(model) if note.value.network is network} if wanted else {}
+    )
     for pattern in wanted:
         if not any(fnmatchcase(name, pattern) for name in noted):
             raise ConfigError(_no_match(pattern, noted, type(model).__name__))
@@ -73,15 +75,6 @@ def taps_from_json(values: Any) -> dict[str, Tap]:
         raise EngineError(
             f"the engine's config has {values!r:.80} as taps, where each name has a point and a meaning ({problem})."
         ) from problem
-
-
-def _noted(model: Any) -> Iterator[tuple[str, Note]]:
-    # Whatever has the graph's Module below it; a model need not be one.
-    if hasattr(model, "named_network_notes"):
-        yield from model.named_network_notes()
-    elif hasattr(model, "named_network_outputs"):  # TensorRT-LLM's
-        for name, value in model.named_network_outputs():
-            yield name, Note(value, name.rpartition(".")[2], None)
 
 
 def _whole(name: str, note: Note, model: Any) -> Tensor:

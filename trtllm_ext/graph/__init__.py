@@ -1,11 +1,14 @@
 """How a network is written down: `functional`, `Tensor`, `Network`, `net_guard`, `Module`, `Parameter`.
 
 The names are TensorRT-LLM's. They resolve on first use: to `tensorrt_llm`'s own where that is installed with
-its TensorRT path and NVIDIA's engine is in use, else to ours. Write `from trtllm_ext.graph import functional`;
-`import trtllm_ext.graph.functional` always names ours.
+its TensorRT path and NVIDIA's engine is in use (its functional with the few differences of `tensorrt_llm_functional`),
+else to ours. Write `from trtllm_ext.graph import functional`; `from trtllm_ext.graph.functional import ...` takes ours
+whichever is in use.
 """
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from trtllm_ext import backend
@@ -59,8 +62,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     theirs = backend.choice().graph == "tensorrt_llm"
     value: Any
-    if name == "functional":
-        value = import_module("tensorrt_llm.functional" if theirs else f"{__name__}.functional")
+    if theirs and name == "constant":
+        value = _functional().constant
     elif theirs:
         value = getattr(
             import_module("tensorrt_llm.module" if name == "ModuleList" else "tensorrt_llm"), name
@@ -73,3 +76,23 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+def _functional() -> ModuleType:
+    theirs = backend.choice().graph == "tensorrt_llm"
+    return import_module(f"{__name__}.{'tensorrt_llm_functional' if theirs else 'functional'}")
+
+
+class _Graph(ModuleType):
+    """This module, but for `functional`: importing the submodule of that name anywhere would bind ours here for all."""
+
+    @property
+    def functional(self) -> ModuleType:
+        return _functional()
+
+    @functional.setter
+    def functional(self, submodule: ModuleType) -> None:
+        return
+
+
+sys.modules[__name__].__class__ = _Graph

@@ -15,7 +15,7 @@ def clamped(x: Tensor, token_group: list[int] | None) -> Tensor:
 
     token_group: the ranks of which each has some of the tokens, at the cost of a sum of one number over them.
     """
-    dims = list(range(x.rank()))
+    dims = tuple(range(x.rank()))
     magnitude = functional.cast(functional.abs(x), "float32")
     overflows = functional.max(magnitude, dims, keepdim=True) > _LARGEST_FLOAT16
     if token_group is not None:

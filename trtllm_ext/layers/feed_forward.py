@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 from trtllm_ext.checkpoint.contract import check_activation
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.graph import Module, Tensor, functional
-from trtllm_ext.graph.functional import AllReduceParams
 from trtllm_ext.layers.activation import activate
 from trtllm_ext.layers.linear import ColumnLinear, RowLinear
 from trtllm_ext.layers.tensor_parallel import check_sequence_parallel, check_summed, gather_tokens, shard_size
+
+if TYPE_CHECKING:
+    from trtllm_ext.graph.functional import AllReduceParams
 
 
 def check_clamp(clamp: float | None) -> float | None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.graph import Module, Parameter, Tensor, functional
-from trtllm_ext.graph.functional import AllReduceFusionOp, AllReduceParams
 from trtllm_ext.layers.tensor_parallel import (
     check_group,
     check_sequence_parallel,
@@ -15,6 +14,9 @@ from trtllm_ext.layers.tensor_parallel import (
     sum_over_ranks,
     wide,
 )
+
+if TYPE_CHECKING:
+    from trtllm_ext.graph.functional import AllReduceParams
 
 
 class Linear(Module):
@@ -123,7 +125,8 @@ class RowLinear(Module):
         place of theirs in total. Both are rounded once, total to the residual's type.
         Raises ConfigError for a fusion_op where this layer makes no sum over the ranks, or scatters it.
         """
-        if all_reduce_params is not None and all_reduce_params.fusion_op != AllReduceFusionOp.NONE:
+        plain = functional.AllReduceFusionOp.NONE
+        if all_reduce_params is not None and all_reduce_params.fusion_op != plain:
             return self._fused(x, all_reduce_params)
         if self.tp_size == 1 or self.tp_group is None:
             return _product(x, self.weight, self.bias)
@@ -140,8 +143,9 @@ class RowLinear(Module):
     def _fused(self, x: Tensor, params: AllReduceParams) -> tuple[Tensor, Tensor]:
         """The sum over the ranks and what params has follow it, all in the type of the partial products."""
         if self.tp_size > 1 and (self.tp_group is None or self.is_expert or self.sequence_parallel):
+            name = functional.AllReduceFusionOp(params.fusion_op).name
             raise ConfigError(
-                f"fusion_op={AllReduceFusionOp(params.fusion_op).name} follows the whole sum over the ranks, which a "
+                f"fusion_op={name} follows the whole sum over the ranks, which a "
                 "RowLinear does not make without a tp_group, with is_expert or with sequence_parallel. Leave "
                 "all_reduce_params out, and add residual and norm behind the sum."
             )

@@ -145,7 +145,7 @@ class MixtureOfExperts(Module):
         renormalized = self.contract.weights == "renormalized"
         if not renormalized:
             scores = functional.softmax(scores, -1)
-        values, chosen = functional.topk(scores, self.contract.top_k, -1)
+        values, chosen = functional.topk(scores, self.contract.top_k, -1, prefer_plugin=False)
         return functional.softmax(values, -1) if renormalized else values, chosen
 
     def _total(self, tokens: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trtllm_ext import backend
 from trtllm_ext.checkpoint.contract import PLACEMENTS
 from trtllm_ext.checkpoint.dtypes import weight_dtype
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.graph import Module, Tensor, functional, str_dtype_to_trt
+from trtllm_ext.graph.either import note
 from trtllm_ext.layers.clamp import clamped
 from trtllm_ext.suggest import nearest
 
@@ -135,7 +135,7 @@ class Residual(Module):
         return output if self.stream_dtype is None else functional.cast(output, self.stream_dtype)
 
     def _note(self, point: str, value: Tensor, meanings: Mapping[str, str]) -> None:
-        _note(self.sublayer, point, value, meanings[point], self.token_group)
+        note(self.sublayer, point, value, meanings[point], self.token_group)
 
     def _meanings(self) -> dict[str, str]:
         """What the tensors are that this block notes: TAP_POINTS, or what holds in its place."""
@@ -219,8 +219,8 @@ class ParallelSublayers(Module):
             attended = functional.cast(attended, stream_dtype)
         fed = functional.cast(fed, attended.dtype)
         meaning = _PARALLEL_POINTS["contribution"]
-        _note(self.attention, "contribution", attended, meaning, self.token_group)
-        _note(self.feed_forward, "contribution", fed, meaning, self.token_group)
+        note(self.attention, "contribution", attended, meaning, self.token_group)
+        note(self.feed_forward, "contribution", fed, meaning, self.token_group)
         return attended + fed
 
     def register_network_output(
@@ -231,7 +231,7 @@ class ParallelSublayers(Module):
         The contributions have been noted one by one, so their sum is not.
         """
         if name != "contribution":
-            _note(self.feed_forward, name, value, meaning, token_group)
+            note(self.feed_forward, name, value, meaning, token_group)
 
 
 class GivenContribution(Module):
@@ -240,16 +240,6 @@ class GivenContribution(Module):
     def forward(self, hidden_states: Tensor, contribution: Tensor) -> Tensor:
         """hidden_states: not read. contribution: of its shape."""
         return contribution
-
-
-def _note(
-    module: Module, name: str, value: Tensor, meaning: str | None, token_group: list[int] | None
-) -> None:
-    # A Module of TensorRT-LLM has no place for a meaning, and deals no tokens out.
-    if backend.choice().graph == "tensorrt_llm":
-        module.register_network_output(name, value)
-    else:
-        module.register_network_output(name, value, meaning, token_group)
 
 
 def _check_modules(parts: Mapping[str, object], optional: bool = False) -> None:

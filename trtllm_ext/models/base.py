@@ -10,6 +10,7 @@ import numpy.typing as npt
 from trtllm_ext.checkpoint import ModelConfig
 from trtllm_ext.errors import CheckpointError, ConfigError
 from trtllm_ext.graph import Module
+from trtllm_ext.graph.either import set_value
 from trtllm_ext.suggest import did_you_mean
 
 
@@ -51,7 +52,7 @@ class Model(Module):
                 f"not its own: {', '.join(extra) or 'none'}."
             )
         for name, parameter in parameters.items():
-            parameter.value = weights[name]
+            set_value(parameter, weights[name])
 
 
 def positive_limit(limits: Mapping[str, Any], name: str, model: Module) -> int:

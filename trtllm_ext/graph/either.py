@@ -1,0 +1,77 @@
+"""What the builder and the layers do by a call of its own on TensorRT-LLM's graph API, and by another on ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from trtllm_ext import backend
+from trtllm_ext.errors import BuildError
+from trtllm_ext.graph.module import Note
+
+# On a Module of TensorRT-LLM, whose own noted outputs have no meaning and no ranks.
+_NOTES = "_trtllm_ext_notes"
+
+
+def is_tensorrt_llm() -> bool:
+    """Whether `trtllm_ext.graph` is TensorRT-LLM's."""
+    return backend.choice().graph == "tensorrt_llm"
+
+
+def note(module: Any, name: str, value: Any, meaning: str | None, token_group: list[int] | None) -> None:
+    """`Module.register_network_output` with a meaning and the ranks that tokens are dealt out to."""
+    if not is_tensorrt_llm() or _registers_meanings(module):
+        module.register_network_output(name, value, meaning, token_group)
+        return
+    module.register_network_output(name, value)
+    noted = module.__dict__.setdefault(_NOTES, {})
+    for key in [key for key, each in noted.items() if each.value.network is not value.network]:
+        del noted[key]
+    key, count = name, 0
+    while key in noted:
+        count += 1
+        key = f"{name}_{count}"
+    noted[key] = Note(value, name, meaning, token_group)
+
+
+def _registers_meanings(module: Any) -> bool:
+    """Whether the module's class has its own way of noting, such as `layers.ParallelSublayers`."""
+    return "meaning" in module.register_network_output.__code__.co_varnames
+
+
+def named_notes(model: Any) -> Iterator[tuple[str, Note]]:
+    """(dotted name, note) of what was noted in a model and below, whichever Module it is made of."""
+    if hasattr(model, "named_network_notes"):
+        yield from model.named_network_notes()
+        return
+    told = set()
+    for prefix, module in model.named_modules() if hasattr(model, "named_modules") else ():
+        for name, noted in module.__dict__.get(_NOTES, {}).items():
+            told.add(path := f"{prefix}.{name}" if prefix else name)
+            yield path, noted
+    if hasattr(model, "named_network_outputs"):
+        for name, value in model.named_network_outputs():
+            if name not in told:
+                yield name, Note(value, name.rpartition(".")[2], None)
+
+
+def set_value(parameter: Any, array: Any) -> None:
+    """Give a parameter its value; the array is kept, not copied, where it is contiguous."""
+    if is_tensorrt_llm():
+        from trtllm_ext.graph.tensorrt_llm_functional import numpy_form
+
+        array = numpy_form(array)
+    parameter.value = array
+
+
+def check_filled(network: Any) -> None:
+    """Raise BuildError for parameters without values, which TensorRT-LLM's network holds to be filled at random."""
+    unfilled = getattr(network, "_unfilled_weights", None) or {}
+    missing = [name for name, (_, value) in unfilled.items() if value is None]
+    if missing:
+        raise BuildError(
+            f"{len(missing)} parameters have no value, the first being that of {missing[0]}. Load the model's weights, "
+            f"or set parameter.value."
+        )
+    if unfilled:
+        network._fill_weights()
