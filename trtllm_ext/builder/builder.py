@@ -6,11 +6,14 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from trtllm_ext import backend, graph
+from trtllm_ext.builder.monitor import Teller, can_be_watched, progress_monitor
 from trtllm_ext.builder.profiles import add_profiles
+from trtllm_ext.builder.refittable import mark_refittable
+from trtllm_ext.builder.tensorrt_settings import DEFAULTS, apply_settings, keep_to_basic_fusion, set_flag
+from trtllm_ext.builder.timing_cache import attach_timing_cache, write_timing_cache
 from trtllm_ext.errors import BuildError, ConfigError
 from trtllm_ext.graph.either import check_filled
 from trtllm_ext.runtime.trt_log import recording_logger
@@ -27,6 +30,8 @@ class BuilderConfig:
     def __init__(self, trt_builder_config: Any, settings: dict[str, Any]) -> None:
         self.trt_builder_config = trt_builder_config
         self.settings = settings
+        # What `Builder.report_progress` put on the config, kept alive as long as it.
+        self.monitor: Any = None
         for name, value in settings.items():
             setattr(self, name, value)
 
@@ -38,6 +43,11 @@ class BuilderConfig:
         from trtllm_ext.embedded.fusion import fusion_level_of
 
         return fusion_level_of(self.trt_builder_config.builder_optimization_level)
+
+    @property
+    def is_refittable(self) -> bool:
+        """Whether an engine built with this lets its weights be exchanged."""
+        return bool(self.settings.get("use_refit") or self.settings.get("use_strip_plan"))
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain data."""
@@ -65,8 +75,8 @@ class Builder:
         """An empty network, to be filled inside `net_guard(network)`."""
         kinds = self._trt.NetworkDefinitionCreationFlag
         flags = 0
-        # TensorRT 10 always works this way and only warns about the flag; 8 and 9 need it.
-        if hasattr(kinds, "EXPLICIT_BATCH") and _major(self._trt) < 10:
+        # Where builders know implicit batches, a network has one unless told; elsewhere the flag is only warned about.
+        if hasattr(kinds, "EXPLICIT_BATCH") and hasattr(self._trt.Builder, "max_batch_size"):
             flags |= 1 << int(kinds.EXPLICIT_BATCH)
         if self.strongly_typed and hasattr(kinds, "STRONGLY_TYPED"):
             flags |= 1 << int(kinds.STRONGLY_TYPED)
@@ -102,6 +112,8 @@ class Builder:
         by `save_timing_cache`.
         strongly_typed: False also turns `Builder.strongly_typed` off, so call this before `create_network`.
         deterministic: keep to optimisations after which marking more outputs changes no number; embedded engine only.
+        kwargs: settings with the names of BuildConfig (`tensorrt_settings.DEFAULTS`), and whatever is to be kept as an
+        attribute.
         Raises ConfigError for a value that is not known, or that the engine in use has nothing for.
         """
         if precision not in _PRECISIONS:
@@ -114,60 +126,52 @@ class Builder:
             raise ConfigError(
                 f"precision_constraints={precision_constraints!r} is not known; it is 'obey', 'prefer' or None."
             )
-        trt = self._trt
         config = self.trt_builder.create_builder_config()
         self.strongly_typed = self.strongly_typed and strongly_typed
-        flags = trt.BuilderFlag
         if not self.strongly_typed:
-            wanted = {"float16": "FP16", "bfloat16": "BF16"}.get(precision)
-            if wanted:
-                _set_flag(config, flags, wanted)
-            if precision_constraints:
-                _set_flag(config, flags, f"{precision_constraints.upper()}_PRECISION_CONSTRAINTS")
-        for asked, name in (
-            (use_refit, "REFIT"),
-            (use_strip_plan, "STRIP_PLAN"),
-            (weight_streaming, "WEIGHT_STREAMING"),
-        ):
-            if asked:
-                _set_flag(config, flags, name)
-        if profiling_verbosity.upper() not in trt.ProfilingVerbosity.__members__:
-            raise ConfigError(
-                f"profiling_verbosity={profiling_verbosity!r} is not known; it is one of "
-                f"{', '.join(name.lower() for name in trt.ProfilingVerbosity.__members__)}."
-            )
-        config.profiling_verbosity = trt.ProfilingVerbosity.__members__[profiling_verbosity.upper()]
-        if deterministic:
-            _keep_to_basic_fusion(config)
-        self._set_timing_cache(config, timing_cache)
-        settings = {
-            "precision": precision,
-            "tensor_parallel": tensor_parallel,
+            self._set_precision(config, precision, precision_constraints)
+        asked = {
             "use_refit": use_refit,
-            "int8": int8,
-            "strongly_typed": self.strongly_typed,
-            "force_num_profiles": force_num_profiles,
             "profiling_verbosity": profiling_verbosity,
             "use_strip_plan": use_strip_plan,
             "weight_streaming": weight_streaming,
+            **kwargs,
+        }
+        apply_settings(self._trt, config, {name: asked[name] for name in DEFAULTS if name in asked})
+        if deterministic:
+            keep_to_basic_fusion(config, asked.get("builder_optimization_level"))
+        attach_timing_cache(config, timing_cache, self.logger)
+        settings = {
+            "precision": precision,
+            "tensor_parallel": tensor_parallel,
+            "int8": int8,
+            "strongly_typed": self.strongly_typed,
+            "force_num_profiles": force_num_profiles,
             "precision_constraints": precision_constraints,
             "deterministic": deterministic,
-            **kwargs,
+            **asked,
         }
         return BuilderConfig(config, settings)
 
-    def _set_timing_cache(self, config: Any, timing_cache: Any) -> None:
-        if isinstance(timing_cache, str | os.PathLike):
-            path = Path(timing_cache)
-            try:
-                data = path.read_bytes() if path.is_file() else b""
-            except OSError as problem:
-                raise ConfigError(f"the timing cache {path} cannot be read: {problem.strerror}.") from problem
-            timing_cache = config.create_timing_cache(data)
-        elif timing_cache is None:
-            timing_cache = config.create_timing_cache(b"")
-        if timing_cache is not None:
-            config.set_timing_cache(timing_cache, ignore_mismatch=False)
+    def _set_precision(self, config: Any, precision: str, precision_constraints: str | None) -> None:
+        """Flags by which a weakly typed network may compute in `precision`, and keeps to what its layers say."""
+        setting = f"strongly_typed=False with precision={precision!r}"
+        wanted = {"float16": "FP16", "bfloat16": "BF16"}.get(precision)
+        if wanted:
+            set_flag(self._trt, config, wanted, setting)
+        if precision_constraints:
+            set_flag(self._trt, config, f"{precision_constraints.upper()}_PRECISION_CONSTRAINTS", setting)
+
+    def report_progress(self, builder_config: BuilderConfig, tell: Teller) -> bool:
+        """Have `tell` told the phases of builds with this config; False where the library tells of none (8.6).
+
+        What `tell` raises ends the build, and comes out of `build_engine`.
+        """
+        config = builder_config.trt_builder_config
+        if not can_be_watched(self._trt, config):
+            return False
+        config.progress_monitor = builder_config.monitor = progress_monitor(self._trt, tell)
+        return True
 
     def build_engine(
         self, network: graph.Network, builder_config: BuilderConfig, managed_weights: Any = None
@@ -183,6 +187,7 @@ class Builder:
         mark = self.logger.mark()
         with _is_building():
             engine = self.trt_builder.build_serialized_network(network.trt_network, config)
+        _raise_what_ended(builder_config)
         if engine is None:
             raise self._failed(mark)
         return engine
@@ -208,6 +213,7 @@ class Builder:
                 done = engine is not None and writer.write(memoryview(engine)) == engine.nbytes
         if writer.problem is not None:
             raise writer.problem
+        _raise_what_ended(builder_config)
         if not done:
             raise self._failed(mark)
 
@@ -218,6 +224,8 @@ class Builder:
         check_filled(network)
         if config.num_optimization_profiles == 0:
             add_profiles(self.trt_builder, network, config, builder_config.settings.get("force_num_profiles"))
+        if builder_config.is_refittable:
+            mark_refittable(network)
         return config
 
     def _failed(self, mark: int) -> BuildError:
@@ -227,35 +235,16 @@ class Builder:
 
     @staticmethod
     def save_timing_cache(builder_config: BuilderConfig, out_path: str | os.PathLike[str]) -> bool:
-        """Write the config's timing cache to a file; False when it has none."""
-        cache = builder_config.trt_builder_config.get_timing_cache()
-        if cache is None:
-            return False
-        Path(out_path).write_bytes(memoryview(cache.serialize()))
-        return True
+        """Write the config's timing cache to a file, whole or not at all; False when it has none. Raises BuildError."""
+        return write_timing_cache(builder_config.trt_builder_config, out_path)
 
 
-def _keep_to_basic_fusion(config: Any) -> None:
-    if backend.choice().engine != "embedded":
-        raise ConfigError(
-            "deterministic=True is refused: TensorRT chooses kernels by timing them, and has no setting by which two "
-            f"builds compute alike. Leave it out, or build with {backend.ENVIRONMENT_VARIABLE}=embedded."
-        )
-    from trtllm_ext.embedded.fusion import BASIC_OPTIMIZATION_LEVEL
-
-    config.builder_optimization_level = BASIC_OPTIMIZATION_LEVEL
-
-
-def _set_flag(config: Any, flags: Any, name: str) -> None:
-    if not hasattr(flags, name):
-        raise ConfigError(f"the TensorRT in use has no builder flag {name}, which this config asks for.")
-    config.set_flag(getattr(flags, name))
-
-
-def _major(trt: Any) -> int:
-    """TensorRT's major version; the embedded engine stands for 10."""
-    first = str(getattr(trt, "__version__", "10")).split(".", 1)[0]
-    return int(first) if first.isdigit() else 10
+def _raise_what_ended(builder_config: BuilderConfig) -> None:
+    """Raise what the build's watcher raised, and ended it by."""
+    if builder_config.monitor is not None and builder_config.monitor.problem is not None:
+        problem: BaseException = builder_config.monitor.problem
+        builder_config.monitor.problem = None
+        raise problem
 
 
 def _stream_writer(trt: Any, writer: Any) -> Any:

@@ -12,6 +12,7 @@ from trtllm_ext.builder.builder import Builder, BuilderConfig
 from trtllm_ext.builder.engine import EngineConfig, new_build_id
 from trtllm_ext.builder.limits import prepare_inputs_arguments, resolve_limits
 from trtllm_ext.builder.taps import Tap, mark_taps
+from trtllm_ext.builder.tensorrt_settings import settings_of
 from trtllm_ext.checkpoint.sharding import ways_to_ranks
 from trtllm_ext.errors import BuildError, ConfigError
 
@@ -67,8 +68,8 @@ def trace(model: Any, build_config: BuildConfig) -> Traced:
         timing_cache=cache,
         strongly_typed=builder.strongly_typed,
         force_num_profiles=limits.force_num_profiles,
-        profiling_verbosity=limits.profiling_verbosity,
         deterministic=limits.deterministic,
+        **settings_of(limits),
     )
     network = builder.create_network()
     network.set_named_parameters(model.named_parameters())
@@ -118,9 +119,4 @@ def save_timing_cache(traced: Traced) -> None:
     # or where it was asked for.
     config = traced.build_config
     if backend.choice().engine == "tensorrt" or "output_timing_cache" in config.given:
-        try:
-            Builder.save_timing_cache(traced.builder_config, config.output_timing_cache)
-        except OSError as problem:
-            raise BuildError(
-                f"the timing cache cannot be written to {config.output_timing_cache}: {problem}."
-            ) from problem
+        Builder.save_timing_cache(traced.builder_config, config.output_timing_cache)

@@ -15,6 +15,7 @@ from trtllm_ext.runtime.dtypes import readable
 
 if TYPE_CHECKING:
     from trtllm_ext.graph.parameter import Parameter
+    from trtllm_ext.graph.plugin_record import PluginRecord
     from trtllm_ext.graph.tensor import Tensor
 
 # A context variable, not a global: networks may be defined in several threads at once.
@@ -50,6 +51,9 @@ class Network:
         self._outputs: dict[str, Tensor] = {}
         self._named_parameters: list[tuple[str, Parameter]] | None = None
         self._arrays: list[Any] = []
+        # By the name of a layer, what TensorRT does not give back: elements of constants, records of plugins.
+        self.host_weights: dict[str, Any] = {}
+        self.plugins: dict[str, PluginRecord] = {}
         self._label_counts: dict[str, int] = {}
         self._layer_names: set[str] = set()
         self._parameters: dict[int, tuple[Parameter, Tensor]] = {}
@@ -101,6 +105,10 @@ class Network:
             # The parameter is kept too, so that its id is not given to another one.
             known = self._parameters[id(parameter)] = (parameter, make())
         return known[1]
+
+    def uses(self, parameter: "Parameter") -> bool:
+        """Whether a parameter has become a constant of this network."""
+        return id(parameter) in self._parameters
 
     def parameter_name(self, parameter: "Parameter") -> str | None:
         """The dotted name of a parameter in the model being defined, or None."""
@@ -199,6 +207,11 @@ class Network:
             layer.metadata = layer.name
         for i in range(layer.num_outputs):
             layer.get_output(i).name = f"{layer.name}_output_{i}"
+
+    def record_plugin(self, layer: Any, record: "PluginRecord") -> None:
+        """Remember what a plugin layer is and computes, under its name, which it gets now if it has none of ours."""
+        self.name_layer(layer)
+        self.plugins[layer.name] = record
 
     def set_layer_types(self, layer: Any, dtype: Any) -> None:
         """In a weakly typed network, pin a layer's precision and output type to what the graph says.

@@ -40,12 +40,13 @@ def constant(ndarray: Any, as_dtype: Any = None, as_shape: Sequence[int] | None 
             )
         array = array.reshape(-1).view(numpy).reshape(shape)
     default_net().register_ndarray(array)
-    tensor = output(add_layer("add_constant", trt.Dims(list(shape)), _weights(trt, dtype, array)), dtype)
-    tensor.host_array = array
+    tensor = output(add_layer("add_constant", trt.Dims(list(shape)), weights_of(trt, dtype, array)), dtype)
+    tensor.host_array = default_net().host_weights[tensor.producer.name] = array
     return tensor
 
 
-def _weights(trt: Any, dtype: Any, array: Any) -> Any:
+def weights_of(trt: Any, dtype: Any, array: Any) -> Any:
+    """A contiguous array as a `trt.Weights` that borrows its memory."""
     # Only an address serves types that numpy lacks; TensorRT 8, which has none of them, takes arrays only.
     if array.dtype.isbuiltin == 1:
         return trt.Weights(array.reshape(-1))
