@@ -3,10 +3,10 @@
 import dataclasses
 
 import numpy as np
-from sublayer_formulas import feed_forward, layer_norm, residual, self_attention
 
 from trtllm_ext.checkpoint import PoolingContract
 from trtllm_ext.models import encoder_config
+from trtllm_ext.verify.formulas import evaluate, points_of
 
 VOCAB, HIDDEN, FFN, HEADS, LAYERS, POSITIONS = 60, 32, 72, 4, 2, 24
 
@@ -39,24 +39,7 @@ def small_config(dtype="float32", kind="mean", normalize=True):
 
 def formula(weights, inputs):
     """last_hidden_state in float64, from the papers' formulas."""
-
-    def norm(prefix):
-        return lambda x: layer_norm(x, weights[f"{prefix}.weight"], weights[f"{prefix}.bias"], 1e-12)
-
-    table = "transformer.embedding.{}_embedding.weight"
-    keep = inputs["attention_mask"] != 0
-    x = (
-        weights[table.format("vocab")][inputs["input_ids"]]
-        + weights[table.format("token")][inputs["token_type_ids"]]
-    )
-    x = norm("transformer.embedding.embedding_ln")(x + weights[table.format("position")][: x.shape[1]])
-    for i in range(LAYERS):
-        p = f"transformer.layers.{i}."
-        attention = lambda x, p=p: self_attention(x, weights, HEADS, keep, f"{p}attention.")  # noqa: E731
-        x = residual(x, attention, norm(f"{p}input_layernorm"), "post")
-        mlp = lambda x, p=p: feed_forward(x, weights, "gelu_erf", f"{p}mlp.")  # noqa: E731
-        x = residual(x, mlp, norm(f"{p}post_layernorm"), "post")
-    return x
+    return evaluate(points_of(small_config(), weights), inputs).values["last_hidden_state"]
 
 
 def mean_pooled(hidden, mask, normalize=True):

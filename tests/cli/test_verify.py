@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from trtllm_ext.builder import verification
 from trtllm_ext.cli import main as cli
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.models.random import write_random_checkpoint
 from trtllm_ext.models.sublayer_stack import sublayer_stack_config
 from trtllm_ext.parallel import Mapping
+from trtllm_ext.verify import ranks as verification
 
 BUDGET_S = 8
 

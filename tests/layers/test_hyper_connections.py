@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from hyper_connection_formulas import connect, connected_residual, sinkhorn_knopp
 from sublayer_formulas import (
     DTYPES,
     assert_close,
@@ -17,6 +16,7 @@ from trtllm_ext.errors import ConfigError
 from trtllm_ext.graph import Module, functional
 from trtllm_ext.layers import FeedForward, HyperConnections, LayerNorm, Residual, expand_streams, sum_streams
 from trtllm_ext.layers.hyper_connections import sinkhorn
+from trtllm_ext.verify.formulas import connect, connected_residual, sinkhorn_knopp
 
 BUDGET_S = 8
 

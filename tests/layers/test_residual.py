@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from hyper_connection_formulas import connected_residual
 from sublayer_formulas import (
     DTYPES,
     assert_close,
@@ -26,6 +25,7 @@ from trtllm_ext.layers import (
     RmsNorm,
     ScalarGate,
 )
+from trtllm_ext.verify.formulas import connected_residual
 
 BUDGET_S = 8
 

@@ -42,7 +42,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(arguments: argparse.Namespace) -> int:
     from trtllm_ext.builder import BuildConfig
-    from trtllm_ext.builder.verification import verify
+    from trtllm_ext.verify.ranks import verify
     from trtllm_ext.errors import ConfigError
 
     names = (*SIZES, "sequence_parallel")
