@@ -151,12 +151,19 @@ def describe_cuda() -> str:
     return f"{count} NVIDIA device{'s' if count > 1 else ''} can be used"
 
 
+def cuda_driver() -> ctypes.CDLL | None:
+    """NVIDIA's driver library, to be asked questions; None where there is none."""
+    try:
+        return ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+
+
 @functools.cache
 def cuda_device_count() -> int | None:
     """How many devices the NVIDIA driver offers, asked of the driver itself; None without a driver."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
+    driver = cuda_driver()
+    if driver is None:
         return None
     count = ctypes.c_int(0)
     if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:

@@ -5,10 +5,14 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from trtllm_ext import backend
 from trtllm_ext.cli import doctor as doctor_module
+from trtllm_ext.errors import BackendError
+from trtllm_ext.runtime import cuda
 
 BUDGET_S = 40
 
@@ -121,3 +125,26 @@ def test_mpi4py_that_is_not_installed(monkeypatch):
     monkeypatch.setattr(doctor_module, "_version", lambda package: None)
     found = {each.subject: each for each in doctor_module.examine()}["mpi4py"]
     assert (found.state, found.fix) == ("absent", "pip install mpi4py mpich")
+
+
+def test_the_library_of_device_buffers(monkeypatch):
+    """Each outcome by its own sentence: none needed, one in use, none to be had."""
+    told = []
+    for engine, serves in (("embedded", False), ("tensorrt", True), ("tensorrt", False)):
+        choice = backend.Choice(engine, "trtllm_ext", ())
+        monkeypatch.setattr(backend, "choice", lambda choice=choice: choice)
+
+        def opened(serves=serves):
+            if not serves:
+                raise BackendError("no library for device memory can be used")
+            return SimpleNamespace(library="torch 2.9")
+
+        monkeypatch.setattr(cuda, "device_buffers", opened)
+        told += doctor_module._device_buffers()
+    assert [finding.state for finding in told] == ["ok", "ok", "problem"]
+    assert [finding.text for finding in told] == [
+        "none needed: the embedded engine works in host memory",
+        "through torch 2.9",
+        "no library for device memory can be used",
+    ]
+    assert "trtllm-ext[cuda]" in told[2].fix

@@ -4,54 +4,33 @@ With it the embedded engine plays TensorRT's part, so that what goes to a device
 where there is none.
 """
 
-import ctypes
 import sys
 
 import numpy as np
 import pytest
+from fake_devices import Counted, FakeDriver, HostDevice, torch_on_the_host
 from small_engines import HIDDEN, build, packed
 
 import trtllm_ext as tx
 from trtllm_ext.errors import InputError
 from trtllm_ext.graph import functional
 from trtllm_ext.runtime import cuda, memory, session
+from trtllm_ext.runtime.cuda_python import CudaPythonBuffers
+from trtllm_ext.runtime.cuda_torch import TorchBuffers
 
 BUDGET_S = 10
 
 
-class HostDevice:
-    """The driver's calls over host memory; counts what is done."""
-
-    def __init__(self):
-        self.buffers = {}
-        self.uploads = self.downloads = self.synchronized = 0
-
-    def allocate(self, nbytes):
-        buffer = np.full(max(nbytes, 1) + 64, 0xAA, np.uint8)
-        pointer = buffer.ctypes.data + (-buffer.ctypes.data) % 64
-        self.buffers[pointer] = buffer
-        return pointer
-
-    def free(self, pointer):
-        del self.buffers[pointer]
-
-    def upload(self, pointer, address, nbytes):
-        self.uploads += 1
-        ctypes.memmove(pointer, address, nbytes)
-
-    def download(self, address, pointer, nbytes):
-        assert self.synchronized, "results were copied before the device was done"
-        self.downloads += 1
-        ctypes.memmove(address, pointer, nbytes)
-
-    def synchronize(self, stream):
-        self.synchronized += 1
-
-
-@pytest.fixture
-def device(monkeypatch):
-    made = HostDevice()
-    monkeypatch.setattr(cuda, "Cuda", lambda: made)
+@pytest.fixture(params=["host", "torch", "cuda-python"])
+def device(request, monkeypatch):
+    """The stand-in itself, then each implementation over what plays its library."""
+    if request.param == "torch":
+        made = Counted(TorchBuffers(torch_on_the_host(pytest.importorskip("torch")), "cpu"))
+    elif request.param == "cuda-python":
+        made = Counted(CudaPythonBuffers(FakeDriver()))
+    else:
+        made = Counted(HostDevice())
+    monkeypatch.setattr(cuda, "device_buffers", lambda: made)
     monkeypatch.setattr(session, "HostMemory", memory.DeviceMemory)
     return made
 
@@ -113,14 +92,12 @@ def test_a_failed_run_leaves_no_copy_behind(engine, device):
     np.testing.assert_array_equal(y, before)
 
 
-def test_the_driver_is_asked_for_by_name():
-    """Without a driver the reason is told; with one, its own error text would be."""
-    from trtllm_ext.errors import BackendError
-
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        with pytest.raises(BackendError, match="the NVIDIA driver library cannot be loaded"):
-            cuda.Cuda()
-    else:
-        pytest.skip("this machine has an NVIDIA driver")
+def test_a_run_ends_before_its_copies_are_written_again(engine, device):
+    """Each run that used a copy is waited for on its stream, though its outputs stayed on the device."""
+    made = tx.Session.from_serialized_engine(engine)
+    for count in (1, 2, 3):
+        made._memory.take(made._bindings.inputs["x"], tokens(4))
+        made._memory.finish({}, 7)
+        assert device.streams == [7] * count
+    made._memory.finish({}, 7)
+    assert len(device.streams) == 3

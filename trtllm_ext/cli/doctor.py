@@ -122,6 +122,7 @@ def examine() -> Iterator[Finding]:
     yield from _nvidia_packages()
     yield from _mpi()
     yield from _cuda()
+    yield from _device_buffers()
     yield from _plugins()
 
 
@@ -260,6 +261,19 @@ def _cuda() -> Iterator[Finding]:
     answer = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False)
     release = [line for line in answer.stdout.splitlines() if "release" in line]
     yield Finding("ok", "nvcc", release[0].strip() if release else compiler)
+
+
+def _device_buffers() -> Iterator[Finding]:
+    """By which library sessions copy to the device and back."""
+    from trtllm_ext.runtime.cuda import WAYS_TO_BUFFERS, device_buffers
+
+    try:
+        if backend.choice().engine == "embedded":
+            yield Finding("ok", "device buffers", "none needed: the embedded engine works in host memory")
+            return
+        yield Finding("ok", "device buffers", f"through {device_buffers().library}")
+    except BackendError as error:
+        yield Finding("problem", "device buffers", str(error), f"one of: {'; '.join(WAYS_TO_BUFFERS)}")
 
 
 def _plugins() -> Iterator[Finding]:

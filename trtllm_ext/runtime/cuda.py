@@ -1,74 +1,104 @@
-"""Device memory through the CUDA driver, for sessions on the real TensorRT that are given numpy arrays.
+"""Device memory for sessions on the real TensorRT: through torch where it is installed, else through cuda-python.
 
-Only the driver library is needed, which a machine that runs TensorRT has; torch is not. Everything happens in
-the primary context of the device, the one that TensorRT and torch use too.
+torch comes first because a program that has it keeps its own tensors there, and one allocator should own the memory.
 """
 
-import ctypes
-from typing import Any
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, Protocol
 
 from trtllm_ext.errors import BackendError
+from trtllm_ext.runtime.cuda_python import DRIVER_MODULES, CudaPythonBuffers
+from trtllm_ext.runtime.cuda_torch import TorchBuffers
+
+# pip's commands, in the order of preference.
+WAYS_TO_BUFFERS = ("pip install 'trtllm-ext[torch]'", "pip install 'trtllm-ext[cuda]'")
 
 
-class Cuda:
-    """The few driver calls needed; each failure is a BackendError."""
+class DeviceBuffers(Protocol):
+    """Memory of the current device, and the way there and back. Pointers are those that `allocate` gave.
 
-    def __init__(self, device: int = 0) -> None:
-        try:
-            self._driver = ctypes.CDLL("libcuda.so.1")
-        except OSError as problem:
-            raise BackendError(f"the NVIDIA driver library cannot be loaded: {problem}.") from problem
-        handle, current = ctypes.c_int(), ctypes.c_void_p()
-        self._call("cuInit", 0)
-        self._call("cuCtxGetCurrent", ctypes.byref(current))
-        if not current.value:
-            self._call("cuDeviceGet", ctypes.byref(handle), device)
-            self._call("cuDevicePrimaryCtxRetain", ctypes.byref(current), handle)
-            self._call("cuCtxSetCurrent", current)
+    Copies are done on return. They do not wait for other streams: what still uses the memory must be waited for first,
+    by `synchronize`. Any thread may call. Each failure is a BackendError.
+    """
 
-    def _call(self, name: str, *args: Any) -> None:
-        code = getattr(self._driver, name)(*args)
-        if code:
-            text = ctypes.c_char_p()
-            self._driver.cuGetErrorString(code, ctypes.byref(text))
-            raise BackendError(
-                f"{name} failed: {(text.value or b'unknown error').decode()} (CUDA error {code})."
-            )
+    # The library and its version, for people.
+    library: str
 
     def allocate(self, nbytes: int) -> int:
         """Device memory, at least one byte; free it with `free`."""
-        pointer = ctypes.c_uint64()
-        self._call("cuMemAlloc_v2", ctypes.byref(pointer), ctypes.c_size_t(max(nbytes, 1)))
-        return pointer.value
+        ...
 
     def free(self, pointer: int) -> None:
         """Give memory of `allocate` back."""
-        self._call("cuMemFree_v2", ctypes.c_uint64(pointer))
+        ...
 
     def upload(self, pointer: int, address: int, nbytes: int) -> None:
-        """Copy host memory at `address` to the device; done on return."""
-        self._call(
-            "cuMemcpyHtoD_v2", ctypes.c_uint64(pointer), ctypes.c_void_p(address), ctypes.c_size_t(nbytes)
-        )
-        # The call may return while the last piece is still on its way, and other streams would not wait for it.
-        self.synchronize(0)
+        """Copy `nbytes` of host memory at `address` to the device."""
+        ...
 
     def download(self, address: int, pointer: int, nbytes: int) -> None:
-        """Copy device memory to the host's at `address`; done on return."""
-        self._call(
-            "cuMemcpyDtoH_v2", ctypes.c_void_p(address), ctypes.c_uint64(pointer), ctypes.c_size_t(nbytes)
-        )
+        """Copy `nbytes` of device memory to the host's at `address`."""
+        ...
 
     def synchronize(self, stream: int) -> None:
-        """Wait for all work of a stream (0 is the default stream)."""
-        self._call("cuStreamSynchronize", ctypes.c_void_p(stream))
+        """Wait for all work of a stream, by its handle (0 is the default stream)."""
+        ...
+
+
+def device_buffers() -> DeviceBuffers:
+    """Buffers on the current device by the library that is here.
+
+    Raises BackendError with the reasons and the ways out when neither torch nor cuda-python can serve.
+    """
+    reasons = []
+    openers: tuple[Callable[[], DeviceBuffers], ...] = (_of_torch, _of_cuda_python)
+    for opened in openers:
+        try:
+            return opened()
+        except BackendError as problem:
+            reasons.append(str(problem))
+    raise BackendError(
+        f"no library for device memory can be used: {'; '.join(reasons)}. Do one of: {'; '.join(WAYS_TO_BUFFERS)}."
+    )
+
+
+def _of_torch() -> DeviceBuffers:
+    torch = _imported("torch", ("torch",))
+    version = getattr(torch, "__version__", "of unknown version")
+    if not torch.cuda.is_available():
+        raise BackendError(
+            f"torch {version} is installed, but finds no CUDA device (is it a build for CPUs?)"
+        )
+    return TorchBuffers(torch, torch.device("cuda", torch.cuda.current_device()), f"torch {version}")
+
+
+def _of_cuda_python() -> DeviceBuffers:
+    driver = _imported("cuda-python", DRIVER_MODULES)
+    version = getattr(
+        _imported("cuda-python", ("cuda.bindings", "cuda")), "__version__", "of unknown version"
+    )
+    return CudaPythonBuffers(driver, f"cuda-python {version}")
+
+
+def _imported(package: str, names: tuple[str, ...]) -> Any:
+    """The first of these modules that exists. Raises BackendError with what is wrong with the last."""
+    problem: Exception | None = None
+    for name in names:
+        try:
+            return import_module(name)
+        except Exception as error:  # a missing shared object surfaces as ImportError, OSError or RuntimeError
+            problem = error
+    if isinstance(problem, ModuleNotFoundError):
+        raise BackendError(f"{package} is not installed")
+    raise BackendError(f"{package} does not import ({problem})")
 
 
 class DeviceCopies:
     """One growing device buffer per tensor name, so that repeated runs allocate nothing."""
 
     def __init__(self) -> None:
-        self.cuda = Cuda()
+        self.cuda = device_buffers()
         self._buffers: dict[str, tuple[int, int]] = {}
 
     def room(self, name: str, nbytes: int) -> int:

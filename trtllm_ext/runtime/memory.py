@@ -73,6 +73,7 @@ class DeviceMemory:
     def __init__(self) -> None:
         self._copies = DeviceCopies()
         self._pending: list[tuple[Any, int]] = []
+        self._uses_copies = False
 
     def take(self, port: Port, value: Any) -> int:
         if port.is_shape:
@@ -87,6 +88,7 @@ class DeviceMemory:
         # Empty tensors on the device get memory too: their pointers are null, which TensorRT refuses.
         nbytes = int(value.nbytes)
         pointer = self._copies.room(port.name, nbytes)
+        self._uses_copies = True
         if nbytes and port.is_input:
             self._copies.cuda.upload(pointer, address_of(value), nbytes)
         elif nbytes:
@@ -100,13 +102,16 @@ class DeviceMemory:
 
     def finish(self, outputs: dict[str, Any], stream: int) -> None:
         pending, self._pending = self._pending, []
-        if pending:
+        if self._uses_copies:
+            # Inputs count too: the next run writes over their copies, and copies wait for no stream.
             self._copies.cuda.synchronize(stream)
+            self._uses_copies = False
         for value, pointer in pending:
             self._copies.cuda.download(address_of(value), pointer, int(value.nbytes))
 
     def forget(self) -> None:
         self._pending.clear()
+        self._uses_copies = False
 
     def close(self) -> None:
         self._copies.close()
