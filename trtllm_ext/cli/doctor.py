@@ -268,9 +268,13 @@ def _device_buffers() -> Iterator[Finding]:
     from trtllm_ext.runtime.cuda import WAYS_TO_BUFFERS, device_buffers
 
     try:
-        if backend.choice().engine == "embedded":
-            yield Finding("ok", "device buffers", "none needed: the embedded engine works in host memory")
-            return
+        engine = backend.choice().engine
+    except BackendError:  # told as a problem of the engine
+        return
+    if engine == "embedded":
+        yield Finding("ok", "device buffers", "none needed: the embedded engine works in host memory")
+        return
+    try:
         yield Finding("ok", "device buffers", f"through {device_buffers().library}")
     except BackendError as error:
         yield Finding("problem", "device buffers", str(error), f"one of: {'; '.join(WAYS_TO_BUFFERS)}")
