@@ -8,7 +8,6 @@ from typing import Any
 
 from trtllm_ext.builder.plugin_settings import check_plugin_config
 from trtllm_ext.builder.setting_checks import (
-    HARDWARE_COMPATIBILITY_LEVELS,
     PROFILING_VERBOSITIES,
     check_at_least,
     check_memory_pools,
@@ -19,6 +18,7 @@ from trtllm_ext.builder.setting_checks import (
     means_nothing,
 )
 from trtllm_ext.errors import ConfigError
+from trtllm_ext.runtime.envelope import HARDWARE_COMPATIBILITY_LEVELS
 from trtllm_ext.runtime.json_files import read_json_object
 from trtllm_ext.suggest import nearest
 

@@ -11,6 +11,7 @@ from trtllm_ext.builder.build_config import BuildConfig
 from trtllm_ext.builder.engine import Engine, EngineConfig, new_build_id, summarize, write_config
 from trtllm_ext.builder.known_answer import write_known_answer
 from trtllm_ext.builder.rank_build import Progress, RankJob, build_rank, silent
+from trtllm_ext.builder.rank_check import check_can_run_ranks
 from trtllm_ext.builder.together import build_together
 from trtllm_ext.builder.trace import save_timing_cache, trace
 from trtllm_ext.builder.workers import build_in_workers
@@ -68,6 +69,7 @@ def build_engine_dir(
 
     def job(staging: Path, build_id: str) -> RankJob:
         world_size = load_config(checkpoint).mapping.world_size
+        check_can_run_ranks(world_size)
         return RankJob(checkpoint, staging, os.fspath(output_dir), asked, allow_nan, build_id, world_size)
 
     if not alone:
@@ -115,7 +117,9 @@ def _finish(job: RankJob, configs: Iterable[dict[str, Any]], tell: Progress) -> 
         copy_companions(companions, job.staging)
     if job.world_size == 1:
         return
-    if backend.choice().engine == "embedded":
+    if config.build_config.use_strip_plan:
+        _log.info("no known answer is stored: the engines hold no weights; `trtllm-ext refit` stores one")
+    elif backend.choice().engine == "embedded":
         write_known_answer(job.staging, job.output_dir, config, tell)
     else:
         _log.info(

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-# Told the name of each phase as it begins, and again after each of its steps.
+# Told the name of each phase as it begins, and again after each of its steps; "" for one that is within no other.
 Teller = Callable[[str], None]
 
 
@@ -30,9 +30,12 @@ def _monitor_class(trt: Any) -> type:
         def __init__(self, tell: Teller) -> None:
             trt.IProgressMonitor.__init__(self)
             self._tell = tell
+            self._outermost: set[str] = set()
             self.problem: BaseException | None = None
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            if not parent_phase:
+                self._outermost.add(phase_name)
             self._pass_on(phase_name)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
@@ -45,7 +48,7 @@ def _monitor_class(trt: Any) -> type:
             """Whether the build is to go on."""
             if self.problem is None:
                 try:
-                    self._tell(phase_name)
+                    self._tell("" if phase_name in self._outermost else phase_name)
                 except BaseException as problem:
                     self.problem = problem
             return self.problem is None

@@ -15,6 +15,7 @@ from trtllm_ext.builder.build_config import BuildConfig
 from trtllm_ext.builder.collectives import CollectiveUse, count_collectives
 from trtllm_ext.builder.engine import EngineConfig, new_build_id, summarize
 from trtllm_ext.builder.rank_build import model_of_rank, model_options, named
+from trtllm_ext.builder.rank_check import check_can_run_ranks
 from trtllm_ext.builder.trace import trace
 from trtllm_ext.checkpoint import ModelConfig, load_config
 from trtllm_ext.checkpoint.dtypes import weight_dtype
@@ -64,6 +65,7 @@ def plan_build(
     checkpoint, asked = Path(checkpoint_dir), build_config or BuildConfig()
     source = load_config(checkpoint)
     config = source if tp_size is None else with_ranks(source, tp_size)
+    check_can_run_ranks(config.mapping.world_size)
     planner = _Planner(config, asked, None if tp_size is not None else checkpoint, allow_nan)
     last = config.mapping.world_size - 1
     first = planner.plan(0)

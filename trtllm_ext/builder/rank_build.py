@@ -62,6 +62,9 @@ def _build(job: RankJob, rank: int, tell: Progress) -> dict[str, Any]:
     config = traced.engine_config(model, job.build_id)
     step = f"rank {rank}: building"
     tell(step, 0)
+    traced.builder.report_progress(
+        traced.builder_config, lambda phase: tell(f"{step}, {phase}" if phase else step, 0)
+    )
     with EngineWriter(job.staging / engine_name(rank), job.output_dir, partial(tell, step)) as writer:
         traced.builder.build_engine_to(traced.network, traced.builder_config, writer)
         inputs, outputs = summarize(traced.network)

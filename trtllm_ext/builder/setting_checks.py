@@ -7,7 +7,6 @@ from trtllm_ext.errors import ConfigError
 from trtllm_ext.suggest import nearest
 
 PROFILING_VERBOSITIES = ("layer_names_only", "detailed", "none")
-HARDWARE_COMPATIBILITY_LEVELS = ("none", "ampere_plus", "same_compute_capability")
 MEMORY_POOLS = (
     "workspace",
     "dla_managed_sram",
