@@ -10,6 +10,7 @@ from trtllm_ext.lowering.registry import supported_kinds
 from trtllm_ext.lowering.steps import (
     WEIGHTS_LOCATION,
     CollectiveStep,
+    Expansion,
     Lowered,
     OnnxSegment,
     PluginStep,
@@ -20,6 +21,7 @@ from trtllm_ext.lowering.steps import (
 __all__ = [
     "WEIGHTS_LOCATION",
     "CollectiveStep",
+    "Expansion",
     "Lowered",
     "LoweringError",
     "OnnxSegment",

@@ -13,7 +13,7 @@ from typing import Any
 from trtllm_ext.lowering.element_types import onnx_type_of_port
 from trtllm_ext.lowering.emitter import Emitter
 from trtllm_ext.lowering.layer import Layer
-from trtllm_ext.lowering.layer_view import LayerView
+from trtllm_ext.lowering.layer_view import PLUGINS, LayerView
 from trtllm_ext.lowering.lower_layers import lower_layers
 from trtllm_ext.lowering.names import Names
 from trtllm_ext.lowering.network_view import NetworkView
@@ -22,7 +22,7 @@ from trtllm_ext.lowering.steps import CollectiveStep, Lowered, PluginStep, Step
 from trtllm_ext.lowering.values import Symbol, Value
 
 _COLLECTIVE = "DIST_COLLECTIVE"
-CUTS = frozenset({"PLUGIN_V3", _COLLECTIVE})
+CUTS = frozenset({*PLUGINS, _COLLECTIVE})
 
 # Cheap to do in each segment, and mostly folded.
 _OF_CONSTANTS = frozenset(
@@ -62,11 +62,14 @@ def lower_parts(view: NetworkView, name: str, inputs: Mapping[int, Value]) -> Lo
     return _Cutting(view, name, inputs).lower()
 
 
-@lowers("PLUGIN_V3")
 def _inside(layer: Layer) -> Value:
     raise layer.refusal(
         "plugins cannot be inside a loop or a branch of a conditional, which run as one; move the plugin out of it"
     )
+
+
+for _kind in PLUGINS:
+    lowers(_kind)(_inside)
 
 
 @lowers(_COLLECTIVE)

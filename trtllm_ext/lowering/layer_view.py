@@ -13,6 +13,10 @@ _CLASS_NAME = {
     "CONDITIONAL_OUTPUT": "IIfConditionalOutputLayer",
 }
 
+# Layers of the application's own code; one that is written out as other layers has a kind of its own here.
+PLUGINS = frozenset({"PLUGIN", "PLUGIN_V2", "PLUGIN_V3"})
+EXPANSION = "EXPANSION"
+
 # The property by which a boundary layer names the loop or conditional that it belongs to.
 _CONSTRUCT = {
     "RECURRENCE": "loop",
@@ -37,8 +41,7 @@ class LayerView:
     way_out = ""
 
     def __init__(self, layer: Any, trt: Any) -> None:
-        # Not `layer.type`: an IActivationLayer hides the layer's type behind the activation's.
-        self.kind: str = trt.ILayer.type.__get__(layer).name
+        self.kind: str = _kind_of(layer, trt)
         self.api = _as_own_class(layer, self.kind, trt)
         self.name: str = layer.name
         # Kept, so that it keeps its identity: the loop or conditional that the layer is a boundary of.
@@ -48,6 +51,13 @@ class LayerView:
 
     def __repr__(self) -> str:
         return f"layer {self.name!r} ({self.kind})"
+
+
+def _kind_of(layer: Any, trt: Any) -> str:
+    # Not `layer.type`: an IActivationLayer hides the layer's type behind the activation's.
+    kind = trt.ILayer.type.__get__(layer, type(layer))
+    # A member that the bindings have no name for has one of question marks.
+    return f"number {int(kind)}" if "?" in kind.name else str(kind.name)
 
 
 def _as_own_class(layer: Any, kind: str, trt: Any) -> Any:

@@ -11,6 +11,7 @@ from trtllm_ext.lowering import (  # noqa: F401
     conversion,
     convolution,
     einsum,
+    expansion,
     fill,
     loops,
     matmul,
@@ -31,7 +32,7 @@ from trtllm_ext.lowering.element_types import onnx_type_of_port
 from trtllm_ext.lowering.emitter import Emitter
 from trtllm_ext.lowering.lower_layers import lower_layers
 from trtllm_ext.lowering.network_view import NetworkView
-from trtllm_ext.lowering.steps import Lowered, Source
+from trtllm_ext.lowering.steps import Expansion, Lowered, Source
 from trtllm_ext.lowering.values import Symbol, Value
 
 
@@ -42,6 +43,9 @@ def lower(
     refittable: Set[Source] = frozenset(),
     also: Sequence[Any] = (),
     fuses_bias: bool = True,
+    *,
+    expansions: Mapping[str, Expansion] | None = None,
+    weights: Mapping[str, Any] | None = None,
 ) -> Lowered:
     """Express a network as steps that ONNX Runtime can execute.
 
@@ -50,10 +54,12 @@ def lower(
     refittable: weights that stay exchangeable: each gets an initializer of its own, whose `source` it is.
     also: tensors of the network that become outputs besides its own.
     fuses_bias: whether a product may take up the bias behind it, which it does not where the product is an output.
+    expansions: by the name of a plugin layer, what it is written out as; without one a plugin is a step of its own.
+    weights: by the name of a constant layer, its elements where the library gives no array of them.
     Weights are borrowed from the network, not copied: use the result while they are alive.
     Raises LoweringError for layers, operations or types that the embedded engine lacks.
     """
-    view = NetworkView(network, trt, also)
+    view = NetworkView(network, trt, also, expansions, weights)
     view.refittable = refittable
     view.fuses_bias = fuses_bias
     emitter = Emitter()

@@ -1,14 +1,14 @@
 """An `INetworkDefinition` seen through TensorRT's public API: layers in execution order, who reads which tensor."""
 
 from collections import defaultdict
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from trtllm_ext.lowering.errors import LoweringError
-from trtllm_ext.lowering.layer_view import LayerView
+from trtllm_ext.lowering.layer_view import EXPANSION, PLUGINS, LayerView
 from trtllm_ext.lowering.ordering import in_order
 from trtllm_ext.lowering.regions import all_inside, with_regions
-from trtllm_ext.lowering.steps import Source
+from trtllm_ext.lowering.steps import Expansion, Source
 from trtllm_ext.lowering.values import Element, Symbol
 
 
@@ -16,16 +16,30 @@ class NetworkView:
     """Layers and tensors of one network; holds them so that object identity stays meaningful.
 
     network, trt: the `INetworkDefinition` and the module that it belongs to. also: tensors to have as outputs too.
+    expansions, weights: as `lower()` has them.
     """
 
-    def __init__(self, network: Any, trt: Any, also: Sequence[Any] = ()) -> None:
+    def __init__(
+        self,
+        network: Any,
+        trt: Any,
+        also: Sequence[Any] = (),
+        expansions: Mapping[str, Expansion] | None = None,
+        weights: Mapping[str, Any] | None = None,
+    ) -> None:
         self.trt = trt
+        self.expansions = expansions or {}
+        self.weights = weights or {}
         self.inputs = [network.get_input(index) for index in range(network.num_inputs)]
         self.outputs = [*(network.get_output(index) for index in range(network.num_outputs)), *also]
         self.strongly_typed = _strongly_typed(network, trt)
         self.output_ids = {id(tensor) for tensor in self.outputs}
-        seen = [LayerView(network.get_layer(index), trt) for index in range(network.num_layers)]
-        layers = with_regions(seen, self.outputs)
+        # Kept with their tensors, needed or not: the identity of an object is that of nothing else while it lives.
+        self._seen = [LayerView(network.get_layer(index), trt) for index in range(network.num_layers)]
+        for view in self._seen:
+            if view.kind in PLUGINS and view.name in self.expansions:
+                view.kind = EXPANSION
+        layers = with_regions(self._seen, self.outputs)
         self._producer = {id(tensor): layer for layer in layers for tensor in layer.outputs}
         self._inside = {id(tensor): layer for layer in layers for tensor in layer.inner_tensors}
         self.layers = self._ordered()
@@ -81,4 +95,5 @@ class NetworkView:
 
 def _strongly_typed(network: Any, trt: Any) -> bool:
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-    return flag is not None and bool(network.get_flag(flag))
+    # From TensorRT 11 on there is no other mode, and layers have no precision to set.
+    return not hasattr(trt.ILayer, "precision_is_set") or (flag is not None and bool(network.get_flag(flag)))

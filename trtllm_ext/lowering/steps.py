@@ -1,6 +1,7 @@
 """What lowering gives back: the steps of a plan, with their models and weights."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,18 @@ import onnx
 
 # Whose weights: `id()` of a layer, and the name of a WeightsRole.
 Source = tuple[int, str]
+
+
+@dataclass(frozen=True, eq=False)
+class Expansion:
+    """A plugin layer written out: an `INetworkDefinition` whose inputs and outputs are the layer's, in their order.
+
+    weights, expansions: of it, as `lower()` takes them.
+    """
+
+    network: Any
+    weights: Mapping[str, Any] = field(default_factory=dict)
+    expansions: "Mapping[str, Expansion]" = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

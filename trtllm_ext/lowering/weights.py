@@ -25,8 +25,13 @@ def array_of(layer: Layer, weights: Any, shape: tuple[int, ...], what: str) -> n
     weights: as in `borrowed()`. what: what the message of a LoweringError calls them.
     """
     array = weights if isinstance(weights, np.ndarray) else weights.numpy()
+    if not isinstance(array, np.ndarray) and layer.view.name in layer.network.weights:
+        array = layer.network.weights[layer.view.name]
     if not isinstance(array, np.ndarray):
-        raise layer.refusal(f"{what} of type {weights.dtype} cannot be read through this module's Python API")
+        raise layer.refusal(
+            f"{what} of type {weights.dtype} cannot be read through this module's Python API; give "
+            "them by the layer's name: lower(..., weights={name: array})"
+        )
     if array.size != int(np.prod(shape, dtype=np.int64)):
         raise layer.refusal(f"{what} must fill the shape {shape}, but there are {array.size} elements")
     return np.ascontiguousarray(array).reshape(shape)

@@ -102,7 +102,7 @@ SIGNATURES = {
 
 
 def test_every_name_is_there_and_no_other():
-    extra = {"_create_tensor", "dim_resolve_negative", "dim_to_trt_axes"}
+    extra = {"_add_plugin_info", "_create_tensor", "dim_resolve_negative", "dim_to_trt_axes"}
     assert set(fn.__all__) == {*FUNCTIONS, *CLASSES, *TABLES, *PLUGINS, *extra}
     for name in FUNCTIONS:
         assert inspect.isfunction(getattr(fn, name)), name

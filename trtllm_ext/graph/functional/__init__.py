@@ -84,6 +84,7 @@ from trtllm_ext.graph.functional.operands import (
 )
 from trtllm_ext.graph.functional.padding import flip, pad
 from trtllm_ext.graph.functional.plugins import (
+    _add_plugin_info,
     bert_attention,
     cp_split_plugin,
     create_allreduce_plugin,
@@ -151,6 +152,7 @@ __all__ = [
     "SideStreamIDType",
     "SliceInputType",
     "Tensor",
+    "_add_plugin_info",
     "_create_tensor",
     "abs",
     "activation",

@@ -7,6 +7,22 @@ from typing import Any, NoReturn
 
 from trtllm_ext.errors import GraphError
 from trtllm_ext.graph.layer import fail
+from trtllm_ext.graph.network import default_net
+from trtllm_ext.graph.plugin_record import PluginRecord, fields_of
+
+
+def _add_plugin_info(layer: Any, plugin_creator: Any, plugin_name: str, pfc: Any) -> None:
+    """Record the fields `pfc` (a `trt.PluginFieldCollection`) of a plugin layer; TensorRT-LLM's name.
+
+    What the plugin computes is not recorded by this; `Network.record_plugin` takes that too.
+    """
+    record = PluginRecord(
+        name=plugin_name,
+        version=str(getattr(plugin_creator, "plugin_version", "1")),
+        namespace=str(getattr(plugin_creator, "plugin_namespace", "")),
+        fields=fields_of(pfc),
+    )
+    default_net().record_plugin(layer, record)
 
 
 def needs_plugin(what: str, plugin: str, instead: str) -> GraphError:
