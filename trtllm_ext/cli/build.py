@@ -14,6 +14,7 @@ import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from trtllm_ext.cli.build_settings import add_settings, tensorrt_settings_of
 from trtllm_ext.cli.plan_table import print_plan, print_tensors
 from trtllm_ext.cli.ranks import as_rank, is_first, on_all
 from trtllm_ext.cli.terminal import human_bytes, progress
@@ -39,8 +40,8 @@ _SWITCHES = {
 }
 _TEXTS = {
     "profiling_verbosity": "what the engine keeps for `inspect`: layer_names_only (default), detailed, none",
-    "input_timing_cache": "timing cache to start from",
-    "output_timing_cache": "where to write the timing cache",
+    "input_timing_cache": "file of measured times to start from; one that does not fit is left aside",
+    "output_timing_cache": "where to write the measured times (default with TensorRT: model.cache)",
 }
 
 
@@ -71,6 +72,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     for name, text in _SWITCHES.items():
         parser.add_argument(f"--{name}", action="store_true", default=None, help=text)
+    add_settings(parser)
     parser.add_argument("--allow_nan", action="store_true", help="accept NaN and infinity in weights")
     parser.add_argument(
         "--workers", type=int, default=1, metavar="N", help="processes that build ranks (default: 1)"
@@ -109,6 +111,9 @@ def _config_of(arguments: argparse.Namespace) -> "BuildConfig":
         if (value := getattr(arguments, name)) is not None
     }
     flags.update(settings_of(arguments))
+    flags.update(tensorrt_settings_of(arguments))
+    if "memory_pool_limits" in flags:
+        flags["memory_pool_limits"] = {**config.memory_pool_limits, **flags["memory_pool_limits"]}
     if "plugin_config" in flags:
         flags["plugin_config"] = {**config.plugin_config, **flags["plugin_config"]}
     if flags:

@@ -23,9 +23,6 @@ VALUES = {
 SWITCHES = {
     "gather_context_logits": "gather_context_logits",
     "gather_generation_logits": "gather_generation_logits",
-    "weight_sparsity": "weight_sparsity",
-    "weight_streaming": "weight_streaming",
-    "strip_plan": "use_strip_plan",
     "monitor_memory": "monitor_memory",
 }
 # Of its plugin_config: a type, auto or disable; enable or disable; a number.

@@ -1,0 +1,83 @@
+"""Flags of `build` that become TensorRT's own settings (builder/tensorrt_settings.py)."""
+
+import argparse
+import re
+from typing import Any
+
+from trtllm_ext.errors import ConfigError
+
+# flag -> (setting, value that it stands for, help).
+_SWITCHES: dict[str, tuple[str, bool, str]] = {
+    "use_refit": ("use_refit", True, "weights can be exchanged later, by `trtllm-ext refit`"),
+    "strip_plan": (
+        "use_strip_plan",
+        True,
+        "leave the weights out of the engine; `trtllm-ext refit` puts them in before it runs",
+    ),
+    "weight_streaming": (
+        "weight_streaming",
+        True,
+        "weights may stay outside the device's memory (--gpu_weights_percent of `run`)",
+    ),
+    "weight_sparsity": ("weight_sparsity", True, "use kernels for sparse weights where there are any"),
+    "no_tf32": ("tf32", False, "multiply float32 in float32, not in TF32 with its 10 bits"),
+    "version_compatible": ("version_compatible", True, "let later releases of TensorRT run the engine"),
+}
+_NUMBERS = {
+    "builder_optimization_level": "0 (builds fast) to 5 (searches longest); TensorRT's own choice is 3",
+    "force_num_profiles": "number of optimization profiles to keep, the first ones",
+}
+_UNITS = {
+    "": 1,
+    "B": 1,
+    "kB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "KiB": 1 << 10,
+    "MiB": 1 << 20,
+    "GiB": 1 << 30,
+}
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add the flags."""
+    for name, (_, _, text) in _SWITCHES.items():
+        parser.add_argument(f"--{name}", action="store_true", default=None, help=text)
+    for name, text in _NUMBERS.items():
+        parser.add_argument(f"--{name}", type=int, metavar="N", help=text)
+    parser.add_argument(
+        "--hardware_compatibility_level",
+        metavar="NAME",
+        help="which other GPUs may run the engine: none (default), ampere_plus, same_compute_capability",
+    )
+    parser.add_argument(
+        "--memory_pool_limit",
+        action="append",
+        metavar="POOL=SIZE",
+        help="such as workspace=1GiB; may be given several times, once a pool",
+    )
+
+
+def tensorrt_settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The settings of BuildConfig that the flags given amount to. Raises ConfigError for a limit that is no size."""
+    settings: dict[str, Any] = {
+        name: value
+        for name in (*_NUMBERS, "hardware_compatibility_level")
+        if (value := getattr(arguments, name)) is not None
+    }
+    for name, (setting, value, _) in _SWITCHES.items():
+        if getattr(arguments, name):
+            settings[setting] = value
+    if arguments.memory_pool_limit is not None:
+        settings["memory_pool_limits"] = dict(map(_pool_limit, arguments.memory_pool_limit))
+    return settings
+
+
+def _pool_limit(text: str) -> tuple[str, int]:
+    match = re.fullmatch(r"(\w+)=(\d+) ?(\w*)", text)
+    if match is None or match[3] not in _UNITS:
+        raise ConfigError(
+            f"--memory_pool_limit {text}: expected POOL=SIZE such as workspace=1GiB; units are "
+            f"{', '.join(filter(None, _UNITS))}, and bytes without one."
+        )
+    return match[1], int(match[2]) * _UNITS[match[3]]
