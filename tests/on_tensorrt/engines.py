@@ -23,12 +23,15 @@ _BFLOAT16 = "|bfloat16"
 _TOLD = "trtllm-ext: error: "
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """A command of ours that ended with a sentence, which is this exception's text."""
 
 
 def command(*arguments: str | Path, on: str) -> str:
-    """Standard output of `trtllm-ext ARGUMENTS` on an engine; Refused for its sentence, AssertionError for a crash."""
+    """Standard output of `trtllm-ext ARGUMENTS` on an engine.
+
+    Raises RefusedError for the sentence that it ends with, AssertionError for any other end.
+    """
     return _run([sys.executable, "-m", "trtllm_ext", *map(str, arguments)], on)
 
 
@@ -80,7 +83,7 @@ def _run(arguments: list[str], on: str) -> str:
         return done.stdout
     sentences = [each for each in done.stderr.splitlines() if each.startswith(_TOLD)]
     if done.returncode == 1 and sentences and "not expected;" not in sentences[-1]:
-        raise Refused(done.stderr[done.stderr.rindex(_TOLD) + len(_TOLD) :].strip())
+        raise RefusedError(done.stderr[done.stderr.rindex(_TOLD) + len(_TOLD) :].strip())
     raise AssertionError(f"{' '.join(arguments[1:4])} ended with {done.returncode}: {done.stderr[-1500:]}")
 
 

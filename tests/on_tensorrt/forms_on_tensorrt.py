@@ -41,7 +41,7 @@ def form(name: str, dtype: str) -> cases.Line:
         every = ("--taps", "*")
         try:
             here = built(cases.engine()), built(cases.engine(), *every)
-        except engines.Refused as sentence:
+        except engines.RefusedError as sentence:
             return {**line, "came": "refused", "why": str(sentence)}
         plain, tapped = (engines.run(each, inputs, on=cases.engine()) for each in here)
         line["error"], line["worst"] = _worst(plain, engines.run(built("embedded"), inputs, on="embedded"))
