@@ -1,4 +1,4 @@
-"""Writes docs/forms.md, docs/architectures.md and the table of docs/compatibility.md from the code.
+"""Writes docs/forms.md, docs/architectures.md and tables of docs/compatibility.md and docs/migration.md from the code.
 
 `tests/test_docs.py` finds them out of date.
 
@@ -7,9 +7,14 @@ python docs/make_tables.py
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import io
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from trtllm_ext.builder import BuildConfig
 from trtllm_ext.checkpoint import ACTIVATIONS, FORMS, GATES, PLACEMENTS, FeedForwardContract
 from trtllm_ext.checkpoint.convert.activation_names import ACTIVATION_NAMES
 from trtllm_ext.checkpoint.convert.architectures import STACK_ARCHITECTURES, StackArchitecture
@@ -22,12 +27,52 @@ from trtllm_ext.checkpoint.describe import (
     norm_text,
     residual_formula,
 )
+from trtllm_ext.cli import build
 from trtllm_ext.cli.support import columns, features
+from trtllm_ext.cli.trtllm_build_flags import PLUGINS, SWITCHES
+from trtllm_ext.errors import ConfigError
 
 DOCS = Path(__file__).parent
 WRITTEN = "<!-- Written by docs/make_tables.py from the code. -->\n"
-SUPPORT_BEGINS = "<!-- Written by docs/make_tables.py from trtllm_ext/cli/support.json. -->\n"
-SUPPORT_ENDS = "<!-- End of what it writes. -->\n"
+ENDS = "<!-- End of what docs/make_tables.py writes. -->\n"
+
+# trtllm-build's flags, releases 0.16 to 1.2, each with a value that asks for something; None: a bare flag.
+PLUGIN_FLAGS = """
+bert_attention gpt_attention gemm gemm_swiglu fp8_rowwise_gemm lora moe mamba_conv1d nccl low_latency_gemm
+low_latency_gemm_swiglu gemm_allreduce
+""".split()  # noqa: SIM905 - a table is read by the line
+SWITCH_FLAGS = """
+context_fmha bert_context_fmha_fp32_acc remove_input_padding use_paged_context_fmha use_fp8_context_fmha
+multiple_profiles paged_state streamingllm reduce_fusion user_buffer use_fused_mlp pp_reduce_scatter dora_plugin
+fuse_fp4_quant norm_quant_fusion
+""".split()  # noqa: SIM905 - a table is read by the line
+FLAGS: dict[str, str | None] = {
+    "checkpoint_dir": "DIR", "model_config": "config.json", "build_config": "FILE", "model_cls_file": "model.py",
+    "model_cls_name": "Model", "output_dir": "DIR", "max_batch_size": "8", "max_input_len": "512",
+    "max_seq_len": "2048", "max_decoder_seq_len": "2048", "max_beam_width": "4", "max_num_tokens": "4096",
+    "opt_num_tokens": "512", "max_encoder_input_len": "2048", "max_prompt_embedding_table_size": "8",
+    "max_multimodal_len": "8", "kv_cache_type": "paged", "paged_kv_cache": "enable", "input_timing_cache": "FILE",
+    "output_timing_cache": "FILE", "profiling_verbosity": "detailed", "strip_plan": None, "weight_sparsity": None,
+    "weight_streaming": None, "fast_build": None, "workers": "2", "log_level": "verbose",
+    "enable_debug_output": None, "visualize_network": "DIR", "dry_run": None, "monitor_memory": None,
+    "logits_dtype": "float16", "gather_context_logits": None, "gather_generation_logits": None,
+    "gather_all_token_logits": None, "lora_dir": "DIR", "lora_ckpt_source": "nemo",
+    "lora_target_modules": "attn_q", "max_lora_rank": "8", "speculative_decoding_mode": "medusa",
+    "max_draft_len": "4", "auto_parallel": "2", "gpus_per_node": "4", "cluster_key": "H100",
+    **{f"{name}_plugin": "float16" for name in PLUGIN_FLAGS}, **dict.fromkeys(SWITCH_FLAGS, "enable"),
+    "tokens_per_block": "64",
+}  # fmt: skip
+# Keys of a build config in JSON that no flag sets, the last two of 0.16 alone.
+KEYS = {
+    "opt_batch_size": 4,
+    "strongly_typed": False,
+    "force_num_profiles": 2,
+    "use_refit": True,
+    "lora_config": {"lora_dir": ["DIR"]},
+    "use_mrope": True,
+    "use_fused_mlp": True,
+    "auto_parallel_config": {"world_size": 2},
+}
 
 
 def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -96,15 +141,77 @@ def architectures() -> str:
 
 def compatibility() -> str:
     """The page with its table of support as support.json has it; the rest of the page stays as it is."""
-    before, rest = (DOCS / "compatibility.md").read_text().split(SUPPORT_BEGINS)
-    _, behind = rest.split(SUPPORT_ENDS)
     rows = (
         (feature, *(cell_link(cell.word, cell.test) for cell in cells.values()))
         for feature, cells in features().items()
     )
-    return (
-        before + SUPPORT_BEGINS + "\n" + table(("", *columns().values()), rows) + "\n" + SUPPORT_ENDS + behind
+    return with_table("compatibility", table(("", *columns().values()), rows))
+
+
+def migration() -> str:
+    """The page with its tables of flags and keys as the code takes them; the rest of the page stays as it is."""
+    answers = {f"`--{name}`": answer_to_flag(name, value) for name, value in FLAGS.items()}
+    answers |= {f"`{name}` (JSON only)": answer_to_key(name, value) for name, value in KEYS.items()}
+    together: dict[str, list[str]] = {}
+    for name, answer in answers.items():
+        together.setdefault(answer, []).append(name)
+    order = ("taken", "without effect", "refused")
+    rows = sorted(
+        ((", ".join(names), answer) for answer, names in together.items()),
+        key=lambda row: [row[1].startswith(word) for word in order].index(True),
     )
+    return with_table("migration", table(("flag", "here"), rows))
+
+
+def answer_to_flag(name: str, value: str | None) -> str:
+    """What `trtllm-ext build` says to a flag of trtllm-build with a value that asks for something."""
+    parser = build.add_parser(argparse.ArgumentParser().add_subparsers())
+    command = [f"--{name}", *([] if value is None else [value])]
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            arguments = parser.parse_args(
+                [*([] if name == "checkpoint_dir" else ["--checkpoint_dir", "C"]), *command]
+            )
+    except SystemExit:
+        return "refused as unknown"
+    try:
+        if name != "build_config":
+            build._config_of(arguments)
+    except ConfigError as problem:
+        return refused(problem)
+    return taken(parser, name)
+
+
+def taken(parser: argparse.ArgumentParser, name: str) -> str:
+    (action,) = (each for each in parser._actions if f"--{name}" in each.option_strings)
+    if action.help != argparse.SUPPRESS:
+        return f"taken: {action.help}".replace("%%", "%")
+    if name in PLUGINS:
+        return "without effect: it says how TensorRT-LLM lays out its own decoders"
+    return f"taken: `{SWITCHES[name]}` of BuildConfig"
+
+
+def answer_to_key(name: str, value: object) -> str:
+    try:
+        BuildConfig.from_dict({name: value})
+    except ConfigError as problem:
+        return refused(problem)
+    return "taken"
+
+
+def refused(problem: ConfigError) -> str:
+    """The reason of a refusal, without the value and the advice to leave it out."""
+    text = re.sub(r"^(plugin_config: )?\w+=('[^']*'|{.*?}|\S+) |^--\w+( \S+)? is refused: ", "", str(problem))
+    text = re.sub(
+        r" \(its default is .*?\)|[,;.]?( use null, or)? [Ll]eave it out\.?$", "", text
+    ).removeprefix("is ")
+    return "refused as unknown" if text.startswith("unknown build config key") else f"refused: {text}"
+
+
+def with_table(page: str, text: str) -> str:
+    """A page of docs with `text` in place of what stands between its two marks."""
+    before, rest = (DOCS / f"{page}.md").read_text().split(WRITTEN)
+    return before + WRITTEN + "\n" + text + "\n" + ENDS + rest.split(ENDS)[1]
 
 
 def cell_link(word: str, test: str) -> str:
@@ -146,6 +253,7 @@ def main() -> None:
     (DOCS / "forms.md").write_text(forms())
     (DOCS / "architectures.md").write_text(architectures())
     (DOCS / "compatibility.md").write_text(compatibility())
+    (DOCS / "migration.md").write_text(migration())
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def make_tables():
     return module
 
 
-@pytest.mark.parametrize("name", ["forms", "architectures", "compatibility"])
+@pytest.mark.parametrize("name", ["forms", "architectures", "compatibility", "migration"])
 def test_a_table_is_up_to_date(name):
     text = getattr(make_tables(), name)()
     assert (DOCS / f"{name}.md").read_text() == text, "run `python docs/make_tables.py`"

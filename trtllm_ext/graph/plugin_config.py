@@ -62,6 +62,9 @@ class PluginConfig:
         for name in (*_PLUGINS, *_SETTINGS):
             object.__setattr__(self, name, None)
 
+    def to_legacy_setting(self) -> None:
+        """Turn all plugins off, as TensorRT-LLM's method of this name does: here they are off already."""
+
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in _PLUGINS and name not in _SETTINGS:
             raise AttributeError(
