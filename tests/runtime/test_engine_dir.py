@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trtllm_ext import backend
 from trtllm_ext.errors import EngineError
 from trtllm_ext.runtime.engine_dir import ENGINE_DIRECTORY, EngineDir
 from trtllm_ext.runtime.envelope import Envelope, PluginSummary, TensorSummary, crc32_of, ends_digest
@@ -259,40 +258,6 @@ def test_text_that_is_no_envelope(tmp_path, text):
     make(tmp_path / "engine")
     (tmp_path / "engine" / "rank0.envelope.json").write_text(text)
     assert "rank0.envelope.json" in refused(tmp_path / "engine")
-
-
-def test_another_engine_kind(tmp_path, monkeypatch):
-    make(tmp_path / "engine", engine_kind="tensorrt", engine_version="10.14.1", compute_capability="9.0")
-    monkeypatch.setattr(backend, "choice", lambda: backend.Choice("embedded", "trtllm_ext", ()))
-    with pytest.raises(EngineError) as caught:
-        EngineDir.read(tmp_path / "engine").check_host()
-    assert (
-        "was built by the tensorrt engine (10.14.1, for 9.0), but this process uses the embedded engine"
-        in str(caught.value)
-    )
-    assert "TRTLLM_EXT_BACKEND=tensorrt" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"engine_version": "10.7.0"}, "was built by TensorRT 10.7.0, but TensorRT 10.14.1 is installed"),
-        ({"compute_capability": "8.0"}, "was built for compute capability 8.0, but this device has 9.0"),
-    ],
-)
-def test_another_library_or_device(tmp_path, monkeypatch, changes, message):
-    fields = {"engine_kind": "tensorrt", "engine_version": "10.14.1", "compute_capability": "9.0", **changes}
-    make(tmp_path / "engine", **fields)
-
-    class Library:
-        __version__ = "10.14.1"
-
-    monkeypatch.setattr(backend, "choice", lambda: backend.Choice("tensorrt", "trtllm_ext", ()))
-    monkeypatch.setattr(backend, "tensorrt", lambda: Library)
-    monkeypatch.setattr("trtllm_ext.runtime.engine_dir.compute_capability", lambda: "9.0")
-    with pytest.raises(EngineError) as caught:
-        EngineDir.read(tmp_path / "engine").check_host()
-    assert message in str(caught.value)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from trtllm_ext import backend
 from trtllm_ext.builder.build_config import BuildConfig
 from trtllm_ext.builder.engine import Engine, EngineConfig, new_build_id, summarize, write_config
 from trtllm_ext.builder.known_answer import write_known_answer
+from trtllm_ext.builder.network_plugins import plugins_of
 from trtllm_ext.builder.rank_build import Progress, RankJob, build_rank, silent
 from trtllm_ext.builder.rank_check import check_can_run_ranks
 from trtllm_ext.builder.together import build_together
@@ -38,7 +39,8 @@ def build(model: Any, build_config: BuildConfig | None = None) -> Engine:
         engine = traced.builder.build_engine(traced.network, traced.builder_config)
         save_timing_cache(traced)
     inputs, outputs = summarize(traced.network)
-    return Engine(traced.engine_config(model), engine, _rank_of(model), inputs, outputs)
+    plugins = plugins_of(traced.network.trt_network)
+    return Engine(traced.engine_config(model), engine, _rank_of(model), inputs, outputs, plugins)
 
 
 def build_engine_dir(

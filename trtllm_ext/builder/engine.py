@@ -17,7 +17,7 @@ from trtllm_ext.runtime.atomic import replaced_directory, write_errors
 from trtllm_ext.runtime.device import compute_capability
 from trtllm_ext.runtime.dtypes import readable
 from trtllm_ext.runtime.engine_dir import CONFIG_NAME, ENGINE_DIRECTORY, EngineDir
-from trtllm_ext.runtime.envelope import Envelope, TensorSummary, engine_name, envelope_name
+from trtllm_ext.runtime.envelope import Envelope, PluginSummary, TensorSummary, engine_name, envelope_name
 from trtllm_ext.runtime.json_files import canonical_digest, parse_json_object, to_json
 from trtllm_ext.version import __version__
 
@@ -37,6 +37,8 @@ class EngineConfig:
     build_id: the same in all files of one build.
     taps: outputs that were asked for beside the model's own, and what they mean.
     fusion_level: 'basic' or 'all' of the embedded engine (see BuildConfig.deterministic); None for NVIDIA's.
+    plugin_layers: by the name of a layer, what was recorded of its plugin (`graph.plugin_record`): name, version,
+        namespace, fields.
     """
 
     pretrained_config: dict[str, Any]
@@ -45,10 +47,13 @@ class EngineConfig:
     build_id: str = field(default_factory=new_build_id)
     taps: dict[str, Tap] = field(default_factory=dict)
     fusion_level: str | None = None
+    plugin_layers: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form. What tells of the act of building and not of the engine is left out."""
         build_config = self.build_config.to_dict()
+        # TensorRT-LLM's reader wants the name of a kind, and there is no cache here.
+        build_config["kv_cache_type"] = build_config["kv_cache_type"] or "DISABLED"
         return {
             "version": self.version,
             "build_id": self.build_id,
@@ -56,6 +61,7 @@ class EngineConfig:
             "build_config": {name: build_config[name] for name in build_config if name not in _NOT_STORED},
             "taps": taps_to_json(self.taps),
             "fusion_level": self.fusion_level,
+            "plugin_layers": self.plugin_layers,
         }
 
     def as_stored(self) -> dict[str, Any]:
@@ -74,6 +80,7 @@ class EngineConfig:
                 values["build_id"],
                 taps_from_json(values.get("taps", {})),
                 values.get("fusion_level"),
+                dict(values.get("plugin_layers", {})),
             )
         except (KeyError, TypeError) as problem:
             raise EngineError(f"the engine's config lacks {problem}.") from problem
@@ -99,13 +106,17 @@ class EngineConfig:
 
 @dataclass(frozen=True)
 class Engine:
-    """A built engine. `engine` is a buffer (`trt.IHostMemory`, mmap or bytes), None after a dry run."""
+    """A built engine. `engine` is a buffer (`trt.IHostMemory`, mmap or bytes), None after a dry run.
+
+    plugins: those that its layers run on.
+    """
 
     config: EngineConfig
     engine: Any
     rank: int = 0
     inputs: tuple[TensorSummary, ...] = ()
     outputs: tuple[TensorSummary, ...] = ()
+    plugins: tuple[PluginSummary, ...] = ()
 
     def save(self, engine_dir: str | os.PathLike[str]) -> None:
         """Write the engine directory, whole or not at all; an earlier engine there is replaced.
@@ -128,7 +139,9 @@ class Engine:
                 raise writer.problem
             with write_errors(engine_dir, BuildError):
                 write_config(staging, self.config)
-                write_envelope(staging, self.config, self.rank, self.inputs, self.outputs, writer)
+                write_envelope(
+                    staging, self.config, self.rank, self.inputs, self.outputs, writer, self.plugins
+                )
 
     @classmethod
     def from_dir(cls, engine_dir: str | os.PathLike[str], rank: int = 0) -> "Engine":
@@ -136,7 +149,7 @@ class Engine:
         directory = EngineDir.read(os.fspath(engine_dir), rank)
         envelope = directory.envelope
         config = EngineConfig.from_dict(directory.config)
-        return cls(config, directory.map_engine(), rank, envelope.inputs, envelope.outputs)
+        return cls(config, directory.map_engine(), rank, envelope.inputs, envelope.outputs, envelope.plugins)
 
     @classmethod
     def from_buffer(cls, engine_buffer: Any, json_config_str: str, rank: int = 0) -> "Engine":
@@ -157,9 +170,10 @@ def write_envelope(
     inputs: tuple[TensorSummary, ...],
     outputs: tuple[TensorSummary, ...],
     writer: EngineWriter,
+    plugins: tuple[PluginSummary, ...] = (),
 ) -> None:
-    """Write rank `rank`'s envelope for the engine that `writer` has written."""
-    trt = backend.tensorrt()
+    """Write rank `rank`'s envelope for the engine that `writer` has written. plugins: those of its layers."""
+    trt, asked = backend.tensorrt(), config.build_config
     Envelope(
         engine_kind=backend.choice().engine,
         engine_version=str(getattr(trt, "__version__", __version__)),
@@ -175,6 +189,10 @@ def write_envelope(
         built_by=f"trtllm_ext {__version__}",
         inputs=inputs,
         outputs=outputs,
+        version_compatible=asked.version_compatible,
+        hardware_compatibility_level=asked.hardware_compatibility_level,
+        is_stripped=asked.use_strip_plan,
+        plugins=plugins,
     ).write(directory / envelope_name(rank))
 
 

@@ -12,6 +12,7 @@ from trtllm_ext import errors, models
 from trtllm_ext.builder.build_config import BuildConfig
 from trtllm_ext.builder.engine import summarize, write_envelope
 from trtllm_ext.builder.engine_writer import EngineWriter
+from trtllm_ext.builder.network_plugins import plugins_of
 from trtllm_ext.builder.trace import save_timing_cache, trace
 from trtllm_ext.errors import BuildError, TrtllmExtError
 from trtllm_ext.runtime.atomic import write_errors
@@ -69,7 +70,9 @@ def _build(job: RankJob, rank: int, tell: Progress) -> dict[str, Any]:
         traced.builder.build_engine_to(traced.network, traced.builder_config, writer)
         inputs, outputs = summarize(traced.network)
         with write_errors(job.output_dir, BuildError):
-            write_envelope(job.staging, config, rank, inputs, outputs, writer)
+            write_envelope(
+                job.staging, config, rank, inputs, outputs, writer, plugins_of(traced.network.trt_network)
+            )
     if rank == 0:  # ranks differ in their weights only, so one rank's timings are all of them
         save_timing_cache(traced)
     return config.as_stored()

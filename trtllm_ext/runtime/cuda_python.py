@@ -24,7 +24,9 @@ class CudaPythonBuffers:
             raise
         except Exception as problem:  # what the package raises when it finds no driver library
             first = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
-            raise BackendError(f"{library} is installed, but finds no NVIDIA driver ({first.rstrip('.')})") from problem
+            raise BackendError(
+                f"{library} is installed, but finds no NVIDIA driver ({first.rstrip('.')})"
+            ) from problem
         self._context = self._call("cuCtxGetCurrent")
         if not int(self._context):
             device = self._call("cuDeviceGet", 0)

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trtllm_ext import backend
 from trtllm_ext.errors import BuildError, EngineError
+from trtllm_ext.runtime import host_check
 from trtllm_ext.runtime.atomic import Kind
-from trtllm_ext.runtime.device import compute_capability
 from trtllm_ext.runtime.envelope import (
     Envelope,
     crc32_of,
@@ -25,6 +24,7 @@ from trtllm_ext.runtime.envelope import (
     envelope_name,
 )
 from trtllm_ext.runtime.json_files import canonical_digest, read_json_object
+from trtllm_ext.runtime.tensorrt_llm_dir import is_tensorrt_llms, made_up_envelope
 
 CONFIG_NAME = "config.json"
 _CONFIG_KEYS = {"version": str, "build_id": str, "pretrained_config": dict, "build_config": dict}
@@ -46,16 +46,20 @@ ENGINE_DIRECTORY = Kind(
 
 @dataclass(frozen=True)
 class EngineDir:
-    """An engine directory whose descriptions have been read and checked; the engine file is not open yet."""
+    """An engine directory whose descriptions have been read and checked; the engine file is not open yet.
+
+    has_envelope: False for a directory of TensorRT-LLM's, whose envelope is made up of what its files tell.
+    """
 
     path: Path
     rank: int
     config: dict[str, Any]
     envelope: Envelope
+    has_envelope: bool = True
 
     @classmethod
     def read(cls, path: str | Path, rank: int = 0) -> "EngineDir":
-        """Read config.json and a rank's envelope.
+        """Read config.json and a rank's envelope, which one of TensorRT-LLM's directories does not have.
 
         Raises EngineError when a file is missing, damaged, or belongs to another build, and when the contract
         in config.json is not the one the engine was built for.
@@ -71,6 +75,8 @@ class EngineDir:
         if not config_path.is_file():
             raise _incomplete(directory, CONFIG_NAME)
         config = read_json_object(config_path, EngineError)
+        if is_tensorrt_llms(directory, config, rank):
+            return cls(directory, rank, config, made_up_envelope(directory, config, rank), has_envelope=False)
         if key := _lacking(config):
             raise EngineError(
                 f"{config_path} lacks {key!r} or holds something else than a {_CONFIG_KEYS[key].__name__} there; it "
@@ -114,31 +120,11 @@ class EngineDir:
         return path if path.is_file() else None
 
     def check_host(self) -> None:
-        """Raise EngineError unless the engine kind, library and device of this process can run this engine."""
-        engine = backend.choice().engine
-        built = self.envelope
-        if built.engine_kind != engine:
-            raise EngineError(
-                f"{self.engine_path} was built by the {built.engine_kind} engine ({built.engine_version}, "
-                f"for {built.compute_capability}), but this process uses the {engine} engine. Set "
-                f"{backend.ENVIRONMENT_VARIABLE}={built.engine_kind} where that engine is installed, or "
-                f"build again here (`trtllm-ext doctor` explains the choice)."
-            )
-        if engine == "embedded":
-            return  # the plan file carries its own format version; its builder's version does not matter
-        version = getattr(backend.tensorrt(), "__version__", "unknown")
-        if version != built.engine_version:
-            raise EngineError(
-                f"{self.engine_path} was built by TensorRT {built.engine_version}, but TensorRT {version} is "
-                f"installed, and engines run only on the version that built them. Install "
-                f"{built.engine_version}, or build again."
-            )
-        capability = compute_capability()
-        if capability != built.compute_capability:
-            raise EngineError(
-                f"{self.engine_path} was built for compute capability {built.compute_capability}, but this "
-                f"device has {capability}. Build again on this kind of device."
-            )
+        """Raise EngineError unless this process can run this engine: its kind, library, device and plugins.
+
+        Nothing of the engine file is read for that; each sentence tells the way out.
+        """
+        host_check.check_host(self.envelope, str(self.engine_path), str(self.path))
 
     def map_engine(self) -> mmap.mmap:
         """The engine file mapped read-only, after its size and ends have been compared with the envelope.
@@ -163,7 +149,8 @@ class EngineDir:
                         f"{path} is not the file that {envelope_name(self.rank)} describes: it is damaged or "
                         f"comes from another build. Copy it again or build again."
                     )
-                if self.envelope.engine_kind == "tensorrt" and crc32_of(file) != self.envelope.engine_crc32:
+                has_sum = self.has_envelope and self.envelope.engine_kind == "tensorrt"
+                if has_sum and crc32_of(file) != self.envelope.engine_crc32:
                     raise EngineError(
                         f"{path} is damaged: its checksum does not match. Copy it again or build again."
                     )

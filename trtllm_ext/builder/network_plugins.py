@@ -1,0 +1,35 @@
+"""The plugins that a network's layers run on, for the envelope of its engine."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from trtllm_ext import backend
+from trtllm_ext.runtime.envelope import PluginSummary
+from trtllm_ext.runtime.plugin_libraries import summary_of_plugin
+
+
+def plugins_of(trt_network: Any) -> tuple[PluginSummary, ...]:
+    """Each plugin of an `INetworkDefinition` once, in the order of the layers."""
+    trt = backend.tensorrt()
+    return tuple(dict.fromkeys(summary_of_plugin(*each) for each in _identities(trt_network, trt)))
+
+
+def _identities(trt_network: Any, trt: Any) -> Iterator[tuple[str, str, str]]:
+    """Name, version and namespace of each plugin layer's plugin."""
+    for index in range(trt_network.num_layers):
+        layer = trt_network.get_layer(index)
+        kind = trt.ILayer.type.__get__(layer, type(layer)).name
+        if kind == "PLUGIN_V3":
+            plugin = _as(layer, trt.IPluginV3Layer).plugin
+            core = plugin.get_capability_interface(trt.PluginCapabilityType.CORE)
+            yield str(core.plugin_name), str(core.plugin_version), str(core.plugin_namespace or "")
+        elif kind in ("PLUGIN_V2", "PLUGIN"):
+            plugin = _as(layer, getattr(trt, "IPluginV2Layer", type(layer))).plugin
+            yield str(plugin.plugin_type), str(plugin.plugin_version), str(plugin.plugin_namespace or "")
+
+
+def _as(layer: Any, own_class: type) -> Any:
+    """The layer as an object of its own class: networks of TensorRT give out plain ILayers."""
+    if not isinstance(layer, own_class):
+        layer.__class__ = own_class
+    return layer
