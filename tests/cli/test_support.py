@@ -31,30 +31,38 @@ WITH_SOURCE = "tests/tensorrt_llm_source/"
 
 @functools.cache
 def functions_of(path):
-    """Each test function of a file, with the text of its decorators."""
+    """Each function of a file, with the text of its decorators."""
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
     return {
         node.name: " ".join(ast.unparse(each) for each in node.decorator_list)
         for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+        if isinstance(node, ast.FunctionDef)
     }
+
+
+def parts(test):
+    """File, function and case of `file::function[case]`; "" for what is left out."""
+    path, _, rest = test.partition("::")
+    function, _, case = rest.partition("[")
+    return path, function, case.removesuffix("]")
 
 
 def is_default(test):
     """Whether `make test` runs it."""
-    path, _, function = test.partition("::")
+    path, function, _ = parts(test)
     if path.startswith((ON_TENSORRT, WITH_SOURCE)) or not Path(path).name.startswith("test_"):
         return False
-    marks = [functions_of(path)[function]] if function else functions_of(path).values()
-    return any("mark.long" not in mark for mark in marks)
+    tests = {name: marks for name, marks in functions_of(path).items() if name.startswith("test_")}
+    return any("mark.long" not in marks for name, marks in tests.items() if function in ("", name))
 
 
 @pytest.mark.parametrize(("column", "cell"), CLAIMS)
 def test_the_test_behind_a_claim_is_there(column, cell):
-    path, _, function = cell.test.partition("::")
+    path, function, case = parts(cell.test)
     assert path.startswith("tests/")
     assert (ROOT / path).is_file(), path
     assert not function or function in functions_of(path), cell.test
+    assert case in (ROOT / path).read_text(encoding="utf-8"), cell.test
 
 
 @pytest.mark.parametrize(("column", "cell"), CLAIMS)
@@ -66,7 +74,7 @@ def test_the_test_behind_a_claim_is_of_its_kind(column, cell):
         assert is_default(cell.test) or (column != "embedded" and cell.test.startswith(WITH_SOURCE))
     elif cell.word == "signature-checked":
         assert column.startswith("tensorrt_")
-        assert is_default(cell.test) and "bindings" in (ROOT / cell.test.partition("::")[0]).read_text()
+        assert is_default(cell.test) and "bindings" in (ROOT / parts(cell.test)[0]).read_text()
     else:
         assert is_default(cell.test), "what is refused is refused in a default test"
 

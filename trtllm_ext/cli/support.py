@@ -21,7 +21,10 @@ TENSORRT_LLM = {(0, 16): "tensorrt_llm_0.16", (1, 2): "tensorrt_llm_1.2"}
 
 @dataclass(frozen=True)
 class Cell:
-    """One claim: a word of WORDS, and the test behind it as `file` or `file::function`, "" where nothing is claimed."""
+    """One claim: a word of WORDS, and the test behind it, "" where nothing is claimed.
+
+    test: as `file`, `file::function` or `file::function[case]`.
+    """
 
     word: str = "not available"
     test: str = ""
