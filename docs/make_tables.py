@@ -204,38 +204,6 @@ def refused(problem: ConfigError) -> str:
     text = re.sub(r"^(plugin_config: )?\w+=('[^']*'|{.*?}|\S+) |^--\w+( \S+)? is refused: ", "", str(problem))
     text = re.sub(r" \(its default is .*?\)", "", text).removeprefix("is ")
     text = re.sub(r"(; use null, or leave it out|; leave it out|\. Leave it out)?\.?$", "", text)
-    return "refused as unknown"
-    try:
-        if name != "build_config":
-            build._config_of(arguments)
-    except ConfigError as problem:
-        return refused(problem)
-    return taken(parser, name)
-
-
-def taken(parser: argparse.ArgumentParser, name: str) -> str:
-    (action,) = (each for each in parser._actions if f"--{name}" in each.option_strings)
-    if action.help != argparse.SUPPRESS:
-        return f"taken: {action.help}".replace("%%", "%")
-    if name in PLUGINS:
-        return "without effect: it says how TensorRT-LLM lays out its own decoders"
-    return f"taken: `{SWITCHES[name]}` of BuildConfig"
-
-
-def answer_to_key(name: str, value: object) -> str:
-    try:
-        BuildConfig.from_dict({name: value})
-    except ConfigError as problem:
-        return refused(problem)
-    return "taken"
-
-
-def refused(problem: ConfigError) -> str:
-    """The reason of a refusal, without the value and the advice to leave it out."""
-    text = re.sub(r"^(plugin_config: )?\w+=('[^']*'|{.*?}|\S+) |^--\w+( \S+)? is refused: ", "", str(problem))
-    text = re.sub(
-        r" \(its default is .*?\)|[,;.]?( use null, or)? [Ll]eave it out\.?$", "", text
-    ).removeprefix("is ")
     return "refused as unknown" if text.startswith("unknown build config key") else f"refused: {text}"
 
 
