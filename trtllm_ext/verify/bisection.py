@@ -1,0 +1,188 @@
+"""Narrowing down: an engine built anew with taps, then with every tensor of the first wrong sublayer as an output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from trtllm_ext import backend
+from trtllm_ext.builder.building import build
+from trtllm_ext.builder.rank_build import Progress
+from trtllm_ext.builder.trace import trace
+from trtllm_ext.checkpoint import Checkpoint
+from trtllm_ext.oracle import OracleError
+from trtllm_ext.verify.comparison import compared, not_finite
+from trtllm_ext.verify.references import ALL_TAPS, Array, References, model_of, rebuildable
+from trtllm_ext.verify.report import Bisection, LayerRow, Row
+from trtllm_ext.verify.subject import Subject, run_buffer
+from trtllm_ext.verify.tolerances import error_of
+
+# Layers whose outputs are there before anything is computed, or tell shapes.
+_NOT_TAPPED = ("CONSTANT", "SHAPE")
+_FLOATING = ("FLOAT", "HALF", "BF16")
+
+
+def bisected(
+    subject: Subject,
+    checkpoint: Checkpoint,
+    references: References,
+    exposed: Mapping[str, Array],
+    rows: tuple[Row, ...],
+    tell: Progress,
+) -> Bisection:
+    """Build and run the engine with taps, and narrow down what is wrong with it.
+
+    exposed, rows: of the engine as it was given.
+    """
+    stored = subject.config.build_config
+    tell("building with taps", 0)
+    tapped = build(model_of(checkpoint, stored), rebuildable(stored, taps=ALL_TAPS)).engine
+    tell("running with taps", 0)
+    values = run_buffer(tapped, references.inputs)
+    del tapped
+    own = [name for name in exposed if name in values]
+    changes = [error_of(values[name], exposed[name]) for name in own]
+    found = Bisection(
+        changed_by=float(np.nanmax(changes, initial=0.0)),
+        same_bits=all(_same_bits(values[name], exposed[name]) for name in own),
+        rows=compared(values, references),
+    )
+    first = next((row for row in found.rows if not row.is_right), None)
+    if first is None:
+        if all(row.is_right for row in rows):
+            return found
+        # Taps may have kept the library from what went wrong; without them it would go wrong again.
+        tell("building without taps", 0)
+        plain = build(model_of(checkpoint, stored), rebuildable(stored)).engine
+        again = compared(run_buffer(plain, references.inputs), references)
+        return replace(found, untapped_is_right=all(row.is_right for row in again))
+    tell(f"building with every tensor of {first.sublayer}", 0)
+    layers = _layers(checkpoint, references, first, [row.tensor for row in found.rows], stored)
+    wrong = next((row for row in layers if not row.is_right), None)
+    return replace(
+        found, sublayer=first.sublayer, layers=layers, layer=None if wrong is None else wrong.layer
+    )
+
+
+def _layers(
+    checkpoint: Checkpoint, references: References, first: Row, tapped: list[str], stored: Any
+) -> tuple[LayerRow, ...]:
+    """Every layer between the tap before the first wrong one and that, in the order of execution."""
+    traced = trace(model_of(checkpoint, stored), rebuildable(stored, taps=ALL_TAPS))
+    network = traced.network.trt_network
+    earlier = tapped[: tapped.index(first.tensor)]
+    inside = list(_between(network, first.tensor, earlier))
+    for tensor in _outputs_of(inside):
+        if not tensor.is_network_output:
+            network.mark_output(tensor)
+    engine = traced.builder.build_engine(traced.network, traced.builder_config)
+    values = run_buffer(engine, references.inputs)
+    del engine
+    rows = []
+    reference = references.oracle([str(tensor.name) for tensor in _outputs_of(inside)])
+    for layer in _in_order(inside):
+        for tensor in _outputs_of([layer]):
+            row = _layer_row(layer, str(tensor.name), values, reference, references)
+            if row is not None:
+                rows.append(row)
+    return tuple(rows)
+
+
+def _layer_row(
+    layer: Any, name: str, values: Mapping[str, Array], reference: Mapping[str, Array], references: References
+) -> LayerRow | None:
+    if name not in values:
+        return None
+    inputs = [layer.get_input(index) for index in range(layer.num_inputs)]
+    given = {str(each.name): values[str(each.name)] for each in inputs if each and str(each.name) in values}
+    given.pop(name, None)
+    try:
+        alone = references.oracle([name], given)[name]
+    except OracleError:
+        alone = reference[name]
+    return LayerRow(
+        layer=str(layer.name),
+        kind=_kind(layer),
+        tensor=name,
+        error=error_of(values[name], reference[name]),
+        alone=error_of(values[name], alone),
+        tolerance=references.tolerances.engine,
+        not_finite=not_finite(values[name], alone),
+    )
+
+
+def _between(network: Any, last: str, earlier: list[str]) -> Iterator[Any]:
+    """The layers that a tensor depends on and none of the earlier ones does, in the order of the network."""
+    producer = {
+        str(layer.get_output(index).name): layer
+        for layer in map(network.get_layer, range(network.num_layers))
+        for index in range(layer.num_outputs)
+    }
+    known = _ancestors(earlier, producer)
+    wanted = _ancestors([last], producer) - known
+    seen = set()
+    for layer in map(network.get_layer, range(network.num_layers)):
+        if str(layer.name) in wanted and str(layer.name) not in seen:
+            seen.add(str(layer.name))
+            yield layer
+
+
+def _ancestors(tensors: list[str], producer: Mapping[str, Any]) -> set[str]:
+    found: set[str] = set()
+    pending = list(tensors)
+    while pending:
+        layer = producer.get(pending.pop())
+        if layer is None or str(layer.name) in found:
+            continue
+        found.add(str(layer.name))
+        inputs = [layer.get_input(index) for index in range(layer.num_inputs)]
+        pending += [str(each.name) for each in inputs if each is not None]
+    return found
+
+
+def _in_order(layers: list[Any]) -> list[Any]:
+    """Each after those that it depends on."""
+    by_tensor = {
+        str(layer.get_output(index).name): layer for layer in layers for index in range(layer.num_outputs)
+    }
+    done: dict[str, Any] = {}
+
+    def visit(start: Any) -> None:
+        stack = [start]
+        while stack:
+            layer = stack[-1]
+            sources = (layer.get_input(index) for index in range(layer.num_inputs))
+            waiting = [by_tensor[str(each.name)] for each in sources if each and str(each.name) in by_tensor]
+            waiting = [each for each in waiting if str(each.name) not in done]
+            if waiting:
+                stack += waiting
+            else:
+                done[str(stack.pop().name)] = layer
+
+    for layer in layers:
+        visit(layer)
+    return list(done.values())
+
+
+def _outputs_of(layers: list[Any]) -> list[Any]:
+    """The tensors that can be outputs."""
+    return [
+        tensor
+        for layer in layers
+        if _kind(layer) not in _NOT_TAPPED
+        for tensor in (layer.get_output(index) for index in range(layer.num_outputs))
+        if str(tensor.dtype).rsplit(".", 1)[-1] in _FLOATING
+    ]
+
+
+def _kind(layer: Any) -> str:
+    # Activation and pooling layers have a `type` of their own in its place.
+    trt = backend.tensorrt()
+    return str(trt.ILayer.type.__get__(layer, type(layer))).rsplit(".", 1)[-1]
+
+
+def _same_bits(one: Array, other: Array) -> bool:
+    return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()

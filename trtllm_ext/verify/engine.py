@@ -1,0 +1,72 @@
+"""An engine beside the oracle and the formulas: where it first differs, and whose fault that is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from trtllm_ext.builder.engine import Engine
+from trtllm_ext.builder.rank_build import Progress, silent
+from trtllm_ext.checkpoint import Checkpoint
+from trtllm_ext.verify.bisection import bisected
+from trtllm_ext.verify.comparison import compared
+from trtllm_ext.verify.own_weights import differing, own_checkpoint
+from trtllm_ext.verify.references import References
+from trtllm_ext.verify.report import Report
+from trtllm_ext.verify.subject import checkpoint_for, subject_of, typed_inputs
+from trtllm_ext.verify.verdict import notes_of, verdict_of
+
+
+def verify_engine(
+    engine: str | os.PathLike[str] | Engine,
+    checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
+    *,
+    inputs: Mapping[str, Any] | None = None,
+    bisect: bool = False,
+    allow_nan: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Run an engine of one rank and compare all that it exposes with float64 references, sublayer by sublayer.
+
+    The references are the oracle on the network, defined anew, and the contract's formulas. What the engine exposes are
+    its outputs, and its taps where it was built with them. Each tensor is judged by the step that made it: its
+    references are computed from the engine's own tensors before it, so that roundings which add up are nobody's fault.
+    engine: an engine directory, or an Engine in memory, as `build` returns it.
+    checkpoint: a directory, or one in memory. Without it the weights are the engine's own, which the embedded engine
+        gives back and NVIDIA's does not.
+    inputs: an array for each of the engine's inputs; by default seeded ones.
+    bisect: build the engine anew with taps, in memory and of the stored build config, to find the first wrong sublayer
+        and in it the first wrong layer.
+    allow_nan: accept NaN and infinity in weights.
+    Memory: some copies of the weights in float64. Raises ConfigError for a checkpoint of another model, an engine of
+    several ranks, and where there are no weights; CheckpointError, InputError, BuildError, EngineError, OracleError.
+    """
+    tell = progress or silent
+    subject = subject_of(engine)
+    given = subject.seeded_inputs() if inputs is None else typed_inputs(subject, inputs)
+    tell("running the engine", 0)
+    exposed = subject.run(given)
+    own: Checkpoint | None = None
+    if checkpoint is None:
+        tell("taking the weights from the engine", 0)
+        known = own_checkpoint(subject)
+    else:
+        tell("reading the checkpoint", 0)
+        known = checkpoint_for(subject, checkpoint, allow_nan)
+    tell("evaluating the references", 0)
+    references = References(known, subject.config.build_config, given, subject.tolerances)
+    tell("comparing", 0)
+    rows, network = compared(exposed, references), references.network_fault()
+    is_wrong = any(not row.is_right for row in rows)
+    others: tuple[str, ...] = ()
+    if checkpoint is not None and is_wrong:
+        others = differing(subject, known)
+    bisection = None
+    if bisect:
+        bisection = bisected(subject, known, references, exposed, rows, tell)
+    shapes = {name: tuple(value.shape) for name, value in given.items()}
+    report = Report(subject.name, subject.dtype, rows, network, "", (), shapes, others, bisection)
+    return report.with_(
+        verdict=verdict_of(report), notes=notes_of(report, checkpoint is None, bisect, exposed, own)
+    )

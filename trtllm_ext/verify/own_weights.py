@@ -1,0 +1,130 @@
+"""The weights that an engine holds, under the names of its checkpoint: of the embedded engine, NVIDIA's tells none.
+
+A plan names its weights after layers, and not every one of them. So the engine's network is built once more with
+weights of known random numbers; wherever these turn up in that plan, the engine's plan has the weight itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from trtllm_ext import backend
+from trtllm_ext.builder.building import build
+from trtllm_ext.checkpoint import Checkpoint, ModelConfig, expected_weights
+from trtllm_ext.checkpoint.dtypes import weight_dtype
+from trtllm_ext.embedded.plan import read_plan
+from trtllm_ext.errors import ConfigError, TrtllmExtError
+from trtllm_ext.verify.references import model_of, rebuildable
+from trtllm_ext.verify.subject import Subject
+
+Array = np.ndarray[Any, Any]
+
+_SEED = 5
+_WAY_OUT = "Give the checkpoint that it was built from: --checkpoint_dir DIR."
+
+
+def own_checkpoint(subject: Subject) -> Checkpoint:
+    """The engine's config with the weights that it holds.
+
+    Raises ConfigError where the engine does not give them back: NVIDIA's, one that was stripped of them, and one built
+    by another version of this library.
+    """
+    if backend.choice().engine != "embedded":
+        raise ConfigError(
+            f"{subject.name} is NVIDIA's engine, which does not give its weights back, so there is nothing to compute "
+            f"references from. {_WAY_OUT}"
+        )
+    config = ModelConfig.from_dict(dict(subject.config.pretrained_config))
+    stored = _constants(subject.buffer())
+    stand_in = _stand_in(config)
+    plan = _constants(build(model_of(stand_in, subject.config.build_config), _settings(subject)).engine)
+    if {key: value.shape for key, value in plan.items()} != {
+        key: value.shape for key, value in stored.items()
+    }:
+        raise ConfigError(
+            f"{subject.name} holds its weights as another version of this library, or without them; they cannot be "
+            f"told apart. {_WAY_OUT}"
+        )
+    places = _places(plan)
+    weights = {}
+    for name, values in stand_in.weights.items():
+        place = places.get(_digest(values))
+        if place is None:
+            raise ConfigError(f"{subject.name} does not hold {name} as it is in a checkpoint. {_WAY_OUT}")
+        weights[name] = stored[place].reshape(values.shape).astype(values.dtype)
+    return Checkpoint(config, weights)
+
+
+def differing(subject: Subject, checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Names of weights of which the engine holds other values than the checkpoint; none where it does not tell."""
+    try:
+        own = own_checkpoint(subject)
+    except TrtllmExtError:
+        return ()
+    return tuple(
+        name
+        for name, value in own.weights.items()
+        if not np.array_equal(_bytes(value), _bytes(checkpoint.weights[name]))
+    )
+
+
+def _settings(subject: Subject) -> Any:
+    return rebuildable(subject.config.build_config)
+
+
+def _stand_in(config: ModelConfig) -> Checkpoint:
+    generator, dtype = np.random.default_rng(_SEED), weight_dtype(config.dtype)
+    weights = {
+        name: generator.standard_normal(shape, dtype=np.float32).astype(dtype)
+        for name, shape in expected_weights(config).items()
+    }
+    return Checkpoint(config, weights)
+
+
+def _constants(buffer: Any) -> Mapping[tuple[int, str], Array]:
+    """Every floating constant of a plan, by segment and name."""
+    return dict(_each_constant(memoryview(buffer)))
+
+
+def _each_constant(buffer: memoryview) -> Iterator[tuple[tuple[int, str], Array]]:
+    import onnx
+    from onnx import numpy_helper
+
+    plan = read_plan(buffer)
+    for index, segment in enumerate(plan.header.segments):
+        for weight in segment.weights:
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(weight.onnx_type)
+            if weight.block is not None and np.dtype(dtype).kind not in "iub":
+                yield (index, weight.name), plan.weight(weight.block).view(dtype).reshape(weight.shape)
+        graph = onnx.load_model_from_string(bytes(plan.segment(index))).graph
+        inside = [each for each in graph.initializer if each.data_location != onnx.TensorProto.EXTERNAL]
+        inside += [_value(node) for node in graph.node if node.op_type == "Constant"]
+        for tensor in inside:
+            if (
+                tensor is not None
+                and np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)).kind not in "iub"
+            ):
+                yield (index, tensor.name), numpy_helper.to_array(tensor)
+
+
+def _value(node: Any) -> Any:
+    found = next((each.t for each in node.attribute if each.name == "value"), None)
+    if found is not None:
+        found.name = node.output[0]
+    return found
+
+
+def _places(constants: Mapping[tuple[int, str], Array]) -> dict[bytes, tuple[int, str]]:
+    return {_digest(value): place for place, value in constants.items()}
+
+
+def _digest(value: Array) -> bytes:
+    """What two arrays have in common that hold the same numbers in the same order, whatever their types."""
+    return np.ascontiguousarray(value).reshape(-1).astype(np.float32).tobytes()
+
+
+def _bytes(value: Array) -> Array:
+    return np.ascontiguousarray(value).reshape(-1).view(np.uint8)

@@ -1,0 +1,108 @@
+"""What a model's tensors should be: the oracle on its network, and the formulas on its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from trtllm_ext import backend, models, oracle
+from trtllm_ext.builder import BuildConfig
+from trtllm_ext.builder.rank_build import model_options
+from trtllm_ext.builder.trace import Traced, trace
+from trtllm_ext.checkpoint import Checkpoint
+from trtllm_ext.graph.known import known_of
+from trtllm_ext.verify.formulas import Evaluation, evaluate, points_of
+from trtllm_ext.verify.report import NetworkFault
+from trtllm_ext.verify.tolerances import Tolerances, error_of
+
+Array = np.ndarray[Any, Any]
+ALL_TAPS = ("*",)
+
+
+def model_of(checkpoint: Checkpoint, build_config: BuildConfig) -> Any:
+    """The model of a checkpoint in memory, in the form that the build config asks for."""
+    model = models.model_from_config(checkpoint.config, **model_options(build_config))
+    model.load(checkpoint.weights)
+    return model
+
+
+def rebuildable(build_config: BuildConfig, **changes: Any) -> BuildConfig:
+    """The stored build config as it can be used anew here: without files of the machine that it was used on."""
+    rest = {"input_timing_cache": None, "dry_run": False, "visualize_network": None}
+    return build_config.updated(**rest, **changes)
+
+
+class References:
+    """Of one model and one input.
+
+    inputs: arrays by name, as the engine takes them.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        build_config: BuildConfig,
+        inputs: Mapping[str, Array],
+        tolerances: Tolerances,
+    ) -> None:
+        self.inputs, self.tolerances = inputs, tolerances
+        self.traced: Traced = trace(
+            model_of(checkpoint, build_config), rebuildable(build_config, taps=ALL_TAPS)
+        )
+        self._known = known_of(self.traced.network)
+        self.points = points_of(checkpoint.config, checkpoint.weights)
+        self.by_formulas: Evaluation = evaluate(self.points, inputs)
+        self.by_oracle = self.oracle()
+
+    @property
+    def network(self) -> Any:
+        """The `INetworkDefinition`, with every tap as an output."""
+        return self.traced.network.trt_network
+
+    def oracle(
+        self, wanted: list[str] | None = None, given: Mapping[str, Any] | None = None
+    ) -> dict[str, Array]:
+        """The network's tensors in float64; wanted: by default its outputs, every tap among them."""
+        known = self._known
+        return oracle.evaluate(
+            self.network,
+            backend.tensorrt(),
+            self.inputs,
+            wanted,
+            known.plugins,
+            given=given,
+            weights=known.weights,
+        )
+
+    def order(self) -> dict[str, tuple[str, str]]:
+        """(sublayer, point) of every tensor that can be exposed, by name, in the order of execution."""
+        return {
+            point.name: (point.sublayer, point.name.removeprefix(f"{point.sublayer}."))
+            for point in self.points
+        }
+
+    def network_fault(self) -> NetworkFault | None:
+        """The first point of the network, in float64, that does not follow from those before it by its formula."""
+        alone = evaluate(self.points, self.inputs, self.by_oracle)
+        for point in self.points:
+            if point.name not in self.by_oracle:
+                continue
+            counted = self.counted(alone, point.name, self.tolerances.network)
+            error = error_of(self.by_oracle[point.name], alone.values[point.name], counted)
+            if error > self.tolerances.network:
+                return NetworkFault(point.name, point.sublayer, error, self.tolerances.network)
+        return None
+
+    def counted(self, evaluation: Evaluation, name: str, margin: float) -> Array | None:
+        """The rows of a tensor that mean something: no padding, and no token that a rounding sends elsewhere."""
+        value = evaluation.values[name]
+        found: Array | None = None
+        mask = self.inputs.get("attention_mask")
+        if mask is not None and value.ndim == 3 and value.shape[:2] == mask.shape:
+            found = np.asarray(mask) != 0
+        margins = evaluation.margins.get(name)
+        if margins is not None:
+            found = margins > margin if found is None else found & (margins > margin)
+        return found

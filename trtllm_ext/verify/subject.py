@@ -1,0 +1,137 @@
+"""What is verified: an engine with what is known of it, and a run of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trtllm_ext import backend
+from trtllm_ext.builder.engine import Engine, EngineConfig
+from trtllm_ext.builder.seeded_inputs import input_values, smaller_shape
+from trtllm_ext.checkpoint import Checkpoint, load_config, load_whole
+from trtllm_ext.errors import ConfigError
+from trtllm_ext.runtime import EngineDir, Session
+from trtllm_ext.runtime.dtypes import NUMPY_DTYPES, TORCH_DTYPES
+from trtllm_ext.runtime.envelope import TensorSummary
+from trtllm_ext.runtime.json_files import canonical_digest
+from trtllm_ext.verify.tolerances import Tolerances, tolerances_of
+
+Array = np.ndarray[Any, Any]
+
+_SEED = 21
+_DTYPES = {TORCH_DTYPES[name]: dtype for name, dtype in NUMPY_DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """name: for people. directory: where the engine lies, or None; engine: in memory, or None."""
+
+    name: str
+    config: EngineConfig
+    inputs: tuple[TensorSummary, ...]
+    directory: str | None
+    engine: Engine | None
+
+    @property
+    def dtype(self) -> str:
+        """The model's."""
+        return str(self.config.pretrained_config["dtype"])
+
+    @property
+    def tolerances(self) -> Tolerances:
+        return tolerances_of(
+            self.dtype, backend.choice().engine, bool(getattr(self.config.build_config, "tf32", True))
+        )
+
+    def buffer(self) -> Any:
+        """The engine's bytes."""
+        if self.engine is not None:
+            return self.engine.engine
+        assert self.directory is not None
+        return EngineDir.read(self.directory, 0).map_engine()
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Every output for the inputs. Raises InputError, EngineError."""
+        if self.engine is not None:
+            return run_buffer(self.engine.engine, inputs)
+        assert self.directory is not None
+        with Session.from_engine_dir(self.directory, 0) as session:
+            return _run(session, inputs)
+
+    def seeded_inputs(self) -> dict[str, Array]:
+        """Inputs that nobody has given: a few tokens or sentences, the last of them with padding."""
+        generator = np.random.default_rng(_SEED)
+        sizes = self.config.pretrained_config
+        found = {each.name: input_values(each, smaller_shape(each), sizes, generator) for each in self.inputs}
+        mask = found.get("attention_mask")
+        if mask is not None and mask.shape[0] > 1 and mask.shape[1] > 1:
+            mask[-1, -(mask.shape[1] // 3 or 1) :] = 0
+        return found
+
+
+def subject_of(engine: str | os.PathLike[str] | Engine) -> Subject:
+    """An engine directory of one rank, or an engine in memory. Raises EngineError, ConfigError for several ranks."""
+    if isinstance(engine, Engine):
+        config, inputs, name, directory = engine.config, engine.inputs, "the engine", None
+        if engine.engine is None:
+            raise ConfigError("this is the result of a dry run: there is no engine to verify.")
+    else:
+        name = directory = os.fspath(engine)
+        read = EngineDir.read(Path(directory), 0)
+        config, inputs = EngineConfig.from_dict(read.config), read.envelope.inputs
+    if config.world_size != 1:
+        raise ConfigError(
+            f"{name} is an engine of {config.world_size} ranks; `trtllm-ext verify --checkpoint_dir DIR --engine_dir "
+            f"{name}` compares those with the whole model. Build the checkpoint for one rank to look inside."
+        )
+    return Subject(name, config, inputs, directory, engine if isinstance(engine, Engine) else None)
+
+
+def checkpoint_for(
+    subject: Subject, checkpoint: str | os.PathLike[str] | Checkpoint, allow_nan: bool
+) -> Checkpoint:
+    """The checkpoint that an engine is verified against, which must be of its contract."""
+    if isinstance(checkpoint, Checkpoint):
+        name, found = "the checkpoint", checkpoint
+        config = checkpoint.config
+    else:
+        name, config = os.fspath(checkpoint), load_config(checkpoint)
+        found = load_whole(checkpoint, allow_nan=allow_nan)
+    ours, theirs = (each.get("contract") for each in (config.to_dict(), subject.config.pretrained_config))
+    if canonical_digest(ours) != canonical_digest(theirs):
+        raise ConfigError(
+            f"{subject.name} was built for another contract than that of {name}: it is the engine of another model. "
+            f"Give the checkpoint that it was built from."
+        )
+    return found
+
+
+def run_buffer(buffer: Any, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Every output of a serialized engine for the inputs."""
+    with Session.from_serialized_engine(buffer, "mapped" if _is_embedded() else "prepack") as session:
+        return _run(session, inputs)
+
+
+def _is_embedded() -> bool:
+    return backend.choice().engine == "embedded"
+
+
+def _run(session: Session, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    return {name: np.array(value) for name, value in session.run(inputs).items()}
+
+
+def typed_inputs(subject: Subject, inputs: Mapping[str, Any]) -> dict[str, Array]:
+    """Given inputs as arrays of the engine's types."""
+    found = {}
+    for name, given in inputs.items():
+        value = np.asarray(given)
+        wanted = next((_DTYPES[each.dtype] for each in subject.inputs if each.name == name), None)
+        if wanted is not None and value.dtype.kind == "V" and value.dtype.itemsize == wanted.itemsize:
+            value = value.view(wanted)  # numpy writes types that are not its own as raw bytes
+        found[name] = value
+    return found
