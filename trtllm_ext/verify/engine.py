@@ -47,7 +47,6 @@ def verify_engine(
     given = subject.seeded_inputs() if inputs is None else typed_inputs(subject, inputs)
     tell("running the engine", 0)
     exposed = subject.run(given)
-    own: Checkpoint | None = None
     if checkpoint is None:
         tell("taking the weights from the engine", 0)
         known = own_checkpoint(subject)
@@ -68,5 +67,5 @@ def verify_engine(
     shapes = {name: tuple(value.shape) for name, value in given.items()}
     report = Report(subject.name, subject.dtype, rows, network, "", (), shapes, others, bisection)
     return report.with_(
-        verdict=verdict_of(report), notes=notes_of(report, checkpoint is None, bisect, exposed, own)
+        verdict=verdict_of(report), notes=notes_of(report, checkpoint is None, bisect, exposed)
     )

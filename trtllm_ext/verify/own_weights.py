@@ -48,14 +48,31 @@ def own_checkpoint(subject: Subject) -> Checkpoint:
             f"{subject.name} holds its weights as another version of this library, or without them; they cannot be "
             f"told apart. {_WAY_OUT}"
         )
-    places = _places(plan)
+    places = {_digest(value): place for place, value in plan.items()}
     weights = {}
     for name, values in stand_in.weights.items():
-        place = places.get(_digest(values))
-        if place is None:
+        found = _found(values, places, stored)
+        if found is None:
             raise ConfigError(f"{subject.name} does not hold {name} as it is in a checkpoint. {_WAY_OUT}")
-        weights[name] = stored[place].reshape(values.shape).astype(values.dtype)
+        weights[name] = found.astype(values.dtype)
     return Checkpoint(config, weights)
+
+
+def _found(
+    values: Array, places: Mapping[bytes, tuple[int, str]], stored: Mapping[tuple[int, str], Array]
+) -> Array | None:
+    """The stored weight where the stand-in's values turn up: as they are, transposed, or part after part."""
+    place = places.get(_digest(values))
+    if place is not None:
+        return stored[place].reshape(values.shape)
+    if values.ndim < 2:
+        return None
+    turned = values.swapaxes(-1, -2)
+    place = places.get(_digest(turned))
+    if place is not None:
+        return stored[place].reshape(turned.shape).swapaxes(-1, -2)
+    parts = [part for each in values if (part := _found(each, places, stored)) is not None]
+    return np.stack(parts) if len(parts) == len(values) else None
 
 
 def differing(subject: Subject, checkpoint: Checkpoint) -> tuple[str, ...]:
@@ -115,10 +132,6 @@ def _value(node: Any) -> Any:
     if found is not None:
         found.name = node.output[0]
     return found
-
-
-def _places(constants: Mapping[tuple[int, str], Array]) -> dict[bytes, tuple[int, str]]:
-    return {_digest(value): place for place, value in constants.items()}
 
 
 def _digest(value: Array) -> bytes:

@@ -37,10 +37,8 @@ class Tolerances:
 def tolerances_of(dtype: str, engine_kind: str, tf32: bool) -> Tolerances:
     """dtype: of the model. engine_kind: 'embedded' or 'tensorrt'. tf32: whether TensorRT may use it."""
     is_tf32 = dtype == "float32" and engine_kind == "tensorrt" and tf32
-    if dtype == "float32":
-        engine = _FLOAT32_TF32 if is_tf32 else _FLOAT32[engine_kind]
-    else:
-        engine = _NARROW[dtype]
+    wide = _FLOAT32_TF32 if is_tf32 else _FLOAT32[engine_kind]
+    engine = _NARROW.get(dtype, wide)
     routing = _ROUTING["float16"] if is_tf32 else max(_ROUTING[dtype], engine / 100)
     return Tolerances(engine, _NETWORK[dtype], routing)
 

@@ -31,15 +31,12 @@ def verdict_of(report: Report) -> str:
         )
     if bisection is not None:
         parts.append(_about_bisection(bisection, first, report))
-    if not parts or report.is_right and bisection is None:
-        exposed = len(report.rows)
-        return f"Every one of the {exposed} tensors that the engine exposes is within its tolerance."
+    if report.is_right:
+        parts.insert(0, f"All {len(report.rows)} tensors that the engine exposes are within their tolerance.")
     return " ".join(parts)
 
 
-def notes_of(
-    report: Report, is_own: bool, bisect: bool, exposed: Mapping[str, Any], _: Any
-) -> tuple[str, ...]:
+def notes_of(report: Report, is_own: bool, bisect: bool, exposed: Mapping[str, Any]) -> tuple[str, ...]:
     """What else there is to know."""
     notes = []
     if is_own:
@@ -103,8 +100,8 @@ def _about_bisection(found: Bisection, first: Row | None, report: Report) -> str
     changed = (
         "Tapping changed nothing: the tapped engine's outputs are the given one's, bit for bit."
         if found.same_bits
-        else f"The engine built anew with taps gives outputs that differ from the given one's by {found.changed_by:.1e} "
-        f"of the largest number."
+        else f"The engine built anew with taps gives other outputs than the given one, by {found.changed_by:.1e} of "
+        f"the largest number."
     )
     wrong = next((row for row in found.rows if not row.is_right), None)
     if wrong is None:
@@ -127,13 +124,14 @@ def _about_bisection(found: Bisection, first: Row | None, report: Report) -> str
 def _about_right_taps(found: Bisection, first: Row | None) -> str:
     if first is None:
         return "" if found.same_bits else "Both are within their tolerances."
-    own = (
-        ""
-        if first.point not in ("before", "contribution", "after")
-        else f" It first differs at its tap {first.tensor}."
-    )
     if found.untapped_is_right:
-        return f"Built anew from this checkpoint the engine is right, with taps and without: the given one was not built from this checkpoint by this code.{own}"
+        told = (
+            "Built anew from this checkpoint the engine is right, with taps and without: the given one was not built "
+            "from this checkpoint by this code."
+        )
+        if first.point in ("before", "contribution", "after"):
+            told += f" It first differs at its tap {first.tensor}."
+        return told
     return (
         "Built anew without taps the engine is wrong again, with them it is right: what goes wrong is how the library "
         "joins layers across sublayers, and taps keep it from that."

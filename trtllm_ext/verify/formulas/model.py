@@ -50,7 +50,7 @@ def sublayer(form: Any, weights: Weights, inner_norm: Function | None) -> Functi
     options: dict[str, Any] = {"activation": form.activation}
     if form.gated:
         options |= {"clamp": np.inf if form.clamp is None else form.clamp, "gate_offset": form.gate_offset}
-    one = partial(gated_feed_forward if form.gated else feed_forward, **options)
+    one: Callable[..., Array] = partial(gated_feed_forward if form.gated else feed_forward, **options)
     if form.mixture is None:
         return lambda x: one(x, weights, inner_norm=inner_norm)
     renormalized = form.mixture.weights == "renormalized"
