@@ -26,8 +26,8 @@ class Cell:
     test: as `file`, `file::function` or `file::function[case]`.
     """
 
-    word: str = "not available"
-    test: str = ""
+    word: str
+    test: str
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def columns() -> dict[str, str]:
 def features() -> dict[str, dict[str, Cell]]:
     """Feature -> column -> cell, in the order of the page; every feature has a cell in every column."""
     return {
-        feature: {column: Cell(*cells.get(column, ())) for column in columns()}
+        feature: {column: Cell(*cells[column]) for column in columns()}
         for feature, cells in _table()["features"].items()
     }
 
