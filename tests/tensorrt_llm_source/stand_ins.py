@@ -211,7 +211,21 @@ def _strenum(module: Any) -> None:
     module.StrEnum = module.LowercaseStrEnum = enum.StrEnum
 
 
+def _bindings(module: Any) -> None:
+    """The one binding whose value is written into files, and read from there."""
+
+    class KVCacheType(enum.Enum):
+        CONTINUOUS, PAGED, DISABLED = range(3)
+
+        @classmethod
+        def _missing_(cls, value: Any) -> Any:
+            return cls[value.upper()]
+
+    module.KVCacheType = KVCacheType
+
+
 _SPECIAL = {
+    "tensorrt_llm.bindings": _bindings,
     "cuda.cuda": _cuda,
     "cuda.cudart": _cudart,
     "mpi4py.MPI": _mpi,

@@ -8,19 +8,14 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from trtllm_ext import backend
 from trtllm_ext.checkpoint import Contract, ModelConfig, load_checkpoint
-from trtllm_ext.errors import BackendError, ConfigError
+from trtllm_ext.errors import ConfigError
 from trtllm_ext.graph import Tensor, functional
 from trtllm_ext.models import model_from_config
 from trtllm_ext.parallel import Mapping
+from trtllm_ext.tensorrt_llm.in_use import require
 
-if backend.choice().graph != "tensorrt_llm":
-    reasons = "; ".join(backend.choice().reasons)
-    raise BackendError(
-        f"these classes are for TensorRT-LLM's builder, and its graph API is not in use here ({reasons}). Build with "
-        "`trtllm-ext build`, which needs no TensorRT-LLM."
-    )
+require("a model class for trtllm-build")
 
 if TYPE_CHECKING:  # its classes are known where it is installed
     PretrainedConfig: Any = object
@@ -145,7 +140,7 @@ class _Model(PretrainedModel):
         return self._whole[0](**inputs)
 
     def named_network_outputs(self) -> Iterator[tuple[str, Tensor]]:
-        """What was noted, for `trtllm-build --enable_debug_output`, which renames what it marks: not inputs and outputs."""
+        """What was noted, for --enable_debug_output: that renames what it marks, so inputs and outputs go in a copy."""
         for name, value in super().named_network_outputs():
             is_bound = value.trt_tensor.is_network_input or value.trt_tensor.is_network_output
             yield name, functional.identity(value) if is_bound else value
