@@ -55,6 +55,8 @@ OPTIONS = {
     "--use_refit --strip_plan --weight_streaming --weight_sparsity --no_tf32 --version_compatible "
     "--builder_optimization_level --force_num_profiles --hardware_compatibility_level --memory_pool_limit --allow_nan "
     "--workers --dry_run --tp_size",
+    "export": "--checkpoint_dir --onnx --engine_dir --build_config --max_batch_size --opt_batch_size --max_input_len "
+    "--max_seq_len --max_num_tokens --opt_num_tokens --taps --external_data --allow_nan",
     "run": "--engine_dir --rank --load_mode --nproc --no_self_test --input --output",
     "embed": "--engine_dir --rank --load_mode --nproc --no_self_test --sentences --tokenizer --output",
     "verify": "--checkpoint_dir --engine_dir --simulate_ranks --max_batch_size --opt_batch_size --max_input_len "

@@ -1,12 +1,12 @@
 """A network built through the embedded API, lowered, checked and run by a bare ONNX Runtime session."""
 
 import collections
-import ctypes
 
 import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime as ort
+from lowered_models import inline, run_session
 
 import trtllm_ext.embedded as trt
 from trtllm_ext.lowering import lower
@@ -31,7 +31,6 @@ LEVELS = {
     "EXTENDED": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
     "ALL": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
-_CARRIER = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
 class Net:
@@ -78,17 +77,7 @@ class Net:
 
 def self_contained(segment):
     """The segment's model with its weights inside, checked as far as onnx knows the domains."""
-    model = onnx.ModelProto()
-    model.CopyFrom(segment.model)
-    weights = {weight.name: weight for weight in segment.weights}
-    for tensor in model.graph.initializer:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            weight = weights.pop(tensor.name)
-            assert (weight.onnx_type, weight.shape) == (tensor.data_type, tuple(tensor.dims))
-            tensor.ClearField("external_data")
-            tensor.data_location = onnx.TensorProto.DEFAULT
-            tensor.raw_data = weight.data.tobytes()
-    assert not weights, f"weights without an initializer: {sorted(weights)}"
+    model = inline(segment)
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -106,32 +95,6 @@ def session_of(segment, level="ALL", optimized_path=None):
 
 def run_segment(segment, feeds, level="ALL"):
     return run_session(session_of(segment, level), feeds)
-
-
-def run_session(session, feeds):
-    """Feeds and results are numpy arrays of the tensors' own types, bfloat16 by ml_dtypes."""
-    binding = session.io_binding()
-    kept = []
-    for name, array in feeds.items():
-        array = np.asarray(array, order="C")
-        onnx_type = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
-        carried = array.view(_CARRIER[array.dtype.itemsize])
-        kept.append(ort.OrtValue.ortvalue_from_numpy_with_onnx_type(carried, onnx_type))
-        binding.bind_ortvalue_input(name, kept[-1])
-    outputs = [output.name for output in session.get_outputs()]
-    for name in outputs:
-        binding.bind_output(name)
-    session.run_with_iobinding(binding)
-    return {name: _array(value) for name, value in zip(outputs, binding.get_outputs(), strict=True)}
-
-
-def _array(value):
-    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(value.element_type()))
-    shape = tuple(value.shape())
-    count = int(np.prod(shape))
-    if count == 0:
-        return np.empty(shape, dtype)
-    return np.frombuffer(ctypes.string_at(value.data_ptr(), count * dtype.itemsize), dtype).reshape(shape)
 
 
 def optimized_ops(segment, tmp_path, level="ALL"):

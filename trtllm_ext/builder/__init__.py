@@ -4,6 +4,7 @@ from trtllm_ext.builder.build_config import BuildConfig
 from trtllm_ext.builder.builder import Builder, BuilderConfig
 from trtllm_ext.builder.building import build, build_engine_dir
 from trtllm_ext.builder.engine import Engine, EngineConfig
+from trtllm_ext.builder.onnx_export import ExportedModel, export_network, export_onnx
 from trtllm_ext.builder.plan import BuildPlan, RankPlan, plan_build
 
 __all__ = [
@@ -13,8 +14,11 @@ __all__ = [
     "BuilderConfig",
     "Engine",
     "EngineConfig",
+    "ExportedModel",
     "RankPlan",
     "build",
     "build_engine_dir",
+    "export_network",
+    "export_onnx",
     "plan_build",
 ]

@@ -35,6 +35,7 @@ class Traced:
             build_id=build_id or new_build_id(),
             taps=self.taps,
             fusion_level=self.builder_config.fusion_level,
+            plugin_layers={name: record.to_dict() for name, record in _plugins_of(self.network).items()},
         )
 
 
@@ -99,6 +100,11 @@ def _with_sequence_parallel(model: Any, build_config: BuildConfig) -> BuildConfi
             f"models.model_from_checkpoint(..., sequence_parallel=True)."
         )
     return build_config.updated(sequence_parallel=True) if made_so and size > 1 else build_config
+
+
+def _plugins_of(network: Any) -> dict[str, Any]:
+    # A network of TensorRT-LLM's keeps the fields of its plugins to itself.
+    return getattr(network, "plugins", {})
 
 
 def _limits_of(model: Any) -> frozenset[str]:

@@ -46,6 +46,7 @@ def lower(
     *,
     expansions: Mapping[str, Expansion] | None = None,
     weights: Mapping[str, Any] | None = None,
+    standard: bool = False,
 ) -> Lowered:
     """Express a network as steps that ONNX Runtime can execute.
 
@@ -56,12 +57,14 @@ def lower(
     fuses_bias: whether a product may take up the bias behind it, which it does not where the product is an output.
     expansions: by the name of a plugin layer, what it is written out as; without one a plugin is a step of its own.
     weights: by the name of a constant layer, its elements where the library gives no array of them.
+    standard: use ONNX's own operators alone, and none of ONNX Runtime's.
     Weights are borrowed from the network, not copied: use the result while they are alive.
     Raises LoweringError for layers, operations or types that the embedded engine lacks.
     """
     view = NetworkView(network, trt, also, expansions, weights)
     view.refittable = refittable
     view.fuses_bias = fuses_bias
+    view.standard = standard
     emitter = Emitter()
     for tensor in view.outputs:
         emitter.names.reserve(tensor.name)

@@ -52,7 +52,8 @@ def with_bias(layer: Layer, a: Value, b: Value) -> Value | None:
         node = layer.emitter.producer(product)
         if (
             node is not None
-            and node.op_type in ("MatMul", "FusedMatMul")
+            and node.op_type in ("MatMul", "FusedMatMul", "Gemm")
+            and len(node.input) == 2
             and product.ndim == 2
             and product.shape[1] >= 0
             and bias.data is not None
@@ -86,15 +87,27 @@ def _product(layer: Layer, a: Value, b: Value, transpose_a: bool, transpose_b: b
     if not transpose_a and not transpose_b:
         return layer.emitter.node("MatMul", [a, b], FLOAT, shape)
     attributes: dict[str, Any] = {"transA": int(transpose_a), "transB": int(transpose_b)}
+    if layer.network.standard and a.ndim == b.ndim == 2:
+        return layer.emitter.node("Gemm", [a, b], FLOAT, shape, **attributes)
+    if layer.network.standard:
+        turned = [
+            _last_two_turned(layer, value) if turn else value
+            for value, turn in ((a, transpose_a), (b, transpose_b))
+        ]
+        return layer.emitter.node("MatMul", turned, FLOAT, shape)
     return layer.emitter.node("FusedMatMul", [a, b], FLOAT, shape, domain=CONTRIB, **attributes)
+
+
+def _last_two_turned(layer: Layer, value: Value) -> Value:
+    axes = tuple(range(value.ndim))
+    return layer.emitter.transpose(value, (*axes[:-2], axes[-1], axes[-2]))
 
 
 def _turned_in_memory(layer: Layer, value: Value, transpose: bool) -> Value:
     """`value`, transposed if asked for, such that no transpose of it is folded into the product."""
     emitter = layer.emitter
     if transpose:
-        axes = tuple(range(value.ndim))
-        value = emitter.transpose(value, (*axes[:-2], axes[-1], axes[-2]))
+        value = _last_two_turned(layer, value)
     if not emitter.is_transposed(value):
         return value
     return emitter.node("Reshape", [value, emitter.ints([0] * value.ndim)], FLOAT, value.shape)

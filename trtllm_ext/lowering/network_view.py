@@ -48,6 +48,8 @@ class NetworkView:
         self.refittable: Set[Source] = frozenset()
         # Whether a product may take up the bias behind it.
         self.fuses_bias = True
+        # Whether a product must be of ONNX's own operators.
+        self.standard = False
         # By the id of a tensor that a dequantize layer makes.
         self.dequantized: dict[int, Any] = {}
         self.readers: dict[int, int] = defaultdict(int)

@@ -26,10 +26,11 @@ def quantize(layer: Layer) -> Value:
     emitter = layer.emitter
     value, scale = layer.operand(0), _scale(layer)
     result = _scaled(emitter, "Div", value, scale)
-    if layer.api.to_type.name not in _RANGE:
+    to_type = layer.view.outputs[0].dtype.name  # TensorRT 8.6 has no `to_type`
+    if to_type not in _RANGE:
         # Rounded, ties to even, and clamped to the largest finite number by the cast to FP8.
         return result
-    low, high = _RANGE[layer.api.to_type.name]
+    low, high = _RANGE[to_type]
     rounded = emitter.map("Round", result)
     bounds = [emitter.scalar(low), emitter.scalar(high)]
     return emitter.cast(emitter.node("Clip", [rounded, *bounds], FLOAT, rounded.shape), INT8)
