@@ -15,8 +15,9 @@ either; but the lowering is, which reads a network through the API.
 
 `recorded()` is the same without a dress: everything of the embedded engine is shown, and the uses are kept.
 
-A dress changes names only, with these exceptions, which have no other way: in 8.6, where lengths are INT32, a shape
-layer is followed by a cast to INT32.
+A dress changes names only, but for what the package could not be seen to get right otherwise: in 8.6, where lengths
+are INT32, a shape layer is followed by a cast to INT32; in 11 all networks are strongly typed, whatever the flag. What
+the release has and the embedded engine has not is there for `hasattr`; to call it is a LookupError.
 """
 
 import functools
@@ -42,6 +43,9 @@ _OURS = "trtllm_ext"
 _INSIDE = "trtllm_ext.embedded"
 
 
+NOTHING = Given()
+
+
 @dataclass(frozen=True)
 class Use:
     """One way in which the package uses a name: `what` is get, set, call or enumerator; `by` the module that does."""
@@ -50,7 +54,7 @@ class Use:
     owner: str
     name: str
     by: str
-    given: Given = Given()
+    given: Given = NOTHING
 
     def __str__(self):
         place = f"{self.owner}.{self.name}" if self.owner else self.name
@@ -66,7 +70,7 @@ class Dress:
 
     def note(self, what, owner, name, by, given=None):
         """Keep a use."""
-        self.uses[Use(what, owner, name, by, given or Given())] += 1
+        self.uses[Use(what, owner, name, by, given or NOTHING)] += 1
 
     def member(self, owner, name):
         """The member as the release has it. Raises AttributeError when it has none."""
@@ -146,7 +150,7 @@ class _Module(ModuleType):
         by = sys._getframe(1).f_globals["__name__"]
         if name == "__version__" and dress.surface is not None:
             return dress.surface.release
-        value = getattr(embedded, name)
+        value = _shown(embedded, name, dress)
         if _is_ours(by):
             dress.note("get", "", name, by)
         if inspect.isclass(value):
@@ -174,7 +178,8 @@ class _ClassView:
         if issubclass(real, Enum):
             return _enumerator(dress, owner, real, name, by)
         member = dress.member(owner, name)
-        value = getattr(real, name)
+        extra = dress.surface and (dress.surface.major, owner, name) in _EXTRA
+        value = None if extra else _shown(real, name, dress)
         if not inspect.isfunction(value):
             return value
         # Called on the class, a method gets the object first, which the bindings' parameters leave out.
@@ -215,7 +220,27 @@ def _enumerator(dress, owner, real, name, by):
         raise AttributeError(f"{owner} has no {name} in TensorRT {dress.surface.release}")
     if _is_ours(by):
         dress.note("enumerator", owner, name, by)
-    return getattr(real, name)
+    return _shown(real, name, dress)
+
+
+def _shown(of, name, dress):
+    """`of.name`, which the release has, or what stands for it where the embedded engine has none."""
+    try:
+        return getattr(of, name)
+    except AttributeError:
+        if dress.surface is None:
+            raise
+        return _Missing(f"TensorRT {dress.surface.release} has {name}, which the embedded engine has not")
+
+
+class _Missing:
+    """Stands for what a release has and the embedded engine has not: it is there, and cannot be used."""
+
+    def __init__(self, reason):
+        self._reason = reason
+
+    def __call__(self, *arguments, **keywords):
+        raise LookupError(self._reason)
 
 
 def _hook(cls, dress):
@@ -232,7 +257,14 @@ def _hook(cls, dress):
             return plain_get(self, name)
         member = dress.member(owner, name)
         extra = dress.surface and _EXTRA.get((dress.surface.major, owner, name))
-        value = extra(self) if extra else plain_get(self, name)
+        try:
+            value = extra(self) if extra else plain_get(self, name)
+        except AttributeError:
+            if member is None:
+                raise
+            value = _Missing(
+                f"TensorRT {dress.surface.release} has {owner}.{name}; the embedded engine has not"
+            )
         if inspect.ismethod(value) or extra:
             return dress.checked(value, member, owner, name, by)
         if kept:
@@ -313,8 +345,19 @@ def _normalization_v2(network):
     return add_normalization_v2
 
 
+def _network_of_11(builder):
+    def create_network(flags=0):
+        strongly_typed = 1 << int(embedded.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+        network = builder.create_network(flags | strongly_typed)
+        network._flags = int(flags)
+        return network
+
+    return create_network
+
+
 # What a release does otherwise than the embedded engine, or has beyond it: (major version, class, member).
 _EXTRA = {
     ("8", "INetworkDefinition", "add_shape"): _shape_of_8,
+    ("11", "Builder", "create_network"): _network_of_11,
     ("11", "INetworkDefinition", "add_normalization_v2"): _normalization_v2,
 }

@@ -1,4 +1,4 @@
-"""Writes tests/tensorrt_surface.json: what the Python bindings of three releases of TensorRT contain, without their prose.
+"""Writes tests/tensorrt_surface.json: what the bindings of three releases of TensorRT contain, not their prose.
 
     python tests/embedded/summary_of_bindings.py FOLDER
 

@@ -69,8 +69,10 @@ class Network:
 
     @property
     def strongly_typed(self) -> bool:
-        """Whether types follow from the inputs alone. False where TensorRT has no such mode (8.6)."""
+        """Whether types follow from the inputs alone: never in TensorRT 8.6, always in 11, else as the flag says."""
         trt = tensorrt()
+        if not hasattr(trt.ILayer, "set_output_type"):
+            return True  # whatever the flag, which is kept for its name's sake only
         flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
         return flag is not None and bool(self._trt_network.get_flag(flag))
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from trtllm_ext.backend import tensorrt
-from trtllm_ext.graph.functional.constants import constant
+from trtllm_ext.graph.functional.constants import constant, weights_of
 from trtllm_ext.graph.functional.operands import require_same_dtype, require_tensor
 from trtllm_ext.graph.functional.shaping import squeeze, unsqueeze, view
 from trtllm_ext.graph.layer import add_layer, fail, output
@@ -170,7 +170,7 @@ def _convolution(
 def _weights_of(tensor: Tensor) -> Any:
     trt = tensorrt()
     array = tensor.host_array
-    return trt.Weights() if array is None else trt.Weights(tensor.dtype, array.ctypes.data, array.size)
+    return trt.Weights() if array is None else weights_of(trt, tensor.dtype, array)
 
 
 def _with_last_one(weight: Tensor) -> Tensor:

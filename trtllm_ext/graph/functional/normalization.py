@@ -18,6 +18,7 @@ from trtllm_ext.graph.functional.reduction import mean
 from trtllm_ext.graph.functional.shaping import reshape_to, view
 from trtllm_ext.graph.functional.unary import sqrt
 from trtllm_ext.graph.layer import add_layer, fail, output
+from trtllm_ext.graph.network import default_trtnet
 from trtllm_ext.graph.tensor import Tensor
 
 
@@ -41,9 +42,7 @@ def layer_norm(
     axes = _trailing(input, normalized_shape)
     scale = _operand(input, 1.0 if weight is None else weight, axes, "weight")
     shift = _operand(input, 0.0 if bias is None else bias, axes, "bias")
-    layer = add_layer("add_normalization", input, scale, shift, dim_to_trt_axes(axes))
-    layer.epsilon = eps
-    return output(layer, input.dtype)
+    return _normalized(input, scale, shift, axes, eps)
 
 
 def rms_norm(
@@ -105,15 +104,22 @@ def group_norm(
     parts = reshape_to(input, [whole[0], num_groups, sizes[1] // num_groups, *whole[2:]])
     axes = tuple(range(2, len(sizes) + 1))
     one, zero = (scalar_like(value, input.dtype, (1, num_groups, *(1 for _ in axes))) for value in (1.0, 0.0))
-    layer = add_layer("add_normalization", parts, one, zero, dim_to_trt_axes(axes))
-    layer.epsilon = eps
-    result = reshape_to(output(layer, input.dtype), whole)
+    result = reshape_to(_normalized(parts, one, zero, axes, eps), whole)
     for name, value, apply in (("weight", weight, mul), ("bias", bias, add)):
         if value is not None:
             if value.shape != sizes[1:2]:
                 raise fail(f"{name} has the shape {value.shape}; there are {sizes[1]} channels")
             result = apply(result, view(value, [sizes[1], *(1 for _ in sizes[2:])]))
     return result
+
+
+def _normalized(input: Tensor, scale: Tensor, bias: Tensor, axes: tuple[int, ...], eps: float) -> Tensor:
+    # TensorRT 11 has both and calls the first deprecated; they differ only for a layer with groups of its own.
+    has_v2 = hasattr(default_trtnet(), "add_normalization_v2")
+    method = "add_normalization_v2" if has_v2 else "add_normalization"
+    layer = add_layer(method, input, scale, bias, dim_to_trt_axes(axes))
+    layer.epsilon = eps
+    return output(layer, input.dtype)
 
 
 def _trailing(input: Tensor, normalized_shape: int | Sequence[int]) -> tuple[int, ...]:

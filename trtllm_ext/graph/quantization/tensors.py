@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from trtllm_ext.backend import tensorrt
 from trtllm_ext.graph.dtypes import is_float, to_trt_dtype
 from trtllm_ext.graph.functional.activations import clip
 from trtllm_ext.graph.functional.constants import cast, constant
@@ -30,7 +31,10 @@ def quantize(input: Tensor, scale_factor: Tensor, dtype: Any, axis: int = -1) ->
     One IQuantizeLayer.
     """
     to = to_trt_dtype(dtype)
-    layer = add_layer("add_quantize", _float(input, "input"), _float(scale_factor, "scale_factor"), to)
+    if not has_typed_layers() and readable(to) != "int8":
+        raise fail(f"quantize to {readable(to)} needs a TensorRT that has other types than int8; this has not")
+    with_type = (to,) if has_typed_layers() else ()
+    layer = add_layer("add_quantize", _float(input, "input"), _float(scale_factor, "scale_factor"), *with_type)
     layer.axis = _axis(input, scale_factor, axis)
     return output(layer)
 
@@ -42,13 +46,13 @@ def dequantize(input: Tensor, scale_factor: Tensor, axis: int = -1, output_type:
     One IDequantizeLayer.
     """
     to = to_trt_dtype(output_type)
-    layer = add_layer(
-        "add_dequantize", require_tensor(input, "input"), _float(scale_factor, "scale_factor"), to
-    )
+    with_type = (to,) if has_typed_layers() else ()
+    scale = _float(scale_factor, "scale_factor") if with_type else cast(scale_factor, "float32")
+    layer = add_layer("add_dequantize", require_tensor(input, "input"), scale, *with_type)
     layer.axis = _axis(input, scale_factor, axis)
     if not default_net().strongly_typed:
         layer.precision = input.dtype
-    return output(layer)
+    return output(layer) if with_type else cast(output(layer), to)
 
 
 def quantize_tensor(x: Tensor, scale: Tensor) -> Tensor:
@@ -95,6 +99,11 @@ def quantize_fp8_per_token(x: Tensor, clamp_val: Tensor | None = None) -> tuple[
     scaled = div(mul(wide, _FP8_LIMIT), maximum(largest, _SMALLEST))
     one = constant(np.ones((), dtype=np.float32))
     return quantize(scaled, one, "fp8"), div(largest, _FP8_LIMIT)
+
+
+def has_typed_layers() -> bool:
+    """Whether quantize and dequantize layers are told their type; those of TensorRT 8.6 know int8 and float32 alone."""
+    return hasattr(tensorrt().IQuantizeLayer, "to_type")
 
 
 def _to_int8(x: Tensor) -> Tensor:
