@@ -195,7 +195,7 @@ def test_without_the_embedded_engine_no_answer_is_stored(checkpoint, tmp_path, m
     from trtllm_ext.builder import building
 
     real = backend.choice()
-    monkeypatch.setattr(building.backend, "choice", lambda: replace(real, engine="tensorrt"))
+    monkeypatch.setattr(backend, "choice", lambda: replace(real, engine="tensorrt"))
     jobs = building.RankJob(checkpoint, tmp_path, "engine", LIMITS, False, "ab" * 16, 3)
     config = EngineConfig(stack_config(3).to_dict(), LIMITS, build_id="ab" * 16).as_stored()
     with caplog.at_level(logging.INFO):

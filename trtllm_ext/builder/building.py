@@ -1,15 +1,13 @@
 """From a model, or from a checkpoint directory, to an engine."""
 
-import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from trtllm_ext import backend
 from trtllm_ext.builder.build_config import BuildConfig
-from trtllm_ext.builder.engine import Engine, EngineConfig, new_build_id, summarize, write_config
-from trtllm_ext.builder.known_answer import write_known_answer
+from trtllm_ext.builder.engine import Engine, EngineConfig, new_build_id, summarize
+from trtllm_ext.builder.finishing import finish_directory
 from trtllm_ext.builder.network_plugins import plugins_of
 from trtllm_ext.builder.rank_build import Progress, RankJob, build_rank, silent
 from trtllm_ext.builder.rank_check import check_can_run_ranks
@@ -17,13 +15,10 @@ from trtllm_ext.builder.together import build_together
 from trtllm_ext.builder.trace import save_timing_cache, trace
 from trtllm_ext.builder.workers import build_in_workers
 from trtllm_ext.checkpoint import load_config
-from trtllm_ext.checkpoint.directory import COMPANIONS, copy_companions
 from trtllm_ext.errors import BuildError, ConfigError
 from trtllm_ext.parallel import Communicator
-from trtllm_ext.runtime.atomic import replaced_directory, write_errors
+from trtllm_ext.runtime.atomic import replaced_directory
 from trtllm_ext.runtime.engine_dir import ENGINE_DIRECTORY
-
-_log = logging.getLogger(__name__)
 
 
 def build(model: Any, build_config: BuildConfig | None = None) -> Engine:
@@ -112,21 +107,14 @@ def _finish(job: RankJob, configs: Iterable[dict[str, Any]], tell: Progress) -> 
     config = EngineConfig.from_dict(first)
     for rank, other in enumerate(others, start=1):
         config.check_agrees(rank, other)
-    checkpoint = job.checkpoint_dir
-    companions = [checkpoint / name for name in COMPANIONS if (checkpoint / name).is_file()]
-    with write_errors(job.output_dir, BuildError):
-        write_config(job.staging, config)
-        copy_companions(companions, job.staging)
-    if job.world_size == 1:
-        return
-    if config.build_config.use_strip_plan:
-        _log.info("no known answer is stored: the engines hold no weights; `trtllm-ext refit` stores one")
-    elif backend.choice().engine == "embedded":
-        write_known_answer(job.staging, job.output_dir, config, tell)
-    else:
-        _log.info(
-            "no known answer is stored: TensorRT's ranks need a device each, and were not tried together"
-        )
+    finish_directory(
+        job.staging,
+        job.output_dir,
+        config,
+        job.checkpoint_dir,
+        tell,
+        is_stripped=config.build_config.use_strip_plan,
+    )
 
 
 def _rank_of(model: Any) -> int:

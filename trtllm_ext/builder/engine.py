@@ -22,6 +22,12 @@ from trtllm_ext.runtime.json_files import canonical_digest, parse_json_object, t
 from trtllm_ext.version import __version__
 
 _NOT_STORED = ("dry_run", "visualize_network")
+# What trtllm-build stores and a build here has a use for.
+_OF_ANY_NETWORK = (
+    *("max_batch_size", "opt_batch_size", "max_input_len", "max_seq_len", "max_num_tokens", "opt_num_tokens"),
+    *("strongly_typed", "force_num_profiles", "profiling_verbosity", "use_refit", "use_strip_plan"),
+    *("weight_sparsity", "weight_streaming"),
+)
 
 
 def new_build_id() -> str:
@@ -71,13 +77,17 @@ class EngineConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "EngineConfig":
-        """The reverse of `to_dict`; EngineError when a part is missing."""
+        """The reverse of `to_dict`, or TensorRT-LLM's config.json; EngineError when a part is missing."""
         try:
+            settings, build_id = values["build_config"], values.get("build_id")
+            if build_id is None:  # TensorRT-LLM's, most of whose settings are for decoders
+                settings = {name: value for name, value in settings.items() if name in _OF_ANY_NETWORK}
+                build_id = canonical_digest(values)[:32]
             return cls(
                 values["pretrained_config"],
-                BuildConfig.from_dict(values["build_config"]),
+                BuildConfig.from_dict(settings),
                 values["version"],
-                values["build_id"],
+                build_id,
                 taps_from_json(values.get("taps", {})),
                 values.get("fusion_level"),
                 dict(values.get("plugin_layers", {})),
@@ -91,7 +101,7 @@ class EngineConfig:
         All ranks of a build have one config: their engines are parts of one model under the same limits.
         """
         ours = self.as_stored()
-        for name, differs in _differences(ours, other):
+        for name, differs in differences(ours, other):
             raise BuildError(
                 f"rank {rank} would be built as another engine than rank 0: config {name} is {differs[1]!r:.80} there "
                 f"and {differs[0]!r:.80} here. Convert the checkpoint again, and build all ranks with one version."
@@ -220,11 +230,11 @@ def summarize(network: Any) -> tuple[tuple[TensorSummary, ...], tuple[TensorSumm
     )
 
 
-def _differences(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, tuple[Any, Any]]]:
+def differences(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, tuple[Any, Any]]]:
     """Dotted names of what differs in two JSON values, and both values."""
     if isinstance(one, dict) and isinstance(other, dict):
         for key in (*one, *(key for key in other if key not in one)):
-            yield from _differences(one.get(key), other.get(key), f"{name}.{key}" if name else key)
+            yield from differences(one.get(key), other.get(key), f"{name}.{key}" if name else key)
     elif one != other:
         yield name, (one, other)
 

@@ -106,7 +106,8 @@ def check_memory_pools(limits: Mapping[str, Any]) -> None:
 
 def means_nothing(value: Any) -> bool:
     """Whether a value asks for nothing, as build configs write it."""
-    return value in (None, False, 0, "", "disabled", "disable") or value == {}
+    plain = value.lower() if isinstance(value, str) else value
+    return plain in (None, False, 0, "", "disabled", "disable") or plain == {}
 
 
 def _word(value: Any) -> str:

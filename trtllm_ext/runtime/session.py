@@ -3,14 +3,16 @@
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Self
 
 from trtllm_ext import backend
-from trtllm_ext.errors import BackendError, EngineError, InputError, RankError
+from trtllm_ext.errors import EngineError, InputError, RankError
 from trtllm_ext.parallel import Communicator
 from trtllm_ext.runtime.bindings import Bindings
 from trtllm_ext.runtime.engine_dir import EngineDir
 from trtllm_ext.runtime.inspector import layers_of
+from trtllm_ext.runtime.loading import deserialized, new_context, new_runtime
 from trtllm_ext.runtime.memory import DeviceMemory, HostMemory, Memory
 from trtllm_ext.runtime.ports import ports_of, profile_shapes
 from trtllm_ext.runtime.ranks.loading import load_buffer, load_together, open_engine
@@ -19,6 +21,7 @@ from trtllm_ext.runtime.run_failure import explain_failure
 from trtllm_ext.runtime.tensor_info import TensorInfo
 from trtllm_ext.runtime.tensors import Shape
 from trtllm_ext.runtime.trt_log import recording_logger
+from trtllm_ext.runtime.weight_streaming import set_budget
 
 LOAD_MODES = ("prepack", "mapped")
 
@@ -39,15 +42,15 @@ class Session:
         engine_dir: EngineDir | None = None,
         buffer: Any = None,
         ranks: RankedRuns | None = None,
+        gpu_weights_percent: float | None = None,
     ) -> None:
         self.engine = engine
         self.runtime = runtime
         self.engine_dir = engine_dir
         self._buffer = buffer  # an engine may read its weights in place for as long as it lives
-        self.context = engine.create_execution_context()
-        if self.context is None:
-            said = f": {logger.errors_since(0)}" if logger else ""
-            raise EngineError(f"no execution context could be made for {self._source()}{said}.")
+        if gpu_weights_percent is not None:
+            set_budget(engine, gpu_weights_percent, self._source())
+        self.context = new_context(backend.tensorrt(), engine, logger, self._source())
         ports = ports_of(engine, engine_dir.envelope if engine_dir else None)
         self._memory: Memory = HostMemory() if backend.choice().engine == "embedded" else DeviceMemory()
         self._bindings = Bindings(self.context, ports, self._memory, logger)
@@ -66,6 +69,7 @@ class Session:
         load_mode: str = "prepack",
         communicator: Communicator | None = None,
         self_test: bool = True,
+        gpu_weights_percent: float = 1.0,
     ) -> "Session":
         """Load a rank's engine of an engine directory, after its envelope has been checked.
 
@@ -76,32 +80,39 @@ class Session:
         communicator: to the other ranks, for an engine of several; by default to those that a launcher started with
         this process. It is not closed with the session.
         self_test: an engine of several ranks is tried on the input that was stored with its answer at build.
+        gpu_weights_percent: the part of the weights (0 to 1) that the device's memory holds, if built for streaming.
         Raises EngineError for anything missing, damaged, or built for another library or device. With several ranks
         loading and `run` are collective: all do them, and what is wrong on one raises RankError on the others.
         """
         world = communicator_for(path, rank, communicator)
+        load = partial(cls._load, gpu_weights_percent=gpu_weights_percent)
         if world is not None:
-            return load_together(cls._load, path, rank, load_mode, world, self_test)
+            return load_together(load, path, rank, load_mode, world, self_test)
         directory = EngineDir.read(os.fspath(path), rank or 0)
         directory.check_host()
-        return cls._load(directory.map_engine(), load_mode, directory)
+        return load(directory.map_engine(), load_mode, directory)
 
     @classmethod
     def from_serialized_engine(
-        cls, engine: Any, load_mode: str = "prepack", communicator: Communicator | None = None
+        cls,
+        engine: Any,
+        load_mode: str = "prepack",
+        communicator: Communicator | None = None,
+        gpu_weights_percent: float = 1.0,
     ) -> "Session":
         """Load an engine from a buffer: bytes, mmap, or what `Builder.build_engine` returned.
 
         The buffer is used in place where it can be; do not change it while the session lives.
         communicator: to the other ranks, all of which load theirs, as for `from_engine_dir`; what a directory tells of
-        them is not checked.
+        them is not checked. gpu_weights_percent: as for `from_engine_dir`.
         """
         if isinstance(engine, str | os.PathLike):
             raise InputError(
                 f"{os.fspath(engine)!r} is a path; give its content, Path(...).read_bytes(), or an engine directory to "
                 f"from_engine_dir."
             )
-        return load_buffer(cls._load, engine, load_mode, communicator)
+        load = partial(cls._load, gpu_weights_percent=gpu_weights_percent)
+        return load_buffer(load, engine, load_mode, communicator)
 
     @classmethod
     def from_engine(cls, engine: Any, communicator: Communicator | None = None) -> "Session":
@@ -115,18 +126,18 @@ class Session:
 
     @classmethod
     def _load(
-        cls, buffer: Any, load_mode: str, directory: EngineDir | None, ranks: RankedRuns | None = None
+        cls,
+        buffer: Any,
+        load_mode: str,
+        directory: EngineDir | None,
+        ranks: RankedRuns | None = None,
+        gpu_weights_percent: float = 1.0,
     ) -> "Session":
         if load_mode not in LOAD_MODES:
             raise InputError(f"load_mode={load_mode!r} is not known; it is one of {', '.join(LOAD_MODES)}.")
         trt = backend.tensorrt()
         logger = recording_logger(trt)
-        try:
-            runtime = trt.Runtime(logger)
-        except (TypeError, RuntimeError) as problem:  # what a failing C++ factory becomes
-            raise BackendError(
-                f"TensorRT's runtime does not start: {logger.errors_since(0) or problem}"
-            ) from problem
+        runtime = new_runtime(trt, logger)
         if hasattr(runtime, "load_mode"):
             runtime.load_mode = load_mode
         elif load_mode != "prepack":
@@ -135,19 +146,18 @@ class Session:
             )
         if ranks is not None:
             ranks.prepare(runtime)
-        try:
-            engine = runtime.deserialize_cuda_engine(buffer)
-        except TypeError as problem:
-            raise EngineError(
-                f"an engine must be bytes or another buffer, not a {type(buffer).__name__}."
-            ) from problem
-        if engine is None:
-            source = str(directory.engine_path) if directory else "the buffer"
-            raise EngineError(
-                f"{source} is not an engine that can be loaded here: "
-                f"{logger.errors_since(0) or 'no reason was logged'}"
-            )
-        return cls(engine, runtime=runtime, logger=logger, engine_dir=directory, buffer=buffer, ranks=ranks)
+        engine = deserialized(
+            runtime, buffer, logger, str(directory.engine_path) if directory else "the buffer"
+        )
+        return cls(
+            engine,
+            runtime=runtime,
+            logger=logger,
+            engine_dir=directory,
+            buffer=buffer,
+            ranks=ranks,
+            gpu_weights_percent=gpu_weights_percent,
+        )
 
     def close(self) -> None:
         """Drop context and engine and free device memory; the session cannot be used afterwards."""
