@@ -4,6 +4,10 @@ The engine directory appears whole or not at all. Limits become optimization pro
 that the model has no use for is refused. Flags win over the file of --build_config. Other flags of trtllm-build
 are accepted with values that ask for nothing here, such as --max_beam_width 1.
 
+--from-engine DIR starts from the build config of an engine that does not fit this host: another library, another
+device, an earlier format. Its own file is not read; the checkpoint must be of the same model. What is given besides
+wins over what was stored, and --output_dir may be the same directory, which is replaced when all is built.
+
 A checkpoint of several ranks (`convert --tp_size N`) becomes an engine a rank. --workers builds several at a time in
 processes of this machine; `mpirun -n N trtllm-ext build ...` does so in the processes it starts, on any number of
 hosts that share a file system: process r builds ranks r, r + N and so on.
@@ -12,6 +16,7 @@ hosts that share a file system: process r builds ranks r, r + N and so on.
 import argparse
 import time
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtllm_ext.cli.build_settings import add_settings, tensorrt_settings_of
@@ -59,6 +64,12 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "--build_config", metavar="FILE", help="BuildConfig as JSON, with trtllm-build's names"
     )
+    parser.add_argument(
+        "--from-engine",
+        "--from_engine",
+        metavar="DIR",
+        help="an engine directory whose build config to start from, such as one for another device",
+    )
     for name, text in SIZES.items():
         parser.add_argument(f"--{name}", type=int, metavar="N", help=text)
     for name, text in _TEXTS.items():
@@ -102,9 +113,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _config_of(arguments: argparse.Namespace) -> "BuildConfig":
-    from trtllm_ext.builder import BuildConfig
+    from trtllm_ext.builder.rebuilding import with_changes
 
-    config = BuildConfig.from_json_file(arguments.build_config) if arguments.build_config else BuildConfig()
+    config = _base_of(arguments)
     flags: dict[str, Any] = {
         name: value
         for name in (*SIZES, *_TEXTS, *_SWITCHES, "taps")
@@ -117,7 +128,7 @@ def _config_of(arguments: argparse.Namespace) -> "BuildConfig":
     if "plugin_config" in flags:
         flags["plugin_config"] = {**config.plugin_config, **flags["plugin_config"]}
     if flags:
-        config = config.updated(**flags)
+        config = with_changes(config, flags) if arguments.from_engine else config.updated(**flags)
     if arguments.tp_size is not None and not (arguments.dry_run or config.dry_run):
         from trtllm_ext.checkpoint.sharding import ways_to_ranks
 
@@ -126,6 +137,20 @@ def _config_of(arguments: argparse.Namespace) -> "BuildConfig":
             f"ranks of its checkpoint. To have {arguments.tp_size}, {ways_to_ranks(arguments.tp_size)}."
         )
     return config
+
+
+def _base_of(arguments: argparse.Namespace) -> "BuildConfig":
+    """What the flags change: an engine's build config, with what the file of --build_config says instead."""
+    from trtllm_ext.builder import BuildConfig
+    from trtllm_ext.builder.rebuilding import build_config_of_engine, with_changes
+    from trtllm_ext.runtime.json_files import read_json_object
+
+    path = arguments.build_config
+    given = BuildConfig.from_json_file(path) if path else BuildConfig()
+    if not arguments.from_engine:
+        return given
+    stored = build_config_of_engine(arguments.from_engine, arguments.checkpoint_dir)
+    return with_changes(stored, read_json_object(Path(path), ConfigError)) if path else stored
 
 
 def _build(arguments: argparse.Namespace, config: "BuildConfig", world: "Communicator | None") -> int:

@@ -65,16 +65,8 @@ class EngineDir:
         in config.json is not the one the engine was built for.
         """
         directory = Path(path)
-        if not directory.is_dir():
-            what = "is a file" if directory.exists() else "does not exist"
-            raise EngineError(
-                f"{directory} {what}; expected an engine directory, as `trtllm-ext build --output_dir` "
-                f"writes it."
-            )
         config_path = directory / CONFIG_NAME
-        if not config_path.is_file():
-            raise _incomplete(directory, CONFIG_NAME)
-        config = read_json_object(config_path, EngineError)
+        config = read_config(directory)
         if is_tensorrt_llms(directory, config, rank):
             return cls(directory, rank, config, made_up_envelope(directory, config, rank), has_envelope=False)
         if key := _lacking(config):
@@ -159,6 +151,18 @@ class EngineDir:
             raise _incomplete(self.path, path.name) from None
         except (OSError, ValueError) as problem:
             raise EngineError(f"{path} cannot be read: {problem}.") from problem
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """An engine directory's config.json as it stands, compared with nothing. EngineError when there is none."""
+    if not directory.is_dir():
+        what = "is a file" if directory.exists() else "does not exist"
+        raise EngineError(
+            f"{directory} {what}; expected an engine directory, as `trtllm-ext build --output_dir` writes it."
+        )
+    if not (directory / CONFIG_NAME).is_file():
+        raise _incomplete(directory, CONFIG_NAME)
+    return read_json_object(directory / CONFIG_NAME, EngineError)
 
 
 def _incomplete(directory: Path, name: str) -> EngineError:
