@@ -9,7 +9,8 @@ from sample_plugins import Extremes, NumpyPlugin
 
 import trtllm_ext as tx
 import trtllm_ext.embedded as trt
-from trtllm_ext.errors import GraphError
+from trtllm_ext.builder import EngineConfig, export_network
+from trtllm_ext.errors import BuildError, GraphError
 from trtllm_ext.graph import functional
 from trtllm_ext.graph.known import known_of
 from trtllm_ext.graph.plugin_record import PluginRecord
@@ -120,6 +121,23 @@ def test_the_lowering_writes_the_expansion_out():
     onnx.checker.check_model(model, full_check=True)
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(session.run(None, {"x": X})[0], want(), rtol=1e-5)
+
+
+def test_a_recorded_plugin_is_exported_and_another_refused_by_the_name_of_its_layer(tmp_path):
+    network, _ = network_with(RECORD)
+    exported = export_network(network, tmp_path / "m.onnx")
+    session = ort.InferenceSession(str(exported.path), providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(None, {"x": X})[0], want(), rtol=1e-5)
+    network, layer = network_with(PluginRecord(name="Swish", function=lambda x: x))
+    with pytest.raises(
+        BuildError, match=rf"layer '{layer.name}' is a plugin, whose meaning nobody has recorded"
+    ):
+        export_network(network, tmp_path / "other.onnx")
+
+
+def test_an_engine_tells_what_was_recorded():
+    config = EngineConfig({}, tx.BuildConfig(), plugin_layers={"a": RECORD.to_dict()})
+    assert EngineConfig.from_dict(config.as_stored()).plugin_layers == {"a": RECORD.to_dict()}
 
 
 def test_an_expansion_must_give_what_the_layer_gives():

@@ -1,0 +1,63 @@
+"""`trtllm-ext export --onnx`: the file, what is told of it, and what is refused."""
+
+import onnx
+import pytest
+
+import trtllm_ext as tx
+from trtllm_ext.cli import main as cli
+from trtllm_ext.models import sublayer_stack_config, write_random_checkpoint
+
+BUDGET_S = 3
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("export") / "c"
+    config = sublayer_stack_config(hidden_size=16, ffn_hidden_size=32, num_hidden_layers=2)
+    write_random_checkpoint(path, config)
+    return str(path)
+
+
+def export(*arguments):
+    return cli.main(["export", *map(str, arguments)])
+
+
+def test_the_file_and_how_trtexec_takes_it(checkpoint, tmp_path, capsys):
+    path = tmp_path / "m.onnx"
+    sizes = ("--max_num_tokens", 32, "--opt_num_tokens", 8)
+    assert export("--checkpoint_dir", checkpoint, "--onnx", path, *sizes, "--taps", "*.contribution") == 0
+    told = capsys.readouterr().out
+    shapes = "--minShapes=hidden_states:1x16 --optShapes=hidden_states:8x16 --maxShapes=hidden_states:32x16"
+    assert f"trtexec --onnx={path} {shapes}" in told
+    model = onnx.load(path)
+    assert f"opset {model.opset_import[0].version}, {len(model.graph.node)} nodes" in told
+    assert [each.name for each in model.graph.output] == [
+        "hidden_states_out",
+        "transformer.layers.0.mlp.contribution",
+        "transformer.layers.1.mlp.contribution",
+    ]
+
+
+def test_weights_beside(checkpoint, tmp_path, capsys):
+    assert export("--checkpoint_dir", checkpoint, "--onnx", tmp_path / "m.onnx", "--external_data") == 0
+    assert f"in {tmp_path / 'm.onnx.data'}" in capsys.readouterr().out
+
+
+def test_of_an_engine(checkpoint, tmp_path, capsys):
+    tx.build_engine_dir(checkpoint, tmp_path / "e", tx.BuildConfig(max_num_tokens=16))
+    arguments = (
+        "--checkpoint_dir",
+        checkpoint,
+        "--engine_dir",
+        tmp_path / "e",
+        "--onnx",
+        tmp_path / "m.onnx",
+    )
+    assert export(*arguments) == 0
+    assert "--maxShapes=hidden_states:16x16" in capsys.readouterr().out
+    assert export(*arguments, "--max_num_tokens", 8) == 1
+    assert (
+        "--max_num_tokens says how the network is built, and so does --engine_dir" in capsys.readouterr().err
+    )
