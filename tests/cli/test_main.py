@@ -57,8 +57,10 @@ OPTIONS = {
     "--workers --dry_run --tp_size",
     "export": "--checkpoint_dir --onnx --engine_dir --build_config --max_batch_size --opt_batch_size --max_input_len "
     "--max_seq_len --max_num_tokens --opt_num_tokens --taps --external_data --allow_nan",
-    "run": "--engine_dir --rank --load_mode --nproc --no_self_test --input --output",
-    "embed": "--engine_dir --rank --load_mode --nproc --no_self_test --sentences --tokenizer --output",
+    "refit": "--engine_dir --checkpoint_dir --output_dir --allow_nan",
+    "run": "--engine_dir --rank --load_mode --gpu_weights_percent --nproc --no_self_test --input --output",
+    "embed": "--engine_dir --rank --load_mode --gpu_weights_percent --nproc --no_self_test --sentences --tokenizer "
+    "--output",
     "verify": "--checkpoint_dir --engine_dir --simulate_ranks --max_batch_size --opt_batch_size --max_input_len "
     "--max_seq_len --max_num_tokens --opt_num_tokens --sequence_parallel --allow_nan",
     "inspect": "--engine_dir --rank --layers --json",

@@ -6,6 +6,7 @@ from trtllm_ext.builder.building import build, build_engine_dir
 from trtllm_ext.builder.engine import Engine, EngineConfig
 from trtllm_ext.builder.onnx_export import ExportedModel, export_network, export_onnx
 from trtllm_ext.builder.plan import BuildPlan, RankPlan, plan_build
+from trtllm_ext.builder.refit import refit_engine, refit_engine_dir
 
 __all__ = [
     "BuildConfig",
@@ -21,4 +22,6 @@ __all__ = [
     "export_network",
     "export_onnx",
     "plan_build",
+    "refit_engine",
+    "refit_engine_dir",
 ]

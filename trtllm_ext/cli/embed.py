@@ -59,7 +59,12 @@ def _run(arguments: argparse.Namespace, world: "Communicator | None") -> int:
     _, told = on_all(world, read, lambda sentences: sentences, f"reading {arguments.sentences}")
     sentences: list[str] = told[0]
     with Session.from_engine_dir(
-        arguments.engine_dir, arguments.rank, arguments.load_mode, world, not arguments.no_self_test
+        arguments.engine_dir,
+        arguments.rank,
+        arguments.load_mode,
+        world,
+        not arguments.no_self_test,
+        arguments.gpu_weights_percent,
     ) as session:
         encoder, _ = on_all(
             world, lambda: SentenceEncoder(session, arguments.tokenizer), what="reading the tokenizer"

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from trtllm_ext.cli import build, convert, doctor, embed, export, inspect, interrupts, run, verify
+from trtllm_ext.cli import build, convert, doctor, embed, export, inspect, interrupts, refit, run, verify
 from trtllm_ext.cli.ranks import TRACEBACK_VARIABLE, code_of_launched
 from trtllm_ext.errors import TrtllmExtError
 from trtllm_ext.version import __version__
@@ -21,6 +21,7 @@ COMMANDS = {
     "convert": convert,
     "build": build,
     "export": export,
+    "refit": refit,
     "run": run,
     "embed": embed,
     "verify": verify,

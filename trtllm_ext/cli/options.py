@@ -22,6 +22,13 @@ def add_session_options(parser: argparse.ArgumentParser) -> None:
         default="prepack",
         help="prepack: fastest to run (default); mapped: loads at once, weights stay in the file",
     )
+    parser.add_argument(
+        "--gpu_weights_percent",
+        type=float,
+        default=1.0,
+        metavar="PART",
+        help="of an engine built with --weight_streaming: the part of its weights in the device's memory, 0 to 1",
+    )
     add_rank_options(parser)
 
 

@@ -45,7 +45,12 @@ def _run(arguments: argparse.Namespace, world: "Communicator | None") -> int:
 
     inputs, _ = on_all(world, read, what=f"reading {arguments.input}")
     with Session.from_engine_dir(
-        arguments.engine_dir, arguments.rank, arguments.load_mode, world, not arguments.no_self_test
+        arguments.engine_dir,
+        arguments.rank,
+        arguments.load_mode,
+        world,
+        not arguments.no_self_test,
+        arguments.gpu_weights_percent,
     ) as session:
         for info in session.inputs:
             wanted, value = numpy_dtype(info.dtype), inputs.get(info.name)
