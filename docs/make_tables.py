@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from trtllm_ext.builder import BuildConfig
+from trtllm_ext.builder.build_config import SETTINGS
 from trtllm_ext.checkpoint import ACTIVATIONS, FORMS, GATES, PLACEMENTS, FeedForwardContract
 from trtllm_ext.checkpoint.convert.activation_names import ACTIVATION_NAMES
 from trtllm_ext.checkpoint.convert.architectures import STACK_ARCHITECTURES, StackArchitecture
@@ -28,8 +29,9 @@ from trtllm_ext.checkpoint.describe import (
     residual_formula,
 )
 from trtllm_ext.cli import build
+from trtllm_ext.cli.main import make_parser
 from trtllm_ext.cli.support import columns, features
-from trtllm_ext.cli.trtllm_build_flags import PLUGINS, SWITCHES
+from trtllm_ext.cli.trtllm_build_flags import PLUGINS, SWITCHES, VALUES
 from trtllm_ext.errors import ConfigError
 
 DOCS = Path(__file__).parent
@@ -165,12 +167,13 @@ def migration() -> str:
 
 def answer_to_flag(name: str, value: str | None) -> str:
     """What `trtllm-ext build` says to a flag of trtllm-build with a value that asks for something."""
-    parser = build.add_parser(argparse.ArgumentParser().add_subparsers())
+    parser = make_parser()
+    (commands,) = parser._subparsers._group_actions
     command = [f"--{name}", *([] if value is None else [value])]
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             arguments = parser.parse_args(
-                [*([] if name == "checkpoint_dir" else ["--checkpoint_dir", "C"]), *command]
+                ["build", *([] if name == "checkpoint_dir" else ["--checkpoint_dir", "C"]), *command]
             )
     except SystemExit:
         return "refused as unknown"
@@ -179,7 +182,7 @@ def answer_to_flag(name: str, value: str | None) -> str:
             build._config_of(arguments)
     except ConfigError as problem:
         return refused(problem)
-    return taken(parser, name)
+    return taken(commands.choices["build"], name)
 
 
 def taken(parser: argparse.ArgumentParser, name: str) -> str:
@@ -188,7 +191,7 @@ def taken(parser: argparse.ArgumentParser, name: str) -> str:
         return f"taken: {action.help}".replace("%%", "%")
     if name in PLUGINS:
         return "without effect: it says how TensorRT-LLM lays out its own decoders"
-    return f"taken: `{SWITCHES[name]}` of BuildConfig"
+    return "taken: `" + {**VALUES, **SWITCHES}[name] + "` of BuildConfig"
 
 
 def answer_to_key(name: str, value: object) -> str:
@@ -196,12 +199,12 @@ def answer_to_key(name: str, value: object) -> str:
         BuildConfig.from_dict({name: value})
     except ConfigError as problem:
         return refused(problem)
-    return "taken"
+    return "taken" if name in SETTINGS else "without effect"
 
 
 def refused(problem: ConfigError) -> str:
     """The reason of a refusal, without the value and the advice to leave it out."""
-    text = re.sub(r"^(plugin_config: )?\w+=('[^']*'|{.*?}|\S+) |^--\w+( \S+)? is refused: ", "", str(problem))
+    text = re.sub(r"^(\w+: )?\w+=('[^']*'|{.*?}|\S+) |^--\w+( \S+)? is refused: ", "", str(problem))
     text = re.sub(r" \(its default is .*?\)", "", text).removeprefix("is ")
     text = re.sub(r"(; use null, or leave it out|; leave it out|\. Leave it out)?\.?$", "", text)
     return "refused as unknown" if text.startswith("unknown build config key") else f"refused: {text}"

@@ -249,3 +249,53 @@ def test_values_that_ask_for_nothing_may_stay():
     command = ["build", "--checkpoint_dir", "C", *" ".join(shown).split()]
     tx.BuildConfig.from_dict(settings_of(make_parser().parse_args(command)))
     assert tx.BuildConfig().updated(max_batch_size=4).max_batch_size == 4
+
+
+# As release 0.16 writes it for a decoder of which nothing was asked; its plugin_config shortened.
+WRITTEN_BY_TENSORRT_LLM = {
+    "max_input_len": 1024,
+    "max_seq_len": None,
+    "opt_batch_size": 8,
+    "max_batch_size": 2048,
+    "max_beam_width": 1,
+    "max_num_tokens": 8192,
+    "opt_num_tokens": None,
+    "kv_cache_type": "PAGED",
+    "speculative_decoding_mode": 1,
+    "lora_config": {
+        "lora_dir": [],
+        "lora_ckpt_source": "hf",
+        "max_lora_rank": 64,
+        "lora_target_modules": [],
+        "trtllm_modules_to_hf_modules": {},
+    },
+    "auto_parallel_config": {"world_size": 1, "gpus_per_node": 8, "cluster_key": None},
+    "plugin_config": {
+        "dtype": "float16",
+        "gpt_attention_plugin": "auto",
+        "gemm_plugin": None,
+        "paged_kv_cache": True,
+    },
+    "use_fused_mlp": True,
+    "visualize_network": False,
+}
+
+
+def test_a_build_config_that_tensorrt_llm_wrote_is_read():
+    config = tx.BuildConfig.from_dict(WRITTEN_BY_TENSORRT_LLM)
+    assert config.given == {"plugin_config", "visualize_network"}
+    assert config.updated(max_batch_size=4).max_batch_size == 4
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"auto_parallel_config": {"world_size": 2}},
+        {"lora_config": {"lora_dir": ["adapter"]}},
+        {"kv_cache_type": "paged"},
+        {"plugin_config": {"gemm_plugin": "float16"}},
+    ],
+)
+def test_what_a_build_config_asks_for_is_refused(asked):
+    with pytest.raises(ConfigError, match=next(iter(asked))):
+        tx.BuildConfig.from_dict({**WRITTEN_BY_TENSORRT_LLM, **asked})

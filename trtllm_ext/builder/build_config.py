@@ -17,6 +17,7 @@ from trtllm_ext.builder.setting_checks import (
     check_type,
     means_nothing,
 )
+from trtllm_ext.builder.tensorrt_llm_config import without_its_own
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.runtime.envelope import HARDWARE_COMPATIBILITY_LEVELS
 from trtllm_ext.runtime.json_files import read_json_object
@@ -122,6 +123,7 @@ class BuildConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, explicit: Iterable[str] = ()) -> "BuildConfig":
         """A config from plain data; keys that are left out get their defaults, unknown ones are refused."""
+        values = without_its_own(values)
         for name in values:
             if name not in SETTINGS:
                 raise ConfigError(f"unknown build config key {name!r}. {nearest(name, SETTINGS)}")

@@ -11,6 +11,7 @@ from trtllm_ext.errors import ConfigError
 
 # Settings of BuildConfig with a value, and those that a bare flag turns on: flag -> setting.
 VALUES = {
+    "max_decoder_seq_len": "max_seq_len",
     "max_beam_width": "max_beam_width",
     "max_encoder_input_len": "max_encoder_input_len",
     "max_prompt_embedding_table_size": "max_prompt_embedding_table_size",
