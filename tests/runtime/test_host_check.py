@@ -13,6 +13,7 @@ from trtllm_ext.runtime import plugin_libraries
 from trtllm_ext.runtime.engine_dir import EngineDir
 from trtllm_ext.runtime.envelope import PluginSummary
 from trtllm_ext.runtime.host_check import runs_on_version
+from trtllm_ext.runtime.loading import HOST_CODE_VARIABLE, new_runtime
 
 BUDGET_S = 6
 
@@ -50,8 +51,12 @@ def creator(name="Fast", version="1", namespace="mine"):
 
 
 def host(monkeypatch, version="10.14.1", capability="9.0", registry=None):
-    """This process as one with NVIDIA's TensorRT and a device; its Runtime must not be asked for."""
-    library = SimpleNamespace(__version__=version, get_plugin_registry=lambda: registry)
+    """This process as one with NVIDIA's TensorRT and a device."""
+    library = SimpleNamespace(
+        __version__=version,
+        get_plugin_registry=lambda: registry,
+        Runtime=lambda logger: SimpleNamespace(engine_host_code_allowed=False),
+    )
     monkeypatch.setattr(backend, "choice", lambda: backend.Choice("tensorrt", "trtllm_ext", ()))
     monkeypatch.setattr(backend, "tensorrt", lambda: library)
     monkeypatch.setattr("trtllm_ext.runtime.host_check.compute_capability", lambda: capability)
@@ -131,7 +136,34 @@ def test_a_device_before_ampere(tmp_path, monkeypatch):
 def test_what_can_run_is_let_through(tmp_path, monkeypatch, changes, here):
     make(tmp_path, **{**BUILT, **changes})
     host(monkeypatch, **here)
+    monkeypatch.setenv(HOST_CODE_VARIABLE, "1")
     accepted(tmp_path)
+
+
+def test_code_for_the_host_needs_trust(tmp_path, monkeypatch):
+    make(tmp_path, **BUILT, version_compatible=True)
+    host(monkeypatch)
+    (tmp_path / "rank0.engine").write_bytes(b"garbage")
+    for value in ("", "0"):
+        monkeypatch.setenv(HOST_CODE_VARIABLE, value)
+        with pytest.raises(
+            EngineError, match="TRTLLM_EXT_ALLOW_HOST_CODE=1 if you trust where the file comes"
+        ):
+            tx.Session.from_engine_dir(tmp_path)
+    assert new_runtime(backend.tensorrt(), None).engine_host_code_allowed is False
+    monkeypatch.setenv(HOST_CODE_VARIABLE, "1")
+    accepted(tmp_path)
+    assert new_runtime(backend.tensorrt(), None).engine_host_code_allowed is True
+
+
+def test_an_engine_without_weights(tmp_path, monkeypatch):
+    """It fits the host, where a refit can fill it; a session is told how."""
+    make(tmp_path, **BUILT, is_stripped=True)
+    host(monkeypatch)
+    (tmp_path / "rank0.engine").write_bytes(b"garbage")
+    accepted(tmp_path)
+    with pytest.raises(EngineError, match="holds no weights: it was built with use_strip_plan"):
+        tx.Session.from_engine_dir(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,16 @@ class EngineDir:
         """
         host_check.check_host(self.envelope, str(self.engine_path), str(self.path))
 
+    def check_can_run(self) -> None:
+        """As `check_host`, and that the engine has its weights: a stripped one only waits for a refit."""
+        self.check_host()
+        if self.envelope.is_stripped:
+            raise EngineError(
+                f"{self.engine_path} holds no weights: it was built with use_strip_plan. Put them in with `trtllm-ext "
+                f"refit --engine_dir {self.path} --checkpoint_dir CHECKPOINT --output_dir FILLED`, and load what that "
+                f"writes."
+            )
+
     def map_engine(self) -> mmap.mmap:
         """The engine file mapped read-only, after its size and ends have been compared with the envelope.
 

@@ -11,6 +11,7 @@ from trtllm_ext import backend
 from trtllm_ext.errors import BackendError, EngineError
 from trtllm_ext.runtime.device import compute_capability
 from trtllm_ext.runtime.envelope import Envelope, PluginSummary
+from trtllm_ext.runtime.loading import HOST_CODE_VARIABLE, host_code_allowed
 from trtllm_ext.runtime.plugin_libraries import find_creator, library_of
 
 # TensorRT's developer guide, "Version Compatibility", and the support matrix of 11.4, "Engine Portability": an engine
@@ -42,6 +43,12 @@ def check_host(envelope: Envelope, engine: str, directory: str) -> None:
             raise EngineError(f"{engine} {problem}, or {rebuilding(directory)}.")
         if problem := device_problem(envelope, compute_capability()):
             raise EngineError(f"{engine} {problem}, or {rebuilding(directory)}.")
+        if envelope.version_compatible and not host_code_allowed():
+            raise EngineError(
+                f"{engine} was built version-compatible, so it brings code of TensorRT's that runs on the host. "
+                f"Set {HOST_CODE_VARIABLE}=1 if you trust where the file comes from, or "
+                f'{rebuilding(directory)} with a --build_config that holds "version_compatible": false.'
+            )
     for plugin in envelope.plugins:
         if problem := plugin_problem(plugin, trt):
             raise EngineError(f"{engine} {problem}, or {rebuilding(directory)}.")

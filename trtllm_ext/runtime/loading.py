@@ -1,14 +1,26 @@
 """From a buffer to a `trt.ICudaEngine`, and what keeps it from getting there as a sentence."""
 
+import os
 from typing import Any
 
 from trtllm_ext.errors import BackendError, EngineError
+
+# Set to 1 by who trusts the engines: those built version-compatible bring code of TensorRT's for the processor.
+HOST_CODE_VARIABLE = "TRTLLM_EXT_ALLOW_HOST_CODE"
+
+
+def host_code_allowed() -> bool:
+    """Whether engines may bring code that runs on the host."""
+    return os.environ.get(HOST_CODE_VARIABLE) == "1"
 
 
 def new_runtime(trt: Any, logger: Any) -> Any:
     """A `trt.Runtime`. logger: a recording one. Raises BackendError when it does not start."""
     try:
-        return trt.Runtime(logger)
+        runtime = trt.Runtime(logger)
+        if hasattr(runtime, "engine_host_code_allowed"):
+            runtime.engine_host_code_allowed = host_code_allowed()
+        return runtime
     except (TypeError, RuntimeError) as problem:  # what a failing C++ factory becomes
         raise BackendError(
             f"TensorRT's runtime does not start: {logger.errors_since(0) or problem}"

@@ -89,7 +89,7 @@ class Session:
         if world is not None:
             return load_together(load, path, rank, load_mode, world, self_test)
         directory = EngineDir.read(os.fspath(path), rank or 0)
-        directory.check_host()
+        directory.check_can_run()
         return load(directory.map_engine(), load_mode, directory)
 
     @classmethod

@@ -40,7 +40,7 @@ def load_together(
 
     def open_engine() -> tuple[Session, SelfTest | None]:
         check_place(envelope, rank, communicator)
-        directory.check_host()
+        directory.check_can_run()
         has_known = (
             self_test and envelope.engine_kind == "embedded"
         )  # TensorRT's ranks are not tried at build
