@@ -155,12 +155,18 @@ class Builder:
 
     def _set_precision(self, config: Any, precision: str, precision_constraints: str | None) -> None:
         """Flags by which a weakly typed network may compute in `precision`, and keeps to what its layers say."""
-        setting = f"strongly_typed=False with precision={precision!r}"
+        setting = f"precision={precision!r} in a weakly typed network"
+        if hasattr(self._trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
+            way_out = "Leave strongly_typed at true"
+        else:
+            way_out = "Use float32 or float16, or install a newer TensorRT"
         wanted = {"float16": "FP16", "bfloat16": "BF16"}.get(precision)
         if wanted:
-            set_flag(self._trt, config, wanted, setting)
+            set_flag(self._trt, config, wanted, setting, way_out)
         if precision_constraints:
-            set_flag(self._trt, config, f"{precision_constraints.upper()}_PRECISION_CONSTRAINTS", setting)
+            set_flag(
+                self._trt, config, f"{precision_constraints.upper()}_PRECISION_CONSTRAINTS", setting, way_out
+            )
 
     def report_progress(self, builder_config: BuilderConfig, tell: Teller) -> bool:
         """Have `tell` told the phases of builds with this config; False where the library tells of none (8.6).

@@ -29,6 +29,8 @@ DEFAULTS: dict[str, Any] = {
 # Settings that the embedded engine keeps and has no use for.
 _FOR_GPUS = ("memory_pool_limits", "weight_sparsity", "weight_streaming")
 
+_WAY_OUT = "Leave it out, or install a newer TensorRT"
+
 _log = logging.getLogger(__name__)
 
 
@@ -68,9 +70,9 @@ def apply_settings(trt: Any, config: Any, settings: Mapping[str, Any]) -> None:
                 _log.info("%s=%r has no effect on the embedded engine.", name, asked[name])
 
 
-def set_flag(trt: Any, config: Any, name: str, setting: str) -> None:
-    """Set a builder flag by name. setting: what asks for it, for the ConfigError where the library has no such flag."""
-    config.set_flag(_flag(trt, name, setting))
+def set_flag(trt: Any, config: Any, name: str, setting: str, way_out: str = _WAY_OUT) -> None:
+    """Set a builder flag by name. setting: what asks for it; the ConfigError where there is none ends in way_out."""
+    config.set_flag(_flag(trt, name, setting, way_out))
 
 
 def keep_to_basic_fusion(config: Any, level_asked: int | None) -> None:
@@ -98,17 +100,15 @@ def library(trt: Any) -> str:
     return f"TensorRT {getattr(trt, '__version__', 'of unknown version')}"
 
 
-def lacks(
-    trt: Any, setting: str, what: str, way_out: str = "Leave it out, or install a newer TensorRT"
-) -> ConfigError:
+def lacks(trt: Any, setting: str, what: str, way_out: str = _WAY_OUT) -> ConfigError:
     """The error for a setting that the library in use has nothing for."""
     return ConfigError(f"{setting} is asked for, but {library(trt)} has no {what}. {way_out}.")
 
 
-def _flag(trt: Any, name: str, setting: str) -> Any:
+def _flag(trt: Any, name: str, setting: str, way_out: str = _WAY_OUT) -> Any:
     flags = trt.BuilderFlag.__members__
     if name not in flags:
-        raise lacks(trt, setting, f"BuilderFlag.{name}")
+        raise lacks(trt, setting, f"BuilderFlag.{name}", way_out)
     return flags[name]
 
 
