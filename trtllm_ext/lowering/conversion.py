@@ -3,8 +3,6 @@
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from trtllm_ext.lowering.element_types import (
     BF16,
     FLOAT,
@@ -19,15 +17,16 @@ from trtllm_ext.lowering.element_types import (
 from trtllm_ext.lowering.layer import Layer
 from trtllm_ext.lowering.registry import lowers
 from trtllm_ext.lowering.values import Value, constant
-from trtllm_ext.lowering.weights import array_of
+from trtllm_ext.lowering.weights import array_of, packed_bytes
 
 
 @lowers("CONSTANT")
 def constant_layer(layer: Layer) -> Value:
     """The weights, borrowed."""
     weights, shape = layer.api.weights, tuple(layer.api.shape)
-    if not isinstance(weights, np.ndarray) and _is_packed(weights):
-        return _four_bits(layer, weights, shape)
+    packed = packed_bytes(layer, weights)
+    if packed is not None:
+        return _four_bits(layer, weights, packed, shape)
     array = array_of(layer, weights, shape, "its weights")
     wanted = numpy_type_of(onnx_type_of(layer.view.outputs[0].dtype, f"the output of {layer.view}"))
     if array.dtype != wanted and array.dtype.itemsize == wanted.itemsize and array.dtype.kind == "V":
@@ -35,16 +34,11 @@ def constant_layer(layer: Layer) -> Value:
     return layer.weights("CONSTANT", array, layer.view.outputs[0].name)
 
 
-def _is_packed(weights: Any) -> bool:
-    """Whether weights have no array of numpy's but tell their bytes, as 4-bit ones do."""
-    return hasattr(weights, "packed_bytes") and not isinstance(weights.numpy(), np.ndarray)
-
-
-def _four_bits(layer: Layer, weights: Any, shape: tuple[int, ...]) -> Value:
+def _four_bits(layer: Layer, weights: Any, packed: Any, shape: tuple[int, ...]) -> Value:
     """Weights of INT4, one to a byte; other 4-bit types are refused."""
     if weights.dtype.name != "INT4":
         raise layer.refusal(f"weights of type {weights.dtype} are not supported; of 4-bit types INT4 is")
-    return constant(unpacked(weights.packed_bytes(), weights.size).reshape(shape), layer.view.outputs[0].name)
+    return constant(unpacked(packed, weights.size).reshape(shape), layer.view.outputs[0].name)
 
 
 @lowers("CAST")

@@ -92,7 +92,7 @@ def data_blocks(segment: OnnxSegment) -> Iterator[tuple[str, int, memoryview]]:
     """The weights in the order of a data file: name, offset in bytes, and the bytes."""
     offset = 0
     for weight in segment.weights:
-        yield weight.name, offset, memoryview(weight.data)
+        yield weight.name, offset, weight.data.data
         offset += -(-weight.data.nbytes // ALIGNMENT) * ALIGNMENT
 
 

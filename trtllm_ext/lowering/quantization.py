@@ -77,7 +77,11 @@ def _check_zero_point(layer: Layer) -> None:
     if source is None or source.kind != "CONSTANT":
         raise layer.refusal("its zero point must be a constant, or the cast of one")
     weights = source.api.weights
-    array = weights if isinstance(weights, np.ndarray) else weights.packed_bytes()
+    array = weights if isinstance(weights, np.ndarray) else layer.network.weights.get(source.name)
+    if array is None:
+        array = weights.packed_bytes() if hasattr(weights, "packed_bytes") else weights.numpy()
+    if not isinstance(array, np.ndarray):
+        raise layer.refusal("its zero point cannot be read through this module's Python API")
     if array.astype(float).any():
         raise layer.refusal("its zero point must be 0: only symmetric quantization is supported")
 

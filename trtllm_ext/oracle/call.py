@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from trtllm_ext.oracle.errors import OracleError
@@ -26,8 +27,7 @@ class Call:
     """A layer, its evaluated inputs (None where an optional input is not set), its first output's type and rank.
 
     The rank is -1 where the network itself cannot tell it. communicator: to the ranks that evaluate their networks at
-    the same time; None if there are none. weights: its weights as the caller knows them, for what the layer does not
-    tell; None if unknown.
+    the same time; None if there are none. weights: what the caller knows of weights, see `evaluate`.
     """
 
     layer: Any
@@ -37,7 +37,7 @@ class Call:
     output_type: str
     output_rank: int
     communicator: Communicator | None = None
-    weights: Any = None
+    weights: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -59,6 +59,10 @@ class Call:
 
     def optional(self, index: int) -> Array | None:
         return self.inputs[index] if index < len(self.inputs) else None
+
+    def known_weights(self, role: str = "") -> Any:
+        """This layer's weights as the caller knows them, or None. role: '' of a constant, else 'kernel' and so on."""
+        return self.weights.get(f"{self.name}.{role}" if role else self.name)
 
     def present(self) -> list[Array]:
         """All inputs, each required."""

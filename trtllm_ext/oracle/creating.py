@@ -13,7 +13,7 @@ def constant(call: Call) -> Array:
     """The layer's weights in its shape."""
     layer = call.attributes("IConstantLayer")
     shape = ints(layer.shape)
-    values = stored_values(layer.weights, call.weights)
+    values = stored_values(layer.weights, call.known_weights())
     if values.size != int(np.prod(shape, dtype=np.int64)):
         call.refuse(f"{values.size} weights do not fill the shape {shape}")
     return widened(values.reshape(shape))

@@ -61,8 +61,9 @@ def evaluate(
         same collectives in the same order (`parallel.run_ranks` makes a thread for each).
     given: by name, tensors whose values are known from elsewhere (a plugin's outputs from the engine); the layers that
         make them are not evaluated.
-    weights: by the name of a constant layer, its elements where the library does not give them back (TensorRT's Python
-        API has no array for bfloat16, fp8 and int4; `graph.Network.host_weights` remembers those of our functional).
+    weights: elements that the library does not give back (TensorRT's Python API has no array of bfloat16, fp8 and
+        int4): of a constant by the layer's name, else by name and role, 'conv.kernel'. `graph.known` has those that our
+        functional remembers; int4 goes two to a byte.
     Returns name -> array: float64 for floating tensors (never rounded to half or bfloat16), int32 or int64
     exactly, bool. Raises OracleError for an unknown layer kind, missing or ill-fitting inputs, a cycle, and for
     what TensorRT leaves undefined (coordinates out of strict bounds, integer division by zero); RankError when
@@ -229,7 +230,7 @@ class _Graph:
             )
         outputs = self.layer_outputs[index]
         output_type, rank = (member_name(outputs[0].dtype), _rank(outputs[0])) if outputs else ("", -1)
-        weights = self.supplied.weights.get(str(layer.name))
+        weights = self.supplied.weights
         call = Call(layer, self.trt, kind, given, output_type, rank, self.communicator, weights)
         with np.errstate(all="ignore"):
             if kind in plugin.KINDS:

@@ -18,12 +18,13 @@ def scale(call: Call) -> Array:
     x = call.input(0)
     if not is_floating(x):
         call.refuse(f"a scale takes floats, not {x.dtype}")
-    scaled = x * _spread(call, layer, layer.scale, 1.0) + _spread(call, layer, layer.shift, 0.0)
-    return np.asarray(np.power(scaled, _spread(call, layer, layer.power, 1.0)))
+    scaled = x * _spread(call, layer, "scale", 1.0) + _spread(call, layer, "shift", 0.0)
+    return np.asarray(np.power(scaled, _spread(call, layer, "power", 1.0)))
 
 
-def _spread(call: Call, layer: Any, weights: Any, default: float) -> Array:
+def _spread(call: Call, layer: Any, role: str, default: float) -> Array:
     """Weights in a shape that broadcasts to the input."""
+    weights = getattr(layer, role)
     if len(weights) == 0:
         return np.array(default)
     shape, axis, mode = call.input(0).shape, int(layer.channel_axis), member_name(layer.mode)
@@ -32,7 +33,7 @@ def _spread(call: Call, layer: Any, weights: Any, default: float) -> Array:
         "CHANNEL": tuple(length if place == axis else 1 for place, length in enumerate(shape)),
         "ELEMENTWISE": tuple(length if place >= axis else 1 for place, length in enumerate(shape)),
     }[mode]
-    values = widened(stored_values(weights))
+    values = widened(stored_values(weights, call.known_weights(role)))
     if values.size != math.prod(wanted):
         call.refuse(f"{values.size} weights do not fill {wanted}, which mode {mode} needs for {shape}")
     return values.reshape(wanted)

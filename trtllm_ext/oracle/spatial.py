@@ -85,7 +85,7 @@ class _Sliding:
 def _parameter(call: Call, index: int, weights: Any, shape: tuple[int, ...], what: str) -> Array:
     """An input where it is set, else the layer's own weights."""
     given = call.optional(index)
-    values = widened(stored_values(weights)) if given is None else given
+    values = widened(stored_values(weights, call.known_weights(what))) if given is None else given
     if values.size != int(np.prod(shape, dtype=np.int64)) or not is_floating(values):
         call.refuse(f"the {what} must be {shape} floating numbers")
     return values.reshape(shape)
