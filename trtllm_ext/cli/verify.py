@@ -1,26 +1,37 @@
-"""Compare a model over several ranks with the same model on one: what `convert --tp_size` and `build` made of it.
+"""Compare an engine with what its checkpoint means, and find the first layer that differs.
 
-All ranks run in this process, a thread each, so that a plan for 8 or 64 of them is tried on any machine. Their engines
-are built in memory, or taken from --engine_dir; so is the whole model's, of the checkpoint's weights put together. What
-is built in float16 or bfloat16 is then built and compared in float32 as well, where roundings hide nothing. Ends with
-exit code 1 when an output is out of tolerance, or the ranks do not all give the same bits.
+With --engine_dir, of one rank: the engine is run beside float64 references, the oracle on its network and the
+contract's formulas on its weights, and every tensor that it exposes is compared, sublayer by sublayer. Engines with
+taps can be looked into; --bisect builds one anew with taps, in memory, and finds the first wrong layer. Without
+--checkpoint_dir the weights are those that the engine holds. --headroom tells how near to float16's largest number the
+model comes.
+
+Without --engine_dir, or with one of several ranks: all ranks run in this process, a thread each, and are compared with
+the whole model, so that a plan for 8 or 64 of them is tried on any machine. Their engines are built in memory, or taken
+from --engine_dir; so is the whole model's, of the checkpoint's weights put together. What is built in float16 or
+bfloat16 is then built and compared in float32 as well, where roundings hide nothing.
+
+Ends with exit code 1 when something is out of tolerance, or the ranks do not all give the same bits.
 """
 
 import argparse
-import sys
 
 from trtllm_ext.cli.build import SIZES
-from trtllm_ext.cli.terminal import progress, table
+
+_OF_ONE_ENGINE = ("input", "bisect", "json")
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
-    parser = commands.add_parser("verify", help="several ranks beside one, in one process")
-    parser.add_argument(
-        "--checkpoint_dir", required=True, metavar="DIR", help="what `trtllm-ext convert` wrote"
+    parser = commands.add_parser(
+        "verify", help="an engine beside its references, layer by layer; several ranks beside one"
     )
+    parser.add_argument("--checkpoint_dir", metavar="DIR", help="what `trtllm-ext convert` wrote")
     parser.add_argument(
-        "--engine_dir", metavar="DIR", help="engines of several ranks (default: they are built in memory)"
+        "--engine_dir",
+        metavar="DIR",
+        help="what `trtllm-ext build` wrote (default: engines of several ranks are built in memory)",
     )
+    _add_engine_options(parser)
     parser.add_argument(
         "--simulate_ranks",
         type=int,
@@ -40,53 +51,38 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     return parser
 
 
+def _add_engine_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--input", metavar="FILE", help=".npz file with the inputs by name, as for run (default: seeded ones)"
+    )
+    parser.add_argument(
+        "--bisect",
+        action="store_true",
+        help="build the engine anew with taps, in memory, to find the first wrong layer",
+    )
+    parser.add_argument(
+        "--headroom",
+        action="store_true",
+        help="how near to float16's largest number each residual add and norm comes; needs no engine",
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the findings to a JSON file as well")
+
+
 def run(arguments: argparse.Namespace) -> int:
-    from trtllm_ext.builder import BuildConfig
-    from trtllm_ext.verify.ranks import verify
+    from trtllm_ext.cli import verify_engine, verify_ranks
     from trtllm_ext.errors import ConfigError
 
-    names = (*SIZES, "sequence_parallel")
-    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
-    if given and arguments.engine_dir is not None:
+    if arguments.checkpoint_dir is None and arguments.engine_dir is None:
         raise ConfigError(
-            f"--{next(iter(given))} says how engines are built, and those of --engine_dir are. Leave one of them out."
+            "give --engine_dir DIR to look into an engine, --checkpoint_dir DIR to compare several ranks with one, or "
+            "both to compare an engine with its checkpoint."
         )
-    if arguments.simulate_ranks is not None and arguments.simulate_ranks < 2:
-        raise ConfigError(f"--simulate_ranks {arguments.simulate_ranks}: give 2 or more ranks.")
-    with progress("verify") as tell:
-        compared = list(
-            verify(
-                arguments.checkpoint_dir,
-                BuildConfig().updated(**given),
-                engine_dir=arguments.engine_dir,
-                num_ranks=arguments.simulate_ranks,
-                allow_nan=arguments.allow_nan,
-                progress=tell,
+    if verify_engine.is_asked(arguments):
+        return verify_engine.run(arguments)
+    for name in _OF_ONE_ENGINE:
+        if getattr(arguments, name):
+            raise ConfigError(
+                f"--{name} is for an engine of one rank, with --engine_dir. Several ranks are compared with the whole "
+                f"model as they are."
             )
-        )
-    rows = [
-        [
-            ", ".join(f"{name} {shape}" for name, shape in each.shapes.items()),
-            each.dtype,
-            each.output,
-            f"{each.difference:.1e}",
-            f"{each.tolerance:.0e}",
-            "yes" if each.same_bits else "NO",
-        ]
-        for each in compared
-    ]
-    headings = ["inputs", "type", "worst output", "difference", "allowed", "same bits on all ranks"]
-    table(headings, rows, right=(3, 4))
-    print("difference: the largest of any element, by the largest value of that output on one rank")
-    if all(each.dtype != "float32" for each in compared):
-        print(
-            f"note: engines of {compared[0].dtype} are compared within their roundings, where a small mistake such as "
-            f"a bias counted twice\nmay hide. Without --engine_dir a float32 copy of the model is compared, too."
-        )
-    wrong = sum(not each.is_right for each in compared)
-    if wrong:
-        print(
-            f"trtllm-ext: error: {wrong} of {len(compared)} runs of several ranks do not give what one rank gives.",
-            file=sys.stderr,
-        )
-    return 1 if wrong else 0
+    return verify_ranks.run(arguments)

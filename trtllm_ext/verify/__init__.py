@@ -5,6 +5,17 @@ near to float16's end a model's numbers come.
 """
 
 from trtllm_ext.verify.engine import verify_engine
+from trtllm_ext.verify.headroom import Headroom, HeadroomRow, headroom
 from trtllm_ext.verify.report import Bisection, LayerRow, NetworkFault, Report, Row
 
-__all__ = ["Bisection", "LayerRow", "NetworkFault", "Report", "Row", "verify_engine"]
+__all__ = [
+    "Bisection",
+    "Headroom",
+    "HeadroomRow",
+    "LayerRow",
+    "NetworkFault",
+    "Report",
+    "Row",
+    "headroom",
+    "verify_engine",
+]

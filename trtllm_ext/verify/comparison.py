@@ -81,5 +81,6 @@ def _row(
         oracle_alone,
         error_of(value, alone.values[name], counted_alone),
         not_finite(value, alone.values[name]),
+        bool(np.isfinite(value.astype(np.float64)).all()),
         0 if name not in alone.margins else int((alone.margins[name] <= tolerances.routing).sum()),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,11 @@ from trtllm_ext.builder import BuildConfig
 from trtllm_ext.builder.rank_build import model_options
 from trtllm_ext.builder.trace import Traced, trace
 from trtllm_ext.checkpoint import Checkpoint
+from trtllm_ext.checkpoint.dtypes import weight_dtype
 from trtllm_ext.graph.known import known_of
 from trtllm_ext.verify.formulas import Evaluation, evaluate, points_of
 from trtllm_ext.verify.report import NetworkFault
-from trtllm_ext.verify.tolerances import Tolerances, error_of
+from trtllm_ext.verify.tolerances import Tolerances, error_of, tolerances_of
 
 Array = np.ndarray[Any, Any]
 ALL_TAPS = ("*",)
@@ -48,6 +50,7 @@ class References:
         tolerances: Tolerances,
     ) -> None:
         self.inputs, self.tolerances = inputs, tolerances
+        self._checkpoint, self._build_config = checkpoint, build_config
         self.traced: Traced = trace(
             model_of(checkpoint, build_config), rebuildable(build_config, taps=ALL_TAPS)
         )
@@ -84,7 +87,26 @@ class References:
         }
 
     def network_fault(self) -> NetworkFault | None:
-        """The first point of the network, in float64, that does not follow from those before it by its formula."""
+        """The first point of the network, in float64, that does not follow from those before it by its formula.
+
+        A narrow type's constants would hide a small mistake, so the network is defined once more in float32.
+        """
+        found = self._fault()
+        if found is not None or self._checkpoint.config.dtype == "float32":
+            return found
+        weights = {
+            name: np.asarray(value).astype(np.float32) for name, value in self._checkpoint.weights.items()
+        }
+        wide = Checkpoint(replace(self._checkpoint.config, dtype="float32"), weights)
+        narrow = weight_dtype(self._checkpoint.config.dtype)
+        inputs = {
+            name: value.astype(np.float32) if value.dtype == narrow else value
+            for name, value in self.inputs.items()
+        }
+        tolerances = tolerances_of("float32", "embedded", False)
+        return References(wide, self._build_config, inputs, tolerances)._fault()
+
+    def _fault(self) -> NetworkFault | None:
         alone = evaluate(self.points, self.inputs, self.by_oracle)
         for point in self.points:
             if point.name not in self.by_oracle:

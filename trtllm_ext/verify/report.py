@@ -16,6 +16,7 @@ class Row:
     point: of its sublayer ('contribution'), or its own name. oracle, formulas: errors of the whole run up to here.
     oracle_alone, formulas_alone: of the last step alone, given the engine's own tensors before it; these decide.
     not_finite: what there is of NaN and infinity where the references have none; else "".
+    is_finite: whether all of it is, wherever the references are.
     rows_left_out: rows that were not compared: tokens of a mixture that a rounding may send to another expert.
     """
 
@@ -28,6 +29,7 @@ class Row:
     oracle_alone: float | None = None
     formulas_alone: float | None = None
     not_finite: str = ""
+    is_finite: bool = True
     rows_left_out: int = 0
 
     @property

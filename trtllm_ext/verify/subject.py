@@ -14,11 +14,12 @@ from trtllm_ext import backend
 from trtllm_ext.builder.engine import Engine, EngineConfig
 from trtllm_ext.builder.seeded_inputs import input_values, smaller_shape
 from trtllm_ext.checkpoint import Checkpoint, load_config, load_whole
-from trtllm_ext.errors import ConfigError
+from trtllm_ext.errors import ConfigError, InputError
 from trtllm_ext.runtime import EngineDir, Session
 from trtllm_ext.runtime.dtypes import NUMPY_DTYPES, TORCH_DTYPES
 from trtllm_ext.runtime.envelope import TensorSummary
 from trtllm_ext.runtime.json_files import canonical_digest
+from trtllm_ext.suggest import nearest
 from trtllm_ext.verify.tolerances import Tolerances, tolerances_of
 
 Array = np.ndarray[Any, Any]
@@ -62,6 +63,25 @@ class Subject:
         assert self.directory is not None
         with Session.from_engine_dir(self.directory, 0) as session:
             return _run(session, inputs)
+
+    def check(self, inputs: Mapping[str, Array]) -> None:
+        """Raise InputError for inputs that are missing, unknown, or of another shape or type than the model takes."""
+        names = [each.name for each in self.inputs]
+        for name in inputs:
+            if name not in names:
+                raise InputError(f"{name!r} is not an input. {nearest(name, names)}")
+        for each in self.inputs:
+            value = inputs.get(each.name)
+            if value is None:
+                raise InputError(f"the input {each.name!r} is missing; the model takes {', '.join(names)}.")
+            fits = value.ndim == len(each.shape) and all(
+                want in (-1, have) for want, have in zip(each.shape, value.shape, strict=True)
+            )
+            if not fits or value.dtype != _DTYPES[each.dtype]:
+                raise InputError(
+                    f"the input {each.name!r} is {value.dtype} {value.shape}, but the model takes {each.dtype} "
+                    f"{each.shape} (-1: any length)."
+                )
 
     def seeded_inputs(self) -> dict[str, Array]:
         """Inputs that nobody has given: a few tokens or sentences, the last of them with padding."""

@@ -54,6 +54,11 @@ def notes_of(report: Report, is_own: bool, bisect: bool, exposed: Mapping[str, A
             f"{left_out} tokens stand so close between two experts of a mixture that a rounding decides; they are not "
             f"compared"
         )
+    broken = next((row for row in report.rows if not row.is_finite and not row.not_finite), None)
+    if broken is not None:
+        notes.append(
+            f"{broken.tensor} is not finite, and neither are its references: the weights or the inputs make it so"
+        )
     drift = [
         row
         for row in report.rows
