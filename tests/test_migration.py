@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import json
 import os
 import re
 import subprocess
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 import trtllm_ext as tx
-from trtllm_ext.errors import ConfigError, EngineError, GraphError, InputError
+from trtllm_ext.errors import CheckpointError, ConfigError, EngineError, GraphError, InputError
 from trtllm_ext.graph import functional as fn
 from trtllm_ext.graph.functional import plugins
 from trtllm_ext.layers import FeedForward, GatedFeedForward
@@ -249,6 +250,21 @@ def test_values_that_ask_for_nothing_may_stay():
     command = ["build", "--checkpoint_dir", "C", *" ".join(shown).split()]
     tx.BuildConfig.from_dict(settings_of(make_parser().parse_args(command)))
     assert tx.BuildConfig().updated(max_batch_size=4).max_batch_size == 4
+
+
+def test_a_checkpoint_of_tensorrt_llm_s_converters_is_refused(tmp_path):
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = {"architecture": "LlamaForCausalLM", "dtype": "float16", "rotary_base": 1e4, **sizes}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"lacks the field 'contract'.* convert the source model"):
+        tx.model_from_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(("use_fp32_acc", "casts"), [(True, 3), (False, 0)])
+def test_products_of_float16_are_made_in_float32(network, use_fp32_acc, casts):
+    a, b = tensor("a", (4, 8), "float16"), tensor("b", (8, 8), "float16")
+    fn.matmul(a, b, use_fp32_acc=use_fp32_acc)
+    assert [layer.type.name for layer in network.get_layers()].count("CAST") == casts
 
 
 # As release 0.16 writes it for a decoder of which nothing was asked; its plugin_config shortened.

@@ -190,17 +190,19 @@ class ModelConfig:
         Raises ConfigError naming a field that is unknown, missing, of the wrong type, or at odds with the
         contract, and for a rank outside the mapping.
         """
+        if (
+            "contract" not in data
+        ):  # said first: a checkpoint of TensorRT-LLM's own converters differs in more fields
+            raise ConfigError(
+                "config lacks the field 'contract'. Without it the exact maths is not known: convert the source "
+                "model with trtllm-ext."
+            )
         for name in data:
             if name not in _FIELDS:
                 raise ConfigError(f"config has the unknown field {name!r}. {nearest(name, _FIELDS)}")
         for name in _FIELDS:
             if name not in data and name not in _OPTIONAL:
-                hint = ""
-                if name == "contract":
-                    hint = (
-                        " Without it the exact maths is not known: convert the source model with trtllm-ext."
-                    )
-                raise ConfigError(f"config lacks the field {name!r}.{hint}")
+                raise ConfigError(f"config lacks the field {name!r}.")
         stored = data.get("sha256")
         if stored is not None and stored != config_digest(data):
             raise ConfigError(
