@@ -62,7 +62,7 @@ def test_the_flags_in_the_pages_exist():
         for name, rest in re.findall(r"trtllm-ext (\w+)([^`#\n]*)", page.read_text()):
             assert name in commands.choices, f"{page.name} shows {name}"
             known = commands.choices[name]._option_string_actions
-            for flag in re.findall(r"--\w+", rest):
+            for flag in re.findall(r"--\w[\w-]*", rest):
                 assert flag in known, f"{page.name} shows {name} {flag}"
 
 

@@ -58,7 +58,7 @@ class TorchBuffers:
     def _host(self, address: int, nbytes: int) -> Any:
         """Bytes of the host as a tensor, in place; shape (nbytes,)."""
         block = (ctypes.c_uint8 * nbytes).from_address(address)
-        return self._torch.from_numpy(np.frombuffer(block, np.uint8))
+        return self._torch.from_numpy(np.ctypeslib.as_array(block))
 
 
 def _first(problem: Exception) -> str:
