@@ -4,11 +4,12 @@
         ...                              # backend.tensorrt() is the dressed module
     dress.uses                           # what the package called, read and set, with how often
 
-In the block, `backend.tensorrt()` is a module with that release's `__version__`. The package, wherever it is, sees of
-it, and of every object that comes from the embedded engine, only the names, members and enumerators that the release's
-own bindings have, and may set only what may be set there: anything else is an AttributeError, so `hasattr` answers as
-there. A call whose arguments no overload of the bindings takes is a TypeError. So the package takes the way that it
-takes on that release, and what it builds can be run.
+In the block, `backend.tensorrt()` is a module with that release's `__version__`, and `backend.choice()` says the
+embedded engine; with `dressed(release, "tensorrt")` it says NVIDIA's, for what the package does for that one alone.
+The package, wherever it is, sees of the module, and of every object that comes from the embedded engine, only the
+names, members and enumerators that the release's own bindings have, and may set only what may be set there: anything
+else is an AttributeError, so `hasattr` answers as there. A call whose arguments no overload of the bindings takes is a
+TypeError. So the package takes the way that it takes on that release, and what it builds can be run.
 
 Code of tests is not looked at, but for what it takes from the module itself. What the embedded engine calls is not
 either; but the lowering is, which reads a network through the API.
@@ -25,7 +26,7 @@ import importlib
 import inspect
 import sys
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from types import ModuleType
@@ -35,6 +36,8 @@ from tensorrt_surface import Given, Surface, refusal
 
 import trtllm_ext.embedded as embedded
 from trtllm_ext import backend
+from trtllm_ext.runtime import session
+from trtllm_ext.runtime.memory import HostMemory
 
 # Not `from trtllm_ext.lowering import lower`: the package has the function under that name.
 lower = importlib.import_module("trtllm_ext.lowering.lower")
@@ -97,26 +100,37 @@ class Dress:
 
 
 @contextmanager
-def dressed(release):
-    """The block runs with the embedded engine dressed as `release`; gives the Dress."""
-    with _worn(Dress(Surface(release))) as dress:
-        yield dress
+def dressed(release, engine="embedded"):
+    """The block runs with the embedded engine dressed as `release`; gives the Dress.
+
+    engine: which engine it is to the package. As "tensorrt" it is NVIDIA's, on a device of compute capability 9.0 whose
+    buffers are on the host.
+    """
+    with ExitStack() as stack:
+        dress = Dress(Surface(release))
+        if engine == "tensorrt":
+            choice = backend.Choice(engine, "trtllm_ext", (f"engine: tensorrt {release}, a dress",))
+            stack.enter_context(mock.patch.object(backend, "_choose", lambda request: choice))
+            stack.enter_context(mock.patch.object(backend, "cuda_driver", _Driver))
+            stack.enter_context(mock.patch.object(session, "DeviceMemory", HostMemory))
+        yield stack.enter_context(_worn(dress, engine))
 
 
 @contextmanager
 def recorded():
     """The block runs with the embedded engine as it is; gives the Dress, which keeps the uses."""
-    with _worn(Dress()) as dress:
+    with _worn(Dress(), "embedded") as dress:
         yield dress
 
 
 @contextmanager
-def _worn(dress):
-    module = _Module(dress)
-    name = "tensorrt_in_a_dress"
+def _worn(dress, engine):
+    name = "tensorrt" if engine == "tensorrt" else "tensorrt_in_a_dress"
+    module, before = _Module(dress), sys.modules.get(name)
     roots = [each for each in _classes().values() if not any(base in _public() for base in each.__mro__[1:])]
+    environment = {backend.ENVIRONMENT_VARIABLE: engine}
     with (
-        mock.patch.dict("os.environ", {backend.ENVIRONMENT_VARIABLE: "embedded"}),
+        mock.patch.dict("os.environ", environment),
         mock.patch.object(backend, "EMBEDDED_MODULE", name),
         mock.patch.object(lower, "lower", _lowering_from(module)),
     ):
@@ -126,8 +140,28 @@ def _worn(dress):
             yield dress
         finally:
             del sys.modules[name]
+            if before is not None:
+                sys.modules[name] = before
             for each in undo:
                 each()
+
+
+class _Driver:
+    """Answers as NVIDIA's driver does of one device of compute capability 9.0."""
+
+    def cuInit(self, flags):  # noqa: N802
+        return 0
+
+    def cuCtxGetDevice(self, handle):  # noqa: N802
+        return 0
+
+    def cuDeviceGetCount(self, count):  # noqa: N802
+        count._obj.value = 1
+        return 0
+
+    def cuDeviceGetAttribute(self, value, which, handle):  # noqa: N802
+        value._obj.value = {75: 9, 76: 0}[which]
+        return 0
 
 
 def _lowering_from(module):
