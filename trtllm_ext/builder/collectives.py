@@ -44,7 +44,7 @@ def count_collectives(network: Any) -> tuple[CollectiveUse, ...]:
     _enlarge_inputs(network)
     sizes: dict[tuple[str, str, tuple[int, ...]], list[int]] = defaultdict(list)
     for layer in layers:
-        kind, group = _kind_and_group(layer)
+        kind, group = network.collectives[layer.name]
         whole = [_bytes_of(layer.name, tensor) for tensor in (layer.get_input(0), layer.get_output(0))]
         sizes[kind, readable(layer.get_input(0).dtype), group].append(max(whole))
     return tuple(
@@ -58,10 +58,6 @@ def _collective_layers(trt_network: Any) -> Iterator[Any]:
         layer = trt_network.get_layer(index)
         if layer.type.name == _LAYER_TYPE:
             yield layer
-
-
-def _kind_and_group(layer: Any) -> tuple[str, tuple[int, ...]]:
-    return layer.dist_collective_op.name.lower(), tuple(layer.groups)
 
 
 def _enlarge_inputs(network: Any) -> None:

@@ -22,16 +22,8 @@ if TYPE_CHECKING:
 _CURRENT: ContextVar["Network | None"] = ContextVar("trtllm_ext_network", default=None)
 
 # These layers move data or take their type from elsewhere: they have no precision to set.
-_NO_PRECISION = (
-    "SHAPE",
-    "CONSTANT",
-    "GATHER",
-    "CONCATENATION",
-    "SHUFFLE",
-    "SLICE",
-    "SELECT",
-    "IDENTITY",
-    "FILL",
+_NO_PRECISION = frozenset(
+    "SHAPE CONSTANT GATHER CONCATENATION SHUFFLE SLICE SELECT IDENTITY FILL".split()  # noqa: SIM905 - a table
 )
 _NO_OUTPUT_TYPE = ("SHAPE",)
 
@@ -59,6 +51,8 @@ class Network:
         self._parameters: dict[int, tuple[Parameter, Tensor]] = {}
         self._guarded_by: CodeType | None = None
         self._log_mark = 0
+        # By a layer's name: the operation and the ranks, which TensorRT's layer itself does not tell.
+        self.collectives: dict[str, tuple[str, tuple[int, ...]]] = {}
         self.modules = naming.ModulePath()
         self.plugin_config = PluginConfig()
 

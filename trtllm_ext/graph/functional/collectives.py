@@ -203,4 +203,6 @@ def _collective(name: str, operation: str, reduction: str, tensor: Tensor, ranks
     # -1: no rank is the root.
     layer = add_layer("add_dist_collective", tensor, *kinds, -1, ranks)
     layer.num_ranks = len(ranks)
-    return output(layer, tensor.dtype)
+    result = output(layer, tensor.dtype)  # which names the layer
+    default_net().collectives[layer.name] = (operation.lower(), tuple(ranks))
+    return result
