@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from encoder_formulas import sentences, small_config
-from planted import ALL, engine_of, stack, with_weight
 from stack_forms import LAYER, TABLE, checkpoint, config_of, plain, residual
+from verified_models import ALL, engine_of, stack, with_weight
 
 import trtllm_ext as tx
 from trtllm_ext import backend

@@ -133,12 +133,8 @@ def checkpoint_for(
 
 def run_buffer(buffer: Any, inputs: Mapping[str, Array]) -> dict[str, Array]:
     """Every output of a serialized engine for the inputs."""
-    with Session.from_serialized_engine(buffer, "mapped" if _is_embedded() else "prepack") as session:
+    with Session.from_serialized_engine(buffer) as session:
         return _run(session, inputs)
-
-
-def _is_embedded() -> bool:
-    return backend.choice().engine == "embedded"
 
 
 def _run(session: Session, inputs: Mapping[str, Array]) -> dict[str, Array]:

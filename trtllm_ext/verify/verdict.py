@@ -32,7 +32,9 @@ def verdict_of(report: Report) -> str:
     if bisection is not None:
         parts.append(_about_bisection(bisection, first, report))
     if report.is_right:
-        parts.insert(0, f"All {len(report.rows)} tensors that the engine exposes are within their tolerance.")
+        count = len(report.rows)
+        exposed = f"All {count} tensors" if count > 1 else "The one tensor"
+        parts.insert(0, f"{exposed} that the engine exposes {'are' if count > 1 else 'is'} within tolerance.")
     return " ".join(parts)
 
 
