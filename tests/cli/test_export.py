@@ -1,5 +1,10 @@
 """`trtllm-ext export --onnx`: the file, what is told of it, and what is refused."""
 
+import importlib
+import re
+import shlex
+from pathlib import Path
+
 import onnx
 import pytest
 
@@ -61,3 +66,18 @@ def test_of_an_engine(checkpoint, tmp_path, capsys):
     assert (
         "--max_num_tokens says how the network is built, and so does --engine_dir" in capsys.readouterr().err
     )
+
+
+def test_the_page_on_export_names_what_is_there(checkpoint, tmp_path, monkeypatch, capsys):
+    text = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
+    command = re.search(r"trtllm-ext (export .*)", text)[1].replace("CKPT", checkpoint)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(shlex.split(command)) == 0
+    options = cli.make_parser()._subparsers._group_actions[0].choices["export"]._option_string_actions
+    ours = set(re.findall(r"`(--\w+)", text)) - {"--fp16"}
+    assert ours and ours <= set(options)
+    named = {}
+    for name in re.findall(r"`(?:trtllm_ext\.)?((?:oracle|builder|graph\.known|lowering)\.\w+)", text):
+        module, member = name.rsplit(".", 1)
+        named[name] = getattr(importlib.import_module(f"trtllm_ext.{module}"), member)
+    assert {"oracle.opaque_layers", "graph.known.known_of", "builder.export_onnx"} <= set(named)
