@@ -40,7 +40,7 @@ def replace_mlps(model: Any, make: Callable[[Any], Any] | None = None) -> list[s
     found = [
         (name, mlp, parent)
         for name, mlp, parent in model.named_modules_with_parent()
-        if isinstance(mlp, tuple(kinds.values())) and parent is not None
+        if parent is not None and _is_mlp(mlp, tuple(kinds.values()))
     ]
     if not found:
         raise ConfigError(
@@ -157,6 +157,11 @@ class FusedGatedSublayer(Module):
 def _kinds() -> dict[str, Any]:
     layers = import_module("tensorrt_llm.layers.mlp")
     return {name: getattr(layers, name) for name in ("MLP", "GatedMLP", "FusedGatedMLP")}
+
+
+def _is_mlp(module: Any, kinds: tuple[Any, ...]) -> bool:
+    # Quantised ones, such as SmoothQuantMLP, are no subclasses; to pass over them would be to leave part of a model.
+    return isinstance(module, kinds) or type(module).__name__.endswith("MLP")
 
 
 def _check_plain(mlp: Any) -> None:

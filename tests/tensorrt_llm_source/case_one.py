@@ -1,0 +1,53 @@
+"""A pytest plugin: TensorRT is in use with TensorRT-LLM's graph API, as far as this package can tell.
+
+The embedded engine stands at `tensorrt`, TensorRT-LLM's source is imported with stand-ins for its compiled parts, a
+driver answers that there is a device, and device memory is the host's.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+os.environ["TRT_LLM_NO_LIB_INIT"] = "1"
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "runtime")]
+
+import stand_ins
+
+stand_ins.install()
+
+from fake_devices import HostDevice
+
+from trtllm_ext import backend
+from trtllm_ext.runtime import cuda
+
+# CUdevice_attribute, from the CUDA driver API.
+_CAPABILITY = {75: 9, 76: 0}
+
+
+class Driver:
+    """What is asked of libcuda by this package. References are ctypes.byref's."""
+
+    def cuInit(self, flags):  # noqa: N802 - CUDA's name
+        return 0
+
+    def cuDeviceGetCount(self, count):  # noqa: N802 - CUDA's name
+        count._obj.value = 1
+        return 0
+
+    def cuCtxGetDevice(self, handle):  # noqa: N802 - CUDA's name
+        handle._obj.value = 0
+        return 0
+
+    def cuDeviceGetAttribute(self, value, which, handle):  # noqa: N802 - CUDA's name
+        value._obj.value = _CAPABILITY[which]
+        return 0
+
+
+backend.cuda_driver = Driver
+cuda.device_buffers = HostDevice
+
+
+def pytest_sessionstart(session):
+    choice = backend.choice()
+    assert (choice.engine, choice.graph) == ("tensorrt", "tensorrt_llm"), choice.reasons
