@@ -2,14 +2,20 @@
 
 import gc
 
+import ml_dtypes
 import numpy as np
 import pytest
 import zoo
 from like_bindings import as_bindings, weights_of
+from stack_forms import HIDDEN, TABLE, config_of
 from zoo.engine import recording_logger
 
+import trtllm_ext as tx
 import trtllm_ext.embedded as embedded
+from trtllm_ext.builder.trace import trace
+from trtllm_ext.graph.known import known_of
 from trtllm_ext.lowering import LoweringError, lower
+from trtllm_ext.models import model_from_checkpoint, write_random_checkpoint
 from trtllm_ext.oracle import OracleError, evaluate
 
 BUDGET_S = 8
@@ -70,3 +76,21 @@ def test_wrappers_are_new_unless_one_lives_and_classes_must_be_changed():
     assert shown.get_layer(0) is not layer
     with pytest.raises(AttributeError):
         _ = shown.get_layer(0).weights
+
+
+def test_what_functional_remembers_of_its_constants_is_enough(tmp_path):
+    write_random_checkpoint(tmp_path, config_of(TABLE["every factor"], "bfloat16"))
+    network = trace(model_from_checkpoint(tmp_path), tx.BuildConfig(max_num_tokens=8)).network
+    trt, shown = as_bindings(network.trt_network)
+    x = np.random.default_rng(0).normal(size=(3, HIDDEN)).astype(ml_dtypes.bfloat16)
+    with pytest.raises(OracleError, match=r"weights of type BF16 give neither a numpy view nor an address"):
+        evaluate(shown, trt, {"hidden_states": x})
+    with pytest.raises(
+        LoweringError, match=r"of type DataType.BF16 cannot be read .*weights=\{'SublayerStack/"
+    ):
+        lower(shown, trt)
+    weights = known_of(network).weights
+    want = evaluate(network.trt_network, embedded, {"hidden_states": x})["hidden_states_out"]
+    got = evaluate(shown, trt, {"hidden_states": x}, weights=weights)["hidden_states_out"]
+    np.testing.assert_array_equal(got, want)
+    assert _models(shown, trt, weights) == _models(network.trt_network, embedded, {})
