@@ -38,7 +38,7 @@ def engines(tmp_path_factory):
 @pytest.mark.parametrize("part", [0, 0.25, 1, 1.0])
 def test_the_budget_is_that_part_of_the_weights(engines, part):
     with tx.Session.from_engine_dir(engines / "streams", gpu_weights_percent=part) as session:
-        assert session.engine.streamable_weights_size > 4 * 2 * 16 * 32
+        assert session.engine.streamable_weights_size >= 4 * 2 * 16 * 32
         assert session.engine.weight_streaming_budget_v2 == int(part * session.engine.streamable_weights_size)
         session.run(X)
 
@@ -102,8 +102,9 @@ def test_a_budget_that_is_not_taken_is_an_error(engines, monkeypatch):
 
 def test_8_6_has_no_such_thing(engines):
     with dressed("8.6.1"), tx.Session.from_engine_dir(engines / "stays") as session:
-        assert not hasattr(session.engine, "streamable_weights_size")
         session.run(X)
+    with dressed("8.6.1"), pytest.raises(InputError, match="streams no weights"):
+        tx.Session.from_engine_dir(engines / "streams", gpu_weights_percent=0.5)
 
 
 def test_each_rank_has_its_budget(tmp_path):
@@ -120,4 +121,4 @@ def test_each_rank_has_its_budget(tmp_path):
         ) as session:
             return session.engine.weight_streaming_budget_v2 / session.engine.streamable_weights_size
 
-    assert run_ranks(2, budget) == [0.5, 0.5]
+    assert run_ranks(2, budget) == pytest.approx([0.5, 0.5], abs=1e-3)
