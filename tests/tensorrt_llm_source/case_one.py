@@ -12,14 +12,14 @@ HERE = Path(__file__).parent
 os.environ["TRT_LLM_NO_LIB_INIT"] = "1"
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "runtime")]
 
-import stand_ins
+import stand_ins  # noqa: E402
 
 stand_ins.install()
 
-from fake_devices import HostDevice
+from fake_devices import HostDevice  # noqa: E402
 
-from trtllm_ext import backend
-from trtllm_ext.runtime import cuda
+from trtllm_ext import backend  # noqa: E402
+from trtllm_ext.runtime import cuda  # noqa: E402
 
 # CUdevice_attribute, from the CUDA driver API.
 _CAPABILITY = {75: 9, 76: 0}

@@ -87,7 +87,7 @@ def same_form(mlp: Any) -> Module:
 class Sublayer(FeedForward):
     """A FeedForward that is called as an MLP."""
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, hidden_states: Tensor, lora_layer_params: Any = None, gegelu_limit: float | None = None
     ) -> Tensor:
         """gegelu_limit: of no effect, as with every activation but gegelu. Raises ConfigError for LoRA."""
@@ -98,7 +98,7 @@ class Sublayer(FeedForward):
 class GatedSublayer(GatedFeedForward):
     """A GatedFeedForward that is called as a GatedMLP."""
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, hidden_states: Tensor, lora_layer_params: Any = None, all_reduce_params: Any = None
     ) -> Any:
         """all_reduce_params: as `GatedFeedForward` takes them. Raises ConfigError for LoRA."""

@@ -1,6 +1,7 @@
 """Our layers and models, made of TensorRT-LLM's functional, Module and Parameter, beside the same made of ours."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,3 +51,19 @@ def _typed(value, dtype):
     from trtllm_ext.runtime.dtypes import NUMPY_DTYPES, TORCH_DTYPES
 
     return value.astype(next(NUMPY_DTYPES[name] for name, told in TORCH_DTYPES.items() if told == dtype))
+
+
+def test_ranks_end_where_the_compiled_all_reduce_is_asked_for(tmp_path):
+    """What TensorRT-LLM's functional adds there is a layer of its plugin."""
+    from stack_forms import TABLE, config_of
+
+    from trtllm_ext.models import model_from_config
+    from trtllm_ext.parallel import Mapping
+
+    config = replace(config_of(TABLE["gpt2"]), mapping=Mapping(world_size=2, tp_size=2, rank=0))
+    model = model_from_config(config)
+    for _, parameter in model.named_parameters():
+        parameter.value = np.zeros(parameter.shape, np.float32)
+    with pytest.raises(AssertionError) as ended:
+        tx.build(model, tx.BuildConfig(max_num_tokens=32))
+    assert "allreduce_plg_creator" in str(ended.getrepr(style="short"))
