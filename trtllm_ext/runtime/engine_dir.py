@@ -8,6 +8,7 @@ tokenizer.json         optional, copied from the checkpoint
 """
 
 import mmap
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ class EngineDir:
     has_envelope: bool = True
 
     @classmethod
-    def read(cls, path: str | Path, rank: int = 0) -> "EngineDir":
+    def read(cls, path: str | os.PathLike[str], rank: int = 0) -> "EngineDir":
         """Read config.json and a rank's envelope, which one of TensorRT-LLM's directories does not have.
 
         Raises EngineError when a file is missing, damaged, or belongs to another build, and when the contract
