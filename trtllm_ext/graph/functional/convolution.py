@@ -8,6 +8,7 @@ from trtllm_ext.graph.functional.constants import constant, weights_of
 from trtllm_ext.graph.functional.operands import require_same_dtype, require_tensor
 from trtllm_ext.graph.functional.shaping import squeeze, unsqueeze, view
 from trtllm_ext.graph.layer import add_layer, fail, output
+from trtllm_ext.graph.network import default_net
 from trtllm_ext.graph.tensor import Tensor
 
 Sizes = int | Sequence[int]
@@ -161,9 +162,13 @@ def _convolution(
     own = [_weights_of(each) for each in operands]
     layer = add_layer(method, input, maps, kernel, own[0], *own[1:])
     layer.num_groups = groups
-    for index, tensor in enumerate(operands, 1):
+    network = default_net()
+    network.name_layer(layer)
+    for index, (tensor, role) in enumerate(zip(operands, ("kernel", "bias"), strict=False), 1):
         if tensor.host_array is None:
             layer.set_input(index, tensor.trt_tensor)
+        else:
+            network.host_weights[f"{layer.name}.{role}"] = tensor.host_array
     return layer
 
 
