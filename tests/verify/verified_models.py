@@ -25,7 +25,8 @@ def engine_of(source, taps=(), **limits):
         model.load(source.weights)
     else:
         model = model_from_checkpoint(source)
-    return tx.build(model, tx.BuildConfig(**({"max_num_tokens": 16} | limits), taps=taps))
+    sizes = {} if model.config.architecture == "Encoder" else {"max_num_tokens": 16}
+    return tx.build(model, tx.BuildConfig(**(sizes | limits), taps=taps))
 
 
 def with_weight(checkpoint, name, value, place=(3, 4)):

@@ -13,6 +13,7 @@ from trtllm_ext.builder.building import build
 from trtllm_ext.builder.rank_build import Progress
 from trtllm_ext.builder.trace import trace
 from trtllm_ext.checkpoint import Checkpoint
+from trtllm_ext.errors import TrtllmExtError
 from trtllm_ext.oracle import OracleError
 from trtllm_ext.verify.comparison import compared, not_finite
 from trtllm_ext.verify.references import ALL_TAPS, Array, References, model_of, rebuildable
@@ -59,12 +60,14 @@ def bisected(
         plain = build(model_of(checkpoint, stored), rebuildable(stored)).engine
         again = compared(run_buffer(plain, references.inputs), references)
         return replace(found, untapped_is_right=all(row.is_right for row in again))
-    tell(f"building with every tensor of {first.sublayer}", 0)
-    layers = _layers(checkpoint, references, first, [row.tensor for row in found.rows], stored)
+    tell(f"building with every tensor of {first.culprit}", 0)
+    found = replace(found, sublayer=first.culprit)
+    try:
+        layers = _layers(checkpoint, references, first, [row.tensor for row in found.rows], stored)
+    except TrtllmExtError as problem:  # what has been found so far is worth more than this step
+        return replace(found, failure=str(problem))
     wrong = next((row for row in layers if not row.is_right), None)
-    return replace(
-        found, sublayer=first.sublayer, layers=layers, layer=None if wrong is None else wrong.layer
-    )
+    return replace(found, layers=layers, layer=None if wrong is None else wrong.layer)
 
 
 def _layers(

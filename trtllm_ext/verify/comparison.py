@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,10 +28,23 @@ def compared(exposed: Mapping[str, Any], references: References) -> tuple[Row, .
         if name not in exposed:
             continue
         value = np.asarray(exposed[name])
-        rows.append(_row(name, sublayer, point, value, before, alone, references))
+        row = _row(name, sublayer, point, value, before, alone, references)
+        rows.append(replace(row, made_by=_maker(name, references, exposed)))
         if name in references.by_oracle:
             before[name] = value
     return tuple(rows)
+
+
+def _maker(name: str, references: References, exposed: Mapping[str, Any]) -> str:
+    """The module that a tensor's last step is: of a copy, the one whose result it is, if that can be told."""
+    points = {point.name: point for point in references.points}
+    own = points[name]
+    source = points.get(own.sources[0])
+    if own.is_copy and source is not None and source.name not in exposed:
+        known = (each in exposed or each in references.inputs for each in source.sources)
+        if all(known):
+            return source.sublayer
+    return own.sublayer
 
 
 def not_finite(value: Any, reference: Any) -> str:

@@ -13,7 +13,9 @@ from typing import Any
 class Row:
     """One tensor that the engine exposes, beside its references. An error is None where there is no such reference.
 
-    point: of its sublayer ('contribution'), or its own name. oracle, formulas: errors of the whole run up to here.
+    point: of its sublayer ('contribution'), or its own name. made_by: the module whose result it is, where that is not
+    `sublayer`: what a sublayer finds before it is the work of another.
+    oracle, formulas: errors of the whole run up to here.
     oracle_alone, formulas_alone: of the last step alone, given the engine's own tensors before it; these decide.
     not_finite: what there is of NaN and infinity where the references have none; else "".
     is_finite: whether all of it is, wherever the references are.
@@ -31,6 +33,12 @@ class Row:
     not_finite: str = ""
     is_finite: bool = True
     rows_left_out: int = 0
+    made_by: str = ""
+
+    @property
+    def culprit(self) -> str:
+        """The module that is wrong if this tensor is the first wrong one."""
+        return self.made_by or self.sublayer
 
     @property
     def alone(self) -> float | None:
@@ -80,6 +88,7 @@ class Bisection:
     changed_by: the largest error of any output of the tapped engine beside the given one's; 0.0: the same bits.
     rows: of the tapped engine. untapped_is_right: of the engine built anew without taps, None where it was not needed.
     sublayer: the first wrong one of the tapped engine, whose layers are `layers`; layer: the first wrong one of them.
+    failure: why the engine could not be built or run with every tensor of the sublayer as an output; else "".
     """
 
     changed_by: float
@@ -89,6 +98,7 @@ class Bisection:
     layer: str | None = None
     layers: tuple[LayerRow, ...] = ()
     untapped_is_right: bool | None = None
+    failure: str = ""
 
 
 @dataclass(frozen=True)
@@ -119,7 +129,7 @@ class Report:
     def sublayer(self) -> str | None:
         """The first sublayer that is wrong, as finely as it is known."""
         if self.first_wrong is not None and (self.bisection is None or self.bisection.sublayer is None):
-            return self.first_wrong.sublayer
+            return self.first_wrong.culprit
         if self.bisection is not None and self.bisection.sublayer is not None:
             return self.bisection.sublayer
         return None if self.network is None else self.network.sublayer

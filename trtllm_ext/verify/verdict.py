@@ -79,7 +79,7 @@ def notes_of(report: Report, is_own: bool, bisect: bool, exposed: Mapping[str, A
 
 
 def _about_engine(first: Row, report: Report) -> str:
-    where = f"The first tensor that leaves its tolerance is {first.tensor}, of {first.sublayer}"
+    where = f"The first tensor that leaves its tolerance is {first.tensor}, of {first.culprit}"
     if first.not_finite:
         return f"{where}: it holds {first.not_finite}."
     error = first.alone
@@ -114,10 +114,12 @@ def _about_bisection(found: Bisection, first: Row | None, report: Report) -> str
     if wrong is None:
         return f"{changed} {_about_right_taps(found, first)}".rstrip()
     library = "TensorRT" if backend.choice().engine == "tensorrt" else "the embedded engine"
-    where = f"Built anew with taps, the first wrong sublayer is {wrong.sublayer} (at {wrong.tensor}"
+    where = f"Built anew with taps, the first wrong sublayer is {wrong.culprit} (at {wrong.tensor}"
     where += f": {wrong.not_finite})." if wrong.not_finite else f", {wrong.alone:.1e} off)."
     if report.network is not None and (wrong.oracle_alone or 0.0) <= wrong.tolerance:
         return f"{changed} {where}"
+    if found.failure:
+        return f"{changed} {where} Its layers could not be looked at one by one: {found.failure}"
     if found.layer is None:
         return (
             f"{changed} {where} With every tensor inside it as an output no single layer is wrong: what goes wrong is "

@@ -93,12 +93,13 @@ class _Model:
             *points, last = self.layer(index, stream)
             yield from (*points, last)
             stream = last.name
-        final = self.norm(self.contract.final_norm, "transformer.ln_f") or (lambda x: x)
+        final = self.norm(self.contract.final_norm, "transformer.ln_f") or _same
         yield Point(
             "hidden_states_out",
             "transformer.ln_f" if self.contract.final_norm is not None else "transformer",
             (stream,),
             lambda x: final(x if connections is None else x.sum(-2)),
+            is_copy=final is _same and connections is None,
         )
 
     def encoder(self) -> Iterator[Point]:
@@ -113,7 +114,7 @@ class _Model:
             stream = last.name
         final = self.norm(contract.final_norm, "transformer.ln_f")
         where = "transformer.ln_f" if final is not None else "transformer"
-        yield Point("last_hidden_state", where, (stream,), final or (lambda x: x))
+        yield Point("last_hidden_state", where, (stream,), final or _same, is_copy=final is None)
         if pooling.kind != "none":
             sources = ("last_hidden_state", "attention_mask")
             yield Point("sentence_embedding", "transformer.pooling", sources, self.pooled)
@@ -163,7 +164,7 @@ class _Model:
         if self.contract.attention_input:
             given = f"{path}.attention.contribution"
             if form.residual.parallel == "none":
-                yield Point(f"{path}.attention.before", f"{path}.attention", (stream,), lambda x: x)
+                yield Point(f"{path}.attention.before", f"{path}.attention", (stream,), _same, is_copy=True)
                 stream = f"{path}.attention.before"
             yield Point(given, f"{path}.attention", ("attention_output",), lambda every: every[index])
             if form.residual.parallel == "none":
@@ -232,7 +233,7 @@ class _Model:
                 return mixed + beta * added[0][..., None, :]
             return clamp(form.skip_scale * x + sum(added))
 
-        yield Point(f"{where}.before", where, (stream,), lambda x: x)
+        yield Point(f"{where}.before", where, (stream,), _same, is_copy=True)
         before, added = f"{where}.before", f"{where}.contribution"
         yield Point(added, where, (before, *others), contribute, None if margin is None else margin_of)
         yield Point(f"{where}.after", where, (before, *beside, added), join)
@@ -263,4 +264,8 @@ class _Model:
         """T5's, which acts on a float16 stream only."""
         if form.clamp == "float16" and self.config.stream_dtype == "float16":
             return clamped_to_float16
-        return lambda x: x
+        return _same
+
+
+def _same(x: Array) -> Array:
+    return x

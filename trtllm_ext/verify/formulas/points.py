@@ -23,6 +23,7 @@ class Point:
     sources: names of earlier points and of inputs, the arguments of `formula`.
     margin: of the same arguments, how far each token is from taking another way through the model (another expert),
         as a share of its values; shape (...) of a value (..., hidden).
+    is_copy: whether it is its only source under another name.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Point:
     sources: tuple[str, ...]
     formula: Callable[..., Array]
     margin: Callable[..., Array] | None = None
+    is_copy: bool = False
 
 
 @dataclass(frozen=True)
