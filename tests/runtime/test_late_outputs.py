@@ -5,7 +5,7 @@ import weakref
 
 import numpy as np
 import pytest
-from test_device_memory import HostDevice
+from fake_devices import Counted, HostDevice
 
 import trtllm_ext as tx
 import trtllm_ext.embedded as trt
@@ -88,8 +88,8 @@ def test_torch_tensors_give_torch_tensors(engine):
 
 
 def test_on_a_device_the_values_come_back(engine, monkeypatch):
-    device = HostDevice()
-    monkeypatch.setattr(cuda, "Cuda", lambda: device)
+    device = Counted(HostDevice())
+    monkeypatch.setattr(cuda, "device_buffers", lambda: device)
     monkeypatch.setattr(session, "HostMemory", memory.DeviceMemory)
     with tx.Session.from_serialized_engine(engine) as made:
         for rows in (2, 9, 0, 9):
