@@ -17,32 +17,10 @@ import stand_ins  # noqa: E402
 stand_ins.install()
 
 from fake_devices import HostDevice  # noqa: E402
+from small_driver import Driver  # noqa: E402
 
 from trtllm_ext import backend  # noqa: E402
 from trtllm_ext.runtime import cuda  # noqa: E402
-
-# CUdevice_attribute, from the CUDA driver API.
-_CAPABILITY = {75: 9, 76: 0}
-
-
-class Driver:
-    """What is asked of libcuda by this package. References are ctypes.byref's."""
-
-    def cuInit(self, flags):  # noqa: N802 - CUDA's name
-        return 0
-
-    def cuDeviceGetCount(self, count):  # noqa: N802 - CUDA's name
-        count._obj.value = 1
-        return 0
-
-    def cuCtxGetDevice(self, handle):  # noqa: N802 - CUDA's name
-        handle._obj.value = 0
-        return 0
-
-    def cuDeviceGetAttribute(self, value, which, handle):  # noqa: N802 - CUDA's name
-        value._obj.value = _CAPABILITY[which]
-        return 0
-
 
 backend.cuda_driver = Driver
 cuda.device_buffers = HostDevice

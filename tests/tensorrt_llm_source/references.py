@@ -47,16 +47,18 @@ def _slugs():
     }
 
 
-def write(folder):
-    for dtype in DTYPES:
-        for slug, form in _slugs().items():
-            _write_one(folder / f"{slug}-{dtype}", config_of(form, dtype))
+def write(folder, dtypes=DTYPES, forms=tuple(TABLE)):
+    """forms: of `stack_forms.TABLE`; the Encoder always."""
+    for dtype in dtypes:
+        for (name, form), slug in zip(TABLE.items(), _slugs(), strict=True):
+            if name in forms:
+                _write_one(folder / f"{slug}-{dtype}", config_of(form, dtype))
         _write_one(folder / f"encoder-{dtype}", encoder_config(**SIZES, dtype=dtype))
 
 
 def _write_one(path, config):
     write_random_checkpoint(path, config, seed=1)
-    engine = tapped(path, config)
+    engine = tapped(path)
     sizes, generator = config.to_dict(), np.random.default_rng(3)
     values = {}
     for tensor in engine.inputs:
@@ -72,10 +74,10 @@ def _write_one(path, config):
     )
 
 
-def tapped(path, config):
+def tapped(path):
     """The engine of a checkpoint, with everything that it can show."""
-    limits = LIMITS[config.architecture]
-    return tx.build(model_from_checkpoint(path), tx.BuildConfig(**limits, taps=["*"]))
+    model = model_from_checkpoint(path)
+    return tx.build(model, tx.BuildConfig(**LIMITS[model.config.architecture], taps=["*"]))
 
 
 def plain(value):

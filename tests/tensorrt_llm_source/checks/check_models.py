@@ -22,7 +22,7 @@ def test_numbers_and_taps_are_those_of_our_graph(name):
     with np.load(path / "answer.npz") as stored:
         known = dict(stored)
     config = load_config(path)
-    engine = tapped(path, config)
+    engine = tapped(path)
     dtypes = {each.name: each.dtype for each in engine.inputs}
     with tx.Session.from_serialized_engine(engine.engine) as session:
         inputs = {

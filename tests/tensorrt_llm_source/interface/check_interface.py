@@ -1,0 +1,152 @@
+"""What this package makes of TensorRT-LLM's interface: its graph API, and what trtllm-build does with a class."""
+
+import json
+import os
+import sys
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorrt_llm
+from references import plain, tapped
+from small_tensorrt_llm import MODEL_MAP, PretrainedConfig
+
+import trtllm_ext as tx
+from trtllm_ext.builder import Builder
+from trtllm_ext.errors import BuildError, ConfigError
+from trtllm_ext.graph import Module, constant, functional, net_guard
+from trtllm_ext.runtime import EngineDir
+
+ANSWERS = Path(os.environ["TENSORRT_LLM_ANSWERS"])
+FORMS = sorted(each.name for each in ANSWERS.iterdir())
+STACK = next(name for name in FORMS if name.endswith("gpt2-float32"))
+# Of releases 0.16 to 1.2.
+PREPARE_INPUTS = {
+    "max_batch_size": 4,
+    "max_input_len": 64,
+    "max_seq_len": 64,
+    "use_cache": True,
+    "max_beam_width": 1,
+    "max_num_tokens": 32,
+    "opt_num_tokens": 4,
+    "prompt_embedding_table_size": 0,
+    "max_draft_len": 0,
+    "speculative_decoding_draft_tokens_external": False,
+    "gather_context_logits": False,
+    "gather_generation_logits": False,
+    "lora_target_modules": None,
+}
+
+
+def known(name):
+    with np.load(ANSWERS / name / "answer.npz") as stored:
+        arrays = dict(stored)
+    return tuple(
+        {key[len(kind) :]: value for key, value in arrays.items() if key.startswith(kind)}
+        for kind in ("in.", "out.")
+    )
+
+
+def same(outputs, expected, tolerance):
+    assert outputs.keys() == expected.keys()
+    for key, value in expected.items():
+        error = np.abs(plain(outputs[key]) - value).max()
+        assert error <= tolerance * np.abs(value).max(), key
+
+
+def test_the_graph_is_tensorrt_llms():
+    from trtllm_ext.graph.functional import relu
+
+    assert Module is tensorrt_llm.Module and constant is functional.constant
+    assert functional.relu is tensorrt_llm.functional.relu is relu
+    assert functional.flatten is not tensorrt_llm.functional.flatten
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_numbers_and_taps_of_all_that_it_does_otherwise(name):
+    inputs, expected = known(name)
+    dtype = np.float32 if name.endswith("float32") else _bfloat16()
+    inputs = {
+        key: value if value.dtype.kind in "iu" else value.astype(dtype) for key, value in inputs.items()
+    }
+    engine = tapped(ANSWERS / name)
+    with tx.Session.from_serialized_engine(engine.engine) as session:
+        same(session.run(inputs), expected, 1e-5 if name.endswith("float32") else 1.6e-2)
+    assert all(tap.meaning for tap in engine.config.taps.values())
+
+
+def _bfloat16():
+    import ml_dtypes
+
+    return ml_dtypes.bfloat16
+
+
+@pytest.fixture
+def built_model(tmp_path):
+    """The steps of trtllm-build, as shared facts on it have them, up to the engine directory."""
+    from trtllm_ext import trtllm_build
+
+    MODEL_MAP.clear()
+    with pytest.raises(KeyError, match="SublayerStack"):
+        PretrainedConfig.from_checkpoint(ANSWERS / STACK)
+    for name in [name for name in sys.modules if name.startswith("trtllm_ext.tensorrt_llm")]:
+        del sys.modules[name]
+    models = SourceFileLoader("models", trtllm_build.__file__).load_module()
+    config = PretrainedConfig.from_checkpoint(ANSWERS / STACK)
+    return models.SublayerStack.from_checkpoint(ANSWERS / STACK, config=config)
+
+
+def test_trtllm_build_has_what_it_needs_of_a_class(built_model, tmp_path):
+    assert set(MODEL_MAP) == {"SublayerStack", "Encoder"}
+    model = built_model
+    assert model.is_post_initialised and model.config.quantization.quant_algo is None
+    stored = json.loads((ANSWERS / STACK / "config.json").read_text())
+    assert {name for name, _ in model.named_parameters()} == set(
+        tx.checkpoint.load_checkpoint(ANSWERS / STACK).weights
+    )
+    builder = Builder()
+    network = builder.create_network()
+    with net_guard(network):
+        network.set_named_parameters(model.named_parameters())
+        model(**model.prepare_inputs(**PREPARE_INPUTS))
+        outputs = list(model.named_network_outputs())
+    assert {name for name, _ in outputs} == {
+        f"transformer.layers.{layer}.mlp.{point}"
+        for layer in range(2)
+        for point in ("before", "contribution", "after")
+    }
+    assert not any(value.trt_tensor.is_network_input for _, value in outputs)
+    engine = builder.build_engine(network, builder.create_builder_config(precision="float32"))
+    settings = {name: PREPARE_INPUTS[name] for name in ("max_batch_size", "max_num_tokens")}
+    settings |= {"kv_cache_type": "PAGED", "auto_parallel_config": {"world_size": 1}}
+    config = {"version": "0.16.0", "pretrained_config": model.config.to_dict(), "build_config": settings}
+    assert config["pretrained_config"] == {key: stored[key] for key in config["pretrained_config"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "rank0.engine").write_bytes(memoryview(engine))
+    inputs, expected = known(STACK)
+    with tx.Session.from_engine_dir(tmp_path) as session:
+        same(session.run(inputs), {key: expected[key] for key in ["hidden_states_out"]}, 1e-5)
+    assert tx.Engine.from_dir(tmp_path).config.build_config.max_num_tokens == 32
+    envelope = EngineDir.read(tmp_path).envelope
+    assert (envelope.built_by, envelope.engine_kind) == ("tensorrt_llm 0.16.0", "tensorrt")
+
+
+def test_unset_parameters_are_refused_and_not_filled_at_random():
+    builder = Builder()
+    network = builder.create_network()
+    with net_guard(network):
+        constant(np.zeros(3, np.float32)).mark_output("y", "float32")
+    network._unfilled_weights = {"transformer.w": (None, None)}
+    with pytest.raises(
+        BuildError, match=r"1 parameters have no value, the first being that of transformer\.w"
+    ):
+        builder.build_engine(network, builder.create_builder_config(precision="float32"))
+
+
+def test_configs_that_say_too_little_are_refused(built_model):
+    stored = json.loads((ANSWERS / STACK / "config.json").read_text())
+    with pytest.raises(ConfigError, match="has no contract"):
+        PretrainedConfig.from_dict({**stored, "contract": None})
+    with pytest.raises(ConfigError, match=r"quantization\.quant_algo=FP8: no model here is quantised"):
+        PretrainedConfig.from_dict({**stored, "quantization": {"quant_algo": "FP8"}})
