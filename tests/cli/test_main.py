@@ -50,8 +50,8 @@ OPTIONS = {
     "convert": "--model_dir --output_dir --dtype --allow_nan --tp_size --layers --stack --attention_input "
     "--stream_dtype",
     "build": "--checkpoint_dir --output_dir --build_config --from-engine --from_engine --max_batch_size "
-    "--opt_batch_size --max_input_len --max_seq_len --max_num_tokens --opt_num_tokens --profiling_verbosity --input_timing_cache "
-    "--output_timing_cache --taps --enable_debug_output --deterministic --sequence_parallel "
+    "--opt_batch_size --max_input_len --max_seq_len --max_num_tokens --opt_num_tokens --profiling_verbosity "
+    "--input_timing_cache --output_timing_cache --taps --enable_debug_output --deterministic --sequence_parallel "
     "--use_refit --strip_plan --weight_streaming --weight_sparsity --no_tf32 --version_compatible "
     "--builder_optimization_level --force_num_profiles --hardware_compatibility_level --memory_pool_limit --allow_nan "
     "--workers --dry_run --tp_size",
