@@ -49,8 +49,9 @@ class Dress:
         self.otherwise = dict(otherwise)
 
     def note(self, what, owner, name, by, given=None):
-        """Keep a use."""
-        self.uses[Use(what, owner, name, by, given or NOTHING)] += 1
+        """Keep a use of the package's."""
+        if _is_ours(by):
+            self.uses[Use(what, owner, name, by, given or NOTHING)] += 1
 
     def member(self, owner, name):
         """The member as the release has it. Raises AttributeError when it has none."""
@@ -91,8 +92,7 @@ class Module(ModuleType):
         if name == "__version__" and dress.surface is not None:
             return dress.surface.release
         value = _shown(embedded, name, dress)
-        if _is_ours(by):
-            dress.note("get", "", name, by)
+        dress.note("get", "", name, by)
         if inspect.isclass(value):
             return _ClassView(dress, name, value)
         if inspect.isfunction(value):
@@ -155,12 +155,31 @@ class _ClassView:
 def _enumerator(dress, owner, real, name, by):
     shown = dress.surface and dress.surface.enumerators(owner)
     if name == "__members__":
-        return {key: each for key, each in real.__members__.items() if not shown or key in shown}
+        members = {key: each for key, each in real.__members__.items() if not shown or key in shown}
+        return _Members(members, dress, owner, by)
     if shown and name not in shown:
         raise AttributeError(f"{owner} has no {name} in TensorRT {dress.surface.release}")
-    if _is_ours(by):
-        dress.note("enumerator", owner, name, by)
+    dress.note("enumerator", owner, name, by)
     return _shown(real, name, dress)
+
+
+class _Members(dict):
+    """`__members__` of an enumeration, which keeps what is taken out of it."""
+
+    def __init__(self, members, dress, owner, by):
+        super().__init__(members)
+        self._note = lambda name: dress.note("enumerator", owner, name, by)
+
+    def __getitem__(self, name):
+        value = super().__getitem__(name)
+        self._note(name)
+        return value
+
+    def get(self, name, default=None):
+        try:
+            return self[name]
+        except KeyError:
+            return default
 
 
 def _shown(of, name, dress):

@@ -27,7 +27,7 @@ _TAKEN = {
     "numpy.ndarray": ("ndarray",),
     "buffer": ("bytes", "bytearray", "memoryview", "mmap", "ndarray", "IHostMemory"),
 }
-_ANYTHING = ("object", "handle", "capsule", "typing_extensions.CapsuleType", "Callable", "function", "tuple")
+_ANYTHING = ("object", "handle", "capsule", "typing_extensions.CapsuleType", "Callable", "function")
 
 
 @dataclass(frozen=True)

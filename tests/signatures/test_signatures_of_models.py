@@ -1,0 +1,110 @@
+"""Models on TensorRT 8.6, 10.14 and 11.4: every call is in the release's bindings, and the numbers stay the same."""
+
+import numpy as np
+import pytest
+from dressed_tensorrt import dressed, recorded
+from encoder_formulas import sentences, small_config
+from stack_forms import TABLE, checkpoint, config_of, random_input
+from tensorrt_surface import Surface, releases
+
+import trtllm_ext as tx
+from trtllm_ext.errors import GraphError
+from trtllm_ext.models import model_from_checkpoint, write_random_checkpoint
+
+BUDGET_S = 10
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+OLD, TEN, NEW = releases()
+FEED_FORWARD = ("bert", "gpt2", "llama_swiglu", "geglu_tanh", "gpt_oss_clamped", "inner_norm")
+RESIDUALS = ("every factor", "wide sandwich", "neox_parallel_two_norms", "t5_clamped")
+MIXTURES = ("mixture_renormalized", "mixture_softmax_shared")
+STREAMS = ("hyper_dynamic", "hyper_manifold")
+
+
+def computed(path, inputs, **settings):
+    """All outputs of the engine of a checkpoint, by name."""
+    engine = tx.build(model_from_checkpoint(path), tx.BuildConfig(**settings)).engine
+    with tx.Session.from_serialized_engine(engine) as session:
+        return {name: np.array(value) for name, value in session.run(inputs).items()}
+
+
+def assert_same_on_all(run, tolerance, chosen=(OLD, TEN, NEW)):
+    """That `run()` gives on each release what it gives without a dress; returns the uses of the last release."""
+    with recorded():
+        expected = run()
+    for release in chosen:
+        with dressed(release, "tensorrt") as dress:
+            found = run()
+        assert found.keys() == expected.keys(), release
+        for name, value in expected.items():
+            scale = max(float(np.abs(value.astype(np.float64)).max()), 1e-30)
+            difference = np.abs(found[name].astype(np.float64) - value.astype(np.float64)).max()
+            assert difference <= tolerance * scale, (release, name)
+    return dress.uses
+
+
+def check_form(tmp_path, name, dtype="float32", **more):
+    config = config_of(TABLE[name], dtype, layers=1)
+    checkpoint(tmp_path, config)
+    inputs = {"hidden_states": random_input(config)}
+    return assert_same_on_all(lambda: computed(tmp_path, inputs, max_num_tokens=32), **more)
+
+
+@pytest.mark.parametrize("name", FEED_FORWARD)
+def test_feed_forward(tmp_path, name):
+    check_form(tmp_path, name, tolerance=1e-6)
+
+
+@pytest.mark.parametrize("name", RESIDUALS)
+def test_residuals(tmp_path, name):
+    check_form(tmp_path, name, tolerance=1e-6)
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_mixtures(tmp_path, name):
+    check_form(tmp_path, name, tolerance=1e-6)
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_hyper_connections(tmp_path, name):
+    check_form(tmp_path, name, tolerance=1e-6)
+
+
+def test_float16(tmp_path):
+    # 8.6 has no type for the network to follow: the layers are told theirs.
+    check_form(tmp_path, "bert", "float16", tolerance=2e-3)
+
+
+def test_bfloat16(tmp_path):
+    uses = check_form(tmp_path, "llama_swiglu", "bfloat16", tolerance=1e-2, chosen=(TEN, NEW))
+    assert any(
+        use.what == "call" and use.owner == "Weights" and len(use.given.positional) == 3 for use in uses
+    )
+    with dressed(OLD, "tensorrt"), pytest.raises(GraphError, match=r"TensorRT 8\.6\.1 has no type BF16"):
+        computed(tmp_path, {}, max_num_tokens=32)
+
+
+def test_encoder(tmp_path):
+    write_random_checkpoint(tmp_path, small_config(), seed=1)
+    limits = {"max_batch_size": 4, "max_input_len": 16}
+    assert_same_on_all(lambda: computed(tmp_path, sentences(), **limits), tolerance=2e-6)
+
+
+def test_taps(tmp_path):
+    config = config_of(TABLE["gemma2_sandwich"], layers=1)
+    checkpoint(tmp_path, config)
+    inputs = {"hidden_states": random_input(config)}
+    assert_same_on_all(lambda: computed(tmp_path, inputs, max_num_tokens=32, taps=["*"]), tolerance=1e-6)
+
+
+def test_nothing_deprecated_is_called(tmp_path):
+    config = config_of(TABLE["every factor"], layers=1)
+    checkpoint(tmp_path, config)
+    for release in releases():
+        surface = Surface(release)
+        with dressed(release, "tensorrt") as dress:
+            computed(tmp_path, {"hidden_states": random_input(config)}, max_num_tokens=32)
+        members = {use: surface.member(use.owner, use.name) for use in dress.uses if use.owner}
+        assert [str(use) for use, member in members.items() if member and member.deprecated] == []
+        assert len({(use.what, use.owner, use.name, use.given) for use in dress.uses}) > 100
