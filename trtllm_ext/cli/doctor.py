@@ -282,7 +282,10 @@ def _device_buffers() -> Iterator[Finding]:
 
 def _plugins() -> Iterator[Finding]:
     yield Finding(
-        "absent", "plugins", "none: this version loads no plugin library", "nothing; its networks need none"
+        "absent",
+        "plugins",
+        "none: this version loads no plugin library by itself",
+        "nothing; its networks need none",
     )
 
 
