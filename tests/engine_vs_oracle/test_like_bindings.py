@@ -21,7 +21,15 @@ from trtllm_ext.oracle import OracleError, evaluate
 BUDGET_S = 8
 
 
-@pytest.mark.parametrize("case", zoo.CASES, ids=str)
+# Every second, and all whose reading goes by identity or has weights that the bindings give otherwise.
+CASES = [
+    case
+    for number, case in enumerate(zoo.CASES)
+    if number % 2 == 0 or any(word in case.name for word in ("loop", "if-", "quant", "BF16", "weights"))
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_network_reads_the_same(case):
     network = zoo.define(case, embedded, embedded.Builder(recording_logger(embedded)))
     trt, shown = as_bindings(network)

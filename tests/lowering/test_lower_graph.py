@@ -379,3 +379,16 @@ def test_a_product_handed_through_an_identity_is_not_merged_with_its_bias_if_mor
     got = net.run({"a": a})
     np.testing.assert_allclose(got["y"], a @ w + bias, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(np.abs(got["seen"]), np.abs(a @ w), rtol=1e-5, atol=1e-5)
+
+
+def test_a_layer_whose_shape_the_library_cannot_tell_is_named():
+    net = Net()
+    x, y = net.input("x", "FLOAT", (2, 3)), net.input("y", "FLOAT", (5, 7))
+    layer = net.network.add_elementwise(x, x, net.trt.ElementWiseOperation.SUM)
+    layer.name = "total"
+    net.mark(layer.get_output(0))
+    layer.set_input(1, y)
+    with pytest.raises(
+        LoweringError, match=r"'total' .* the library cannot infer the shape of its output 0"
+    ):
+        net.lower()

@@ -41,7 +41,16 @@ class Layer:
     @property
     def output_shape(self) -> tuple[int, ...]:
         """Shape of the first output; -1 where a length is known at run time only."""
-        return tuple(self.view.outputs[0].shape)
+        return self.shape_of_output(0)
+
+    def shape_of_output(self, index: int) -> tuple[int, ...]:
+        """Shape of output `index`. Raises LoweringError where the library itself cannot tell."""
+        try:
+            return tuple(self.view.outputs[index].shape)
+        except ValueError:
+            raise self.refusal(
+                f"the library cannot infer the shape of its output {index}, and has logged why"
+            ) from None
 
     @property
     def output_type(self) -> int:

@@ -63,7 +63,7 @@ def _finished(layer: Layer, index: int, value: Value) -> Value:
     value = _named(layer, index, value)
     if value.data is not None:
         return value
-    value = replace(value, shape=_refined(value.shape, tuple(layer.view.outputs[index].shape)))
+    value = replace(value, shape=_refined(value.shape, layer.shape_of_output(index)))
     value = replace(value, elements=elements_of(layer, value), symbols=symbols_of(layer, value))
     if layer.view.kind in _NOT_INFERRED:
         layer.emitter.describe(value)
