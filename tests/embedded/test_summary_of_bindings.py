@@ -6,7 +6,7 @@ import pytest
 from bindings import Unavailable, surface_of_bindings
 from summary_of_bindings import RELEASES, TARGET, summary, text_of
 
-BUDGET_S = 6
+BUDGET_S = 4
 
 
 @pytest.fixture(scope="module")

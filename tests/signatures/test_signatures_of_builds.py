@@ -13,7 +13,7 @@ from trtllm_ext.builder import BuildConfig, build_engine_dir, export_onnx, refit
 from trtllm_ext.models import model_from_checkpoint
 from trtllm_ext.verify import verify_engine
 
-BUDGET_S = 10
+BUDGET_S = 8
 
 OLD, TEN, NEW = releases()
 CONFIG = config_of(TABLE["every factor"])

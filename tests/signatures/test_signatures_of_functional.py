@@ -120,3 +120,11 @@ def test_profiles(release):
         "IBuilderConfig.add_optimization_profile",
         "IExecutionContext.set_optimization_profile_async",
     } <= used
+
+
+def test_networks_of_11_are_strongly_typed_whatever_the_flag():
+    for release, typed in zip(releases(), (False, False, True), strict=True):
+        with dressed(release, "tensorrt"):
+            builder = Builder()
+            builder.strongly_typed = False
+            assert builder.create_network().strongly_typed == typed, release
