@@ -21,7 +21,7 @@ def compared(exposed: Mapping[str, Any], references: References) -> tuple[Row, .
     Each is compared with what the whole model gives from the inputs, and with what its last step alone gives from the
     engine's own tensors before it.
     """
-    order = references.order()
+    order, tapped = references.order(), references.tapped
     alone = evaluate(references.points, references.inputs, exposed)
     rows, before = [], dict[str, Any]()
     for name, (sublayer, point) in order.items():
@@ -30,7 +30,7 @@ def compared(exposed: Mapping[str, Any], references: References) -> tuple[Row, .
         value = np.asarray(exposed[name])
         row = _row(name, sublayer, point, value, before, alone, references)
         rows.append(replace(row, made_by=_maker(name, references, exposed)))
-        if name in references.by_oracle:
+        if name in tapped:
             before[name] = value
     return tuple(rows)
 

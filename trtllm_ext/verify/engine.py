@@ -54,7 +54,7 @@ def verify_engine(
         tell("reading the checkpoint", 0)
         known = checkpoint_for(subject, checkpoint, allow_nan)
     tell("evaluating the references", 0)
-    references = References(known, subject.config.build_config, given, subject.tolerances)
+    references = References(known, subject.config.build_config, given, subject.tolerances, exposed)
     tell("comparing", 0)
     rows, network = compared(exposed, references), references.network_fault()
     is_wrong = any(not row.is_right for row in rows)
@@ -67,5 +67,5 @@ def verify_engine(
     shapes = {name: tuple(value.shape) for name, value in given.items()}
     report = Report(subject.name, subject.dtype, rows, network, "", (), shapes, others, bisection)
     return report.with_(
-        verdict=verdict_of(report), notes=notes_of(report, checkpoint is None, bisect, exposed)
+        verdict=verdict_of(report), notes=notes_of(report, references, checkpoint is None, bisect, exposed)
     )

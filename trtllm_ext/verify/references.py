@@ -39,7 +39,9 @@ def rebuildable(build_config: BuildConfig, **changes: Any) -> BuildConfig:
 class References:
     """Of one model and one input.
 
-    inputs: arrays by name, as the engine takes them.
+    inputs: arrays by name, as the engine takes them. exposed: what the engine gives for them, from which the oracle
+    goes on behind a layer whose meaning it does not know.
+    opaque: these layers. fed: the tensors of the engine that were taken so, in whose place nothing was computed.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class References:
         build_config: BuildConfig,
         inputs: Mapping[str, Array],
         tolerances: Tolerances,
+        exposed: Mapping[str, Array] | None = None,
     ) -> None:
         self.inputs, self.tolerances = inputs, tolerances
         self._checkpoint, self._build_config = checkpoint, build_config
@@ -57,7 +60,9 @@ class References:
         self._known = known_of(self.traced.network)
         self.points = points_of(checkpoint.config, checkpoint.weights)
         self.by_formulas: Evaluation = evaluate(self.points, inputs)
-        self.by_oracle = self.oracle()
+        self.opaque = oracle.opaque_layers(self.network, backend.tensorrt(), self._known.plugins)
+        self.fed: dict[str, Array] = {}
+        self.by_oracle = self._whole(exposed or {}) if self.opaque else self.oracle()
 
     @property
     def network(self) -> Any:
@@ -78,6 +83,25 @@ class References:
             given=given,
             weights=known.weights,
         )
+
+    @property
+    def tapped(self) -> set[str]:
+        """The names of the network's outputs."""
+        return {str(self.network.get_output(index).name) for index in range(self.network.num_outputs)}
+
+    def _whole(self, exposed: Mapping[str, Array]) -> dict[str, Array]:
+        """What the oracle can tell of a network with layers that it does not know."""
+        found: dict[str, Array] = {}
+        tapped = self.tapped
+        for point in self.points:
+            if point.name not in tapped:
+                continue
+            try:
+                found |= self.oracle([point.name], self.fed)
+            except oracle.OracleError:
+                if point.name in exposed:
+                    self.fed[point.name] = exposed[point.name]
+        return found
 
     def order(self) -> dict[str, tuple[str, str]]:
         """(sublayer, point) of every tensor that can be exposed, by name, in the order of execution."""
@@ -107,7 +131,7 @@ class References:
         return References(wide, self._build_config, inputs, tolerances)._fault()
 
     def _fault(self) -> NetworkFault | None:
-        alone = evaluate(self.points, self.inputs, self.by_oracle)
+        alone = evaluate(self.points, self.inputs, {**self.fed, **self.by_oracle})
         for point in self.points:
             if point.name not in self.by_oracle:
                 continue

@@ -19,6 +19,7 @@ from trtllm_ext.runtime import EngineDir, Session
 from trtllm_ext.runtime.dtypes import NUMPY_DTYPES, TORCH_DTYPES
 from trtllm_ext.runtime.envelope import TensorSummary
 from trtllm_ext.runtime.json_files import canonical_digest
+from trtllm_ext.runtime.tensorrt_llm_dir import inputs_of
 from trtllm_ext.suggest import nearest
 from trtllm_ext.verify.tolerances import Tolerances, tolerances_of
 
@@ -104,6 +105,9 @@ def subject_of(engine: str | os.PathLike[str] | Engine) -> Subject:
         name = directory = os.fspath(engine)
         read = EngineDir.read(Path(directory), 0)
         config, inputs = EngineConfig.from_dict(read.config), read.envelope.inputs
+        if not read.has_envelope and config.world_size == 1:
+            with Session.from_engine_dir(directory) as session:
+                inputs = inputs_of(session)
     if config.world_size != 1:
         raise ConfigError(
             f"{name} is an engine of {config.world_size} ranks; `trtllm-ext verify --checkpoint_dir DIR --engine_dir "

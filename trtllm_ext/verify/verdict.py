@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trtllm_ext import backend
+from trtllm_ext.verify.references import References
 from trtllm_ext.verify.report import Bisection, Report, Row
 
 
@@ -38,7 +39,9 @@ def verdict_of(report: Report) -> str:
     return " ".join(parts)
 
 
-def notes_of(report: Report, is_own: bool, bisect: bool, exposed: Mapping[str, Any]) -> tuple[str, ...]:
+def notes_of(
+    report: Report, references: References, is_own: bool, bisect: bool, exposed: Mapping[str, Any]
+) -> tuple[str, ...]:
     """What else there is to know."""
     notes = []
     if is_own:
@@ -46,6 +49,11 @@ def notes_of(report: Report, is_own: bool, bisect: bool, exposed: Mapping[str, A
             "no checkpoint was given, so the references are computed from the weights that the engine holds: a wrong "
             "weight is not seen"
         )
+    for layer in references.opaque[:4]:
+        what = f"plugin {layer.plugin!r}" if layer.plugin else f"a layer of kind {layer.kind}"
+        fed = next(iter(references.fed), None)
+        on = "it is not told there" if fed is None else f"it goes on from the engine's own {fed}"
+        notes.append(f"what {layer.layer} ({what}) computes is not known to the oracle; {on}")
     taps = [row for row in report.rows if row.point in ("before", "contribution", "after")]
     if not taps:
         way = "" if bisect else "; --bisect builds it anew with taps, to look inside"

@@ -1,0 +1,38 @@
+"""`verify_engine` passes right engines of every form, in all types, by every reference."""
+
+import pytest
+from stack_forms import LAYER, TABLE, checkpoint, config_of, plain, residual
+
+import trtllm_ext as tx
+from trtllm_ext.models import model_from_checkpoint
+from trtllm_ext.verify import verify_engine
+
+BUDGET_S = 8
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+DTYPES = ("float32", "float16", "bfloat16")
+CASES = {
+    f"{name} {DTYPES[i % 3]}": config_of(
+        form, DTYPES[i % 3], layers=1 + (i % 5 == 0), final_norm=LAYER if i % 4 else None
+    )
+    for i, (name, form) in enumerate(TABLE.items())
+}
+CASES |= {
+    f"beside attention, {kind}": config_of(plain(residual=residual(parallel=kind)), attention_input=True)
+    for kind in ("none", "shared_norm", "separate_norms")
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_right_engines_of_every_form(tmp_path, name):
+    checkpoint(tmp_path / "c", CASES[name])
+    model = model_from_checkpoint(tmp_path / "c")
+    engine = tx.build(model, tx.BuildConfig(max_num_tokens=32, taps=("*",)))
+    report = verify_engine(engine, tmp_path / "c")
+    assert report.is_right, report.verdict
+    # Every output of the engine has a row with every reference.
+    assert {row.tensor for row in report.rows} == {each.name for each in engine.outputs}
+    for row in report.rows:
+        errors = (row.oracle, row.formulas, row.oracle_alone, row.formulas_alone)
+        assert all(error <= row.tolerance for error in errors), row
