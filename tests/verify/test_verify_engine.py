@@ -20,7 +20,7 @@ from trtllm_ext.oracle import KINDS
 from trtllm_ext.parallel import Mapping
 from trtllm_ext.verify import bisection, own_weights, verify_engine
 
-BUDGET_S = 8
+BUDGET_S = 6
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
