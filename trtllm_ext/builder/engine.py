@@ -13,6 +13,7 @@ from trtllm_ext.builder.build_config import BuildConfig
 from trtllm_ext.builder.engine_writer import EngineWriter
 from trtllm_ext.builder.taps import Tap, taps_from_json, taps_to_json
 from trtllm_ext.errors import BuildError, EngineError
+from trtllm_ext.models import MODELS
 from trtllm_ext.runtime.atomic import replaced_directory, write_errors
 from trtllm_ext.runtime.device import compute_capability
 from trtllm_ext.runtime.dtypes import readable
@@ -22,9 +23,8 @@ from trtllm_ext.runtime.json_files import canonical_digest, parse_json_object, t
 from trtllm_ext.version import __version__
 
 _NOT_STORED = ("dry_run", "visualize_network")
-# What trtllm-build stores and a build here has a use for.
+# What trtllm-build stores beside limits and a build here has a use for.
 _OF_ANY_NETWORK = (
-    *("max_batch_size", "opt_batch_size", "max_input_len", "max_seq_len", "max_num_tokens", "opt_num_tokens"),
     *("strongly_typed", "force_num_profiles", "profiling_verbosity", "use_refit", "use_strip_plan"),
     *("weight_sparsity", "weight_streaming"),
 )
@@ -81,7 +81,8 @@ class EngineConfig:
         try:
             settings, build_id = values["build_config"], values.get("build_id")
             if build_id is None:  # TensorRT-LLM's, most of whose settings are for decoders
-                settings = {name: value for name, value in settings.items() if name in _OF_ANY_NETWORK}
+                counts = _counting(values["pretrained_config"].get("architecture"))
+                settings = {name: value for name, value in settings.items() if name in counts}
                 build_id = canonical_digest(values)[:32]
             return cls(
                 values["pretrained_config"],
@@ -166,6 +167,12 @@ class Engine:
         """An engine from its bytes and the text of its config.json."""
         values = parse_json_object(json_config_str, "the engine's config", EngineError)
         return cls(EngineConfig.from_dict(values), engine_buffer, rank)
+
+
+def _counting(architecture: Any) -> set[str]:
+    """Those of trtllm-build's settings that count for a model: it stores all limits for every model."""
+    kind = MODELS.get(str(architecture))
+    return {*_OF_ANY_NETWORK, *(kind.limits if kind is not None else ())}
 
 
 def write_config(directory: Path, config: EngineConfig) -> None:

@@ -10,7 +10,8 @@ from trtllm_ext import backend
 from trtllm_ext.embedded.plan.layout import MAGIC
 from trtllm_ext.errors import EngineError
 from trtllm_ext.runtime.device import compute_capability
-from trtllm_ext.runtime.envelope import Envelope, ends_digest, engine_name, envelope_name
+from trtllm_ext.runtime.dtypes import readable
+from trtllm_ext.runtime.envelope import Envelope, TensorSummary, ends_digest, engine_name, envelope_name
 from trtllm_ext.runtime.json_files import canonical_digest
 
 _log = logging.getLogger(__name__)
@@ -69,6 +70,19 @@ def made_up_envelope(directory: Path, config: dict[str, Any], rank: int) -> Enve
         built_by=f"tensorrt_llm {config['version']}",
         inputs=(),
         outputs=(),
+    )
+
+
+def inputs_of(session: Any) -> tuple[TensorSummary, ...]:
+    """What the envelope would say of the inputs, as the engine that a session has loaded tells it."""
+    return tuple(
+        TensorSummary(
+            name=each.name,
+            dtype=readable(each.dtype),
+            shape=tuple(each.shape),
+            profiles=tuple(session.profiles(each.name)),
+        )
+        for each in session.inputs
     )
 
 

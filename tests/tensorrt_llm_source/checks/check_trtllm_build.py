@@ -90,7 +90,8 @@ def test_it_builds_our_models_and_our_session_runs_them(trtllm_build, name, kind
             close(session.run(inputs)[OUTPUT[name]], expected, name)
     read = tx.Engine.from_dir(directory)
     assert read.config.pretrained_config["contract"] == stored["contract"]
-    assert str(config["build_config"]["max_batch_size"]) in str(read.config.build_config)
+    limit = limits[0].removeprefix("--")
+    assert getattr(read.config.build_config, limit) == config["build_config"][limit] == int(limits[1])
     with pytest.raises(tx.errors.EngineError, match=r"there is no rank 1"):
         EngineDir.read(directory, 1)
 
@@ -202,3 +203,12 @@ def test_nothing_of_a_directory_without_an_envelope_is_lost_on_inspect(trtllm_bu
     assert main(["inspect", "--engine_dir", str(directory)]) in (0, None)
     told = capsys.readouterr().out
     assert "tensorrt_llm 0.16.0" in told and "hidden_states_out" in told
+
+
+@pytest.mark.parametrize(("name", "kind"), [(STACK, "SublayerStack"), (ENCODER, "Encoder")])
+def test_verify_takes_its_directory(trtllm_build, capsys, name, kind):
+    from trtllm_ext.cli.main import main
+
+    directory = trtllm_build(ANSWERS / name, kind, "--max_num_tokens", "64", "--max_batch_size", "4")
+    assert main(["verify", "--engine_dir", str(directory), "--checkpoint_dir", str(ANSWERS / name)]) == 0
+    assert "within tolerance" in capsys.readouterr().out
