@@ -123,12 +123,12 @@ def test_what_keeps_process_0_from_beginning(checkpoint, tmp_path):
 
 
 def test_what_keeps_process_0_from_finishing(checkpoint, tmp_path, monkeypatch):
-    from trtllm_ext.builder import building
+    from trtllm_ext.builder import finishing
 
     def fail(*arguments):
         raise KeyError("unheard of")
 
-    monkeypatch.setattr(building, "write_known_answer", fail)
+    monkeypatch.setattr(finishing, "write_known_answer", fail)
     problems = build_with(2, checkpoint, tmp_path / "engine", LIMITS)
     assert [str(each) for each in problems] == ["rank 0: KeyError: 'unheard of' (not expected)."] * 2
     assert names(tmp_path) == []
@@ -262,7 +262,7 @@ def test_two_processes_build_three_ranks_and_fail_together(processes, checkpoint
     assert names(tmp_path) == ["bad", "engine"]
     assert f"{tmp_path / 'engine'}: embedded engine for cpu, 3 ranks, " in done.stdout
     assert done.stdout.count("  in   hidden_states") == 1
-    assert done.stderr.count("build: rank 0: building") == 2
+    assert done.stderr.count("build: rank 0: building\n") == 2
     assert "build: rank 2: building" in done.stderr
     assert "build: rank 1" not in done.stderr  # process 1's, and process 0 alone prints
     said = [line for line in done.stderr.splitlines() if not line.startswith("build: ")]

@@ -72,7 +72,13 @@ def test_the_same_bytes_as_one_after_the_other(checkpoint, tmp_path):
     for rank in range(3):
         told = [step for step, _ in steps if step.startswith(f"rank {rank}: ")]
         assert list(dict.fromkeys(told)) == [
-            f"rank {rank}: {what}" for what in ("reading the checkpoint", "defining the network", "building")
+            f"rank {rank}: {what}"
+            for what in (
+                "reading the checkpoint",
+                "defining the network",
+                "building",
+                "building, Preparing segments",
+            )
         ]
         assert max(done for step, done in steps if step == f"rank {rank}: building") > 0
     assert children() == []
