@@ -1,8 +1,7 @@
 """A pytest plugin: a small `tensorrt_llm` of our own making stands where TensorRT-LLM's would be.
 
 It has the interface that this package relies on, made of our graph, and is as strict as TensorRT-LLM is where ours
-takes more: so what `trtllm_ext.graph` and the classes for trtllm-build do with TensorRT-LLM is checked where its source
-is not. `case_one.py` is the same with the source.
+takes more. `case_one.py` is the same with the source.
 """
 
 import json
@@ -163,7 +162,7 @@ class PretrainedConfig:
         return cls.from_json_file(Path(folder, "config.json"))
 
     def set_rank(self, rank):
-        self.mapping = self.mapping.with_rank(rank) if hasattr(self.mapping, "with_rank") else self.mapping
+        assert rank == self.mapping.rank
 
 
 _PLAIN = (
@@ -187,6 +186,67 @@ class PretrainedModel(Module, metaclass=PostInit):
 
     def __post_init__(self):
         self.is_post_initialised = True
+
+
+class Linear(Module):
+    def __init__(self, in_features, out_features, bias, dtype):
+        super().__init__()
+        self.weight = Parameter(shape=(out_features, in_features), dtype=dtype)
+        if bias:
+            self.bias = Parameter(shape=(out_features,), dtype=dtype)
+
+    def forward(self, x, all_reduce_params=None):
+        product = functional.matmul(x, self.weight.value, transb=True)
+        return product + self.bias.value if "bias" in self._parameters else product
+
+
+class RowLinear(Linear):
+    pass
+
+
+class _AnyMLP(Module):
+    """first: names and widths of the matrices before proj."""
+
+    def __init__(self, first, hidden_size, ffn_hidden_size, hidden_act, bias, dtype):
+        super().__init__()
+        self.hidden_size, self.ffn_hidden_size, self.hidden_act = hidden_size, ffn_hidden_size, hidden_act
+        self.bias, self.dtype, self.tp_group, self.tp_size = bias, dtype, None, 1
+        self.quant_mode, self.inner_layernorm, self.lora, self.is_expert = None, None, None, False
+        for name, width in first.items():
+            setattr(self, name, Linear(hidden_size, width, bias, dtype))
+        self.proj = RowLinear(ffn_hidden_size, hidden_size, bias, dtype)
+
+    def act(self, x):
+        return getattr(functional, self.hidden_act)(x)
+
+
+class MLP(_AnyMLP):
+    def __init__(self, hidden_size, ffn_hidden_size, hidden_act, bias=True, dtype="float32", **first):
+        first = {"fc": ffn_hidden_size, **first}
+        super().__init__(first, hidden_size, ffn_hidden_size, hidden_act, bias, dtype)
+
+    def forward(self, hidden_states, lora_layer_params=None, gegelu_limit=None):
+        return self.proj(self.act(self.fc(hidden_states)))
+
+
+class GatedMLP(MLP):
+    def __init__(self, hidden_size, ffn_hidden_size, hidden_act, **more):
+        super().__init__(hidden_size, ffn_hidden_size, hidden_act, gate=ffn_hidden_size, **more)
+
+    def forward(self, hidden_states, lora_layer_params=None, all_reduce_params=None):
+        return self.proj(self.act(self.fc(hidden_states)) * self.gate(hidden_states))
+
+
+class FusedGatedMLP(_AnyMLP):
+    """The rows of its matrix are those of gate, then of fc."""
+
+    def __init__(self, hidden_size, ffn_hidden_size, hidden_act, bias=True, dtype="float32"):
+        first = {"fused_fc": 2 * ffn_hidden_size}
+        super().__init__(first, hidden_size, ffn_hidden_size, hidden_act, bias, dtype)
+
+    def forward(self, hidden_states, lora_layer_params=None, all_reduce_params=None):
+        gate, fc = functional.chunk(self.fused_fc(hidden_states), 2, 1)
+        return self.proj(self.act(fc) * gate)
 
 
 def _module(name, **members):
@@ -218,7 +278,15 @@ _module(
     "tensorrt_llm.functional", **{**{name: getattr(functional, name) for name in dir(functional)}, **_own}
 )
 _module("tensorrt_llm.module", ModuleList=ModuleList)
-_module("tensorrt_llm._utils", np_bfloat16=NP_BFLOAT16, np_float8=NP_FLOAT8)
+_module(
+    "tensorrt_llm._utils",
+    np_bfloat16=NP_BFLOAT16,
+    np_float8=NP_FLOAT8,
+    trt_dtype_to_str=lambda dtype: {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}[dtype.name],
+)
+_module("tensorrt_llm.layers")
+_module("tensorrt_llm.layers.linear", Linear=Linear, RowLinear=RowLinear)
+_module("tensorrt_llm.layers.mlp", MLP=MLP, GatedMLP=GatedMLP, FusedGatedMLP=FusedGatedMLP)
 _module("tensorrt_llm.models", MODEL_MAP=MODEL_MAP)
 _module(
     "tensorrt_llm.models.modeling_utils", PretrainedConfig=PretrainedConfig, PretrainedModel=PretrainedModel

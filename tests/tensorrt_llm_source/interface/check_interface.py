@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import tensorrt_llm
 from references import plain, tapped
-from small_tensorrt_llm import MODEL_MAP, PretrainedConfig
+from small_tensorrt_llm import MLP, MODEL_MAP, FusedGatedMLP, GatedMLP, PretrainedConfig, RowLinear
 
 import trtllm_ext as tx
 from trtllm_ext.builder import Builder
 from trtllm_ext.errors import BuildError, ConfigError
 from trtllm_ext.graph import Module, constant, functional, net_guard
+from trtllm_ext.layers import FeedForward, GatedFeedForward
 from trtllm_ext.runtime import EngineDir
+from trtllm_ext.tensorrt_llm import replace_mlps
 
 ANSWERS = Path(os.environ["TENSORRT_LLM_ANSWERS"])
 FORMS = sorted(each.name for each in ANSWERS.iterdir())
@@ -150,3 +152,57 @@ def test_configs_that_say_too_little_are_refused(built_model):
         PretrainedConfig.from_dict({**stored, "contract": None})
     with pytest.raises(ConfigError, match=r"quantization\.quant_algo=FP8: no model here is quantised"):
         PretrainedConfig.from_dict({**stored, "quantization": {"quant_algo": "FP8"}})
+
+
+def run_module(module, x):
+    builder = Builder()
+    network = builder.create_network()
+    with net_guard(network):
+        given = tensorrt_llm.Tensor(name="x", dtype="float32", shape=x.shape)
+        module(given).mark_output("y", "float32")
+    engine = builder.build_engine(network, builder.create_builder_config(precision="float32"))
+    with tx.Session.from_serialized_engine(engine) as session:
+        return session.run({"x": x})["y"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "act", "ours"),
+    [
+        (MLP, "relu", FeedForward),
+        (MLP, "gelu", FeedForward),
+        (GatedMLP, "silu", GatedFeedForward),
+        (FusedGatedMLP, "silu", Module),
+    ],
+)
+def test_mlps_are_replaced_with_their_parameters(kind, act, ours):
+    model = Module()
+    model.forward = lambda x: model.mlp(x)
+    model.mlp = kind(8, 12, act)
+    rng = np.random.default_rng(0)
+    for _, parameter in model.named_parameters():
+        parameter.value = rng.normal(0, 0.4, parameter.shape).astype(np.float32)
+    x = rng.normal(size=(5, 8)).astype(np.float32)
+    before, old = run_module(model, x), model.mlp
+    kept = dict(model.named_parameters())
+    assert replace_mlps(model) == ["mlp"]
+    assert model.mlp is not old and isinstance(model.mlp, ours)
+    assert dict(model.named_parameters()) == kept
+    np.testing.assert_allclose(run_module(model, x), before, rtol=0, atol=1e-5 * np.abs(before).max())
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"hidden_act": "gegelu"}, "hidden_act='gegelu'"),
+        ({"lora": object()}, "LoRA is not part"),
+        ({"is_expert": True}, "expert of a mixture"),
+        ({"fc": RowLinear(8, 12, True, "float32"), "proj": Module()}, "its proj is a Module"),
+    ],
+)
+def test_mlps_that_cannot_be_expressed_are_refused(changes, reason):
+    model = Module()
+    model.mlp = MLP(8, 12, "relu")
+    for name, value in changes.items():
+        setattr(model.mlp, name, value)
+    with pytest.raises(ConfigError, match=f"mlp, a MLP, cannot be replaced: .*{reason}"):
+        replace_mlps(model)
