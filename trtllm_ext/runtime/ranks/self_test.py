@@ -6,6 +6,7 @@ types that numpy has no name for (bfloat16) come back, and nothing executable is
 
 import json
 import math
+import threading
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -26,6 +27,10 @@ _KINDS = ("inputs", "outputs")
 # The type as users write it -> numpy's.
 _DTYPES = {TORCH_DTYPES[name]: dtype for name, dtype in NUMPY_DTYPES.items()}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+
+# Ranks may be threads. numpy parses the head of an array with `ast`, and Python 3.11's fails now and then where two
+# threads parse at once: SystemError, AST constructor recursion depth mismatch.
+_ONE_READER = threading.Lock()
 
 Array = np.ndarray[Any, Any]
 
@@ -70,7 +75,7 @@ def read_self_test(directory: Path, build_id: str) -> SelfTest:
     """
     path = directory / SELF_TEST_NAME
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with _ONE_READER, np.load(path, allow_pickle=False) as archive:
             header = json.loads(archive[_HEADER].tobytes())
             if (header["format"], header["format_version"]) != (FORMAT, FORMAT_VERSION):
                 raise ValueError(f"its format is {header['format']!r:.40} {header['format_version']!r:.20}")
