@@ -31,8 +31,7 @@ from trtllm_ext.graph import dtypes, module, network, parameter, tensor  # noqa:
 from trtllm_ext.parallel import Mapping  # noqa: E402
 from trtllm_ext.runtime import cuda  # noqa: E402
 
-functional = import_module("trtllm_ext.graph.functional")
-MODEL_MAP: dict = {}
+functional, MODEL_MAP = import_module("trtllm_ext.graph.functional"), {}
 NP_BFLOAT16 = np.dtype("V2", metadata={"dtype": "bfloat16"})
 NP_FLOAT8 = np.dtype("V1", metadata={"dtype": "float8"})
 
