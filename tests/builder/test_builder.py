@@ -3,6 +3,7 @@
 import os
 import threading
 from collections import OrderedDict
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -183,6 +184,24 @@ def test_a_weakly_typed_builder_config_comes_before_the_network():
     assert config.trt_builder_config.get_flag(trt.BuilderFlag.FP16)
     assert config.trt_builder_config.get_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
     assert not builder.create_network().strongly_typed
+
+
+@pytest.mark.parametrize("told", ["Could not find any implementation for node x.", "other"])
+@pytest.mark.parametrize("constraints", ["obey", "prefer"])
+def test_a_precision_that_has_no_kernel_ends_with_the_way_out(monkeypatch, told, constraints):
+    builder = tx.Builder()
+    config = builder.create_builder_config(
+        precision="float16", strongly_typed=False, precision_constraints=constraints
+    )
+    flag = getattr(backend.tensorrt().BuilderFlag, f"{constraints.upper()}_PRECISION_CONSTRAINTS")
+    assert config.trt_builder_config.get_flag(flag)
+    monkeypatch.setattr(builder.logger, "errors_since", lambda mark: told)
+    monkeypatch.setattr(builder, "_prepared", lambda network, settings: settings.trt_builder_config)
+    builder.trt_builder = SimpleNamespace(build_serialized_network=lambda network, settings: None)
+    with pytest.raises(BuildError) as caught:
+        builder.build_engine(SimpleNamespace(trt_network=None), config)
+    ends = str(caught.value).endswith("in another precision.")
+    assert ends == (constraints == "obey" and told != "other")
 
 
 def test_extra_settings_become_attributes():

@@ -41,6 +41,7 @@ def stored(folder):
         ("--no_tf32 --version_compatible", {"tf32": False, "version_compatible": True}),
         ("--builder_optimization_level 0", {"builder_optimization_level": 0}),
         ("--hardware_compatibility_level ampere_plus", {"hardware_compatibility_level": "ampere_plus"}),
+        ("--precision_constraints prefer", {"precision_constraints": "prefer"}),
         ("--force_num_profiles 1", {"force_num_profiles": 1}),
         (
             "--memory_pool_limit workspace=1GiB --memory_pool_limit tactic_dram=2MB",

@@ -39,6 +39,7 @@ def test_every_setting_has_a_row_and_its_default():
     assert names == {
         *DEFAULTS,
         "strongly_typed",
+        "precision_constraints",
         "force_num_profiles",
         "input_timing_cache",
         "output_timing_cache",

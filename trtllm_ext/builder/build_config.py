@@ -8,6 +8,7 @@ from typing import Any
 
 from trtllm_ext.builder.plugin_settings import check_plugin_config
 from trtllm_ext.builder.setting_checks import (
+    PRECISION_CONSTRAINTS,
     PROFILING_VERBOSITIES,
     check_at_least,
     check_memory_pools,
@@ -65,6 +66,8 @@ class BuildConfig:
     builder_optimization_level: 0 to 5; None means TensorRT's default. tf32: float32 products may round their factors to
     10 bits. version_compatible: later releases of TensorRT may run the engine. hardware_compatibility_level: 'none',
     'ampere_plus' or 'same_compute_capability'. memory_pool_limits: bytes by pool, such as {"workspace": 1 << 30}.
+    precision_constraints: 'obey', or 'prefer', by which TensorRT may compute single layers of a weakly typed network (8.6)
+    in another precision where it has no kernel; strongly typed networks have no use for it.
     Which library has which of these: `builder.tensorrt_settings`; a build refuses what the one in use lacks.
     plugin_config: accepted for files written for trtllm-build; only values that ask for no plugin.
 
@@ -108,6 +111,7 @@ class BuildConfig:
     tf32: bool = True
     version_compatible: bool = False
     hardware_compatibility_level: str = "none"
+    precision_constraints: str = "obey"
     memory_pool_limits: dict[str, int] = field(default_factory=dict)
     # Names given on purpose although their value is the default, such as a flag on the command line.
     explicit: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
@@ -174,6 +178,7 @@ class BuildConfig:
         check_one_of(
             "hardware_compatibility_level", self.hardware_compatibility_level, HARDWARE_COMPATIBILITY_LEVELS
         )
+        check_one_of("precision_constraints", self.precision_constraints, PRECISION_CONSTRAINTS)
         check_optimization_level(self.builder_optimization_level)
         check_memory_pools(self.memory_pool_limits)
         if self.weight_streaming and not self.strongly_typed:

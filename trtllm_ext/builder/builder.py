@@ -19,6 +19,9 @@ from trtllm_ext.graph.either import check_filled
 from trtllm_ext.runtime.trt_log import recording_logger
 
 _PRECISIONS = ("float32", "float16", "bfloat16")
+# What 8.6 says of a network in which it has no kernel for the precision that a layer is held to.
+_NO_SUCH_KERNEL = ("Could not find any implementation", "Could not infer output types")
+_OTHER_PRECISION = " Build with precision_constraints='prefer', which lets TensorRT compute some layers in another precision."
 
 
 class BuilderConfig:
@@ -195,7 +198,7 @@ class Builder:
             engine = self.trt_builder.build_serialized_network(network.trt_network, config)
         _raise_what_ended(builder_config)
         if engine is None:
-            raise self._failed(mark)
+            raise self._failed(mark, builder_config)
         return engine
 
     def build_engine_to(self, network: graph.Network, builder_config: BuilderConfig, writer: Any) -> None:
@@ -221,7 +224,7 @@ class Builder:
             raise writer.problem
         _raise_what_ended(builder_config)
         if not done:
-            raise self._failed(mark)
+            raise self._failed(mark, builder_config)
 
     def _prepared(self, network: graph.Network, builder_config: BuilderConfig) -> Any:
         config = builder_config.trt_builder_config
@@ -234,10 +237,12 @@ class Builder:
             mark_refittable(network)
         return config
 
-    def _failed(self, mark: int) -> BuildError:
-        return BuildError(
-            f"the engine could not be built: {self.logger.errors_since(mark) or 'no reason was logged'}"
-        )
+    def _failed(self, mark: int, builder_config: BuilderConfig) -> BuildError:
+        told = self.logger.errors_since(mark) or "no reason was logged"
+        settings = builder_config.settings
+        obeys = not settings.get("strongly_typed") and settings.get("precision_constraints") == "obey"
+        way_out = _OTHER_PRECISION if obeys and any(each in told for each in _NO_SUCH_KERNEL) else ""
+        return BuildError(f"the engine could not be built: {told}{way_out}")
 
     @staticmethod
     def save_timing_cache(builder_config: BuilderConfig, out_path: str | os.PathLike[str]) -> bool:

@@ -7,6 +7,7 @@ from trtllm_ext.errors import ConfigError
 from trtllm_ext.suggest import nearest
 
 PROFILING_VERBOSITIES = ("layer_names_only", "detailed", "none")
+PRECISION_CONSTRAINTS = ("obey", "prefer")
 MEMORY_POOLS = (
     "workspace",
     "dla_managed_sram",
@@ -25,6 +26,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "kv_cache_type": (str, type(None)),
     "profiling_verbosity": (str,),
     "hardware_compatibility_level": (str,),
+    "precision_constraints": (str,),
     "speculative_decoding_mode": (int, str),
     "input_timing_cache": (str, type(None)),
     "output_timing_cache": (str,),

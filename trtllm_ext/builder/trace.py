@@ -70,6 +70,7 @@ def trace(model: Any, build_config: BuildConfig) -> Traced:
         strongly_typed=builder.strongly_typed,
         force_num_profiles=limits.force_num_profiles,
         deterministic=limits.deterministic,
+        precision_constraints=limits.precision_constraints,
         **settings_of(limits),
     )
     network = builder.create_network()

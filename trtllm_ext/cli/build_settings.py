@@ -51,6 +51,11 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         help="which other GPUs may run the engine: none (default), ampere_plus, same_compute_capability",
     )
     parser.add_argument(
+        "--precision_constraints",
+        metavar="NAME",
+        help="of weakly typed networks (8.6): obey each layer's precision (default), or prefer it",
+    )
+    parser.add_argument(
         "--memory_pool_limit",
         action="append",
         metavar="POOL=SIZE",
@@ -62,7 +67,7 @@ def tensorrt_settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
     """The settings of BuildConfig that the flags given amount to. Raises ConfigError for a limit that is no size."""
     settings: dict[str, Any] = {
         name: value
-        for name in (*_NUMBERS, "hardware_compatibility_level")
+        for name in (*_NUMBERS, "hardware_compatibility_level", "precision_constraints")
         if (value := getattr(arguments, name)) is not None
     }
     for name, (setting, value, _) in _SWITCHES.items():
