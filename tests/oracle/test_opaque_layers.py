@@ -4,7 +4,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from trtllm_ext.oracle import OracleError, evaluate, opaque_layers, trace
+from trtllm_ext.oracle import Evaluator, OracleError, evaluate, opaque_layers, trace
 
 BUDGET_S = 2
 
@@ -40,6 +40,32 @@ def test_given_values_stand_in_for_a_layer(trt, doubled):
     steps = {step.tensor: step for step in trace(doubled, trt, {}, given=given)}
     assert {name: step.is_given for name, step in steps.items()} == {"z": True, "y": False}
     assert steps["z"].layer == "sum"
+
+
+def test_one_evaluator_answers_again_without_reading_the_network_again(trt, doubled):
+    class Once:
+        """The network, whose layers may be asked for once."""
+
+        def __init__(self):
+            self.asked = []
+
+        def __getattr__(self, name):
+            return getattr(doubled, name)
+
+        def get_layer(self, index):
+            self.asked.append(index)
+            return doubled.get_layer(index)
+
+    network = Once()
+    evaluator = Evaluator(network, trt)
+    given = {"z": np.array([[1.0, 0.0, -1.0]], np.float32)}
+    # What was given at one time does not stay for the next.
+    for _ in range(2):
+        np.testing.assert_allclose(evaluator.evaluate({}, given=given)["y"], np.exp(given["z"]))
+        np.testing.assert_allclose(evaluator.evaluate({"x": X})["y"], np.exp(2 * X))
+        assert evaluator.evaluate({"x": X}, ["z"]).keys() == {"z"}
+        assert [step.tensor for step in evaluator.trace({"x": X})] == ["x", "z", "y"]
+    assert sorted(network.asked) == [0, 1]
 
 
 def test_given_values_must_fit(trt, doubled):

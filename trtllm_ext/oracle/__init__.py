@@ -8,13 +8,14 @@ narrow type; integers and booleans are exact.
 from __future__ import annotations
 
 from trtllm_ext.oracle.errors import OracleError
-from trtllm_ext.oracle.interpreter import TraceStep, evaluate, trace
+from trtllm_ext.oracle.interpreter import Evaluator, TraceStep, evaluate, trace
 from trtllm_ext.oracle.kinds import CONTROL_KINDS, KINDS
 from trtllm_ext.oracle.opaque import OpaqueLayer, opaque_layers
 
 __all__ = [
     "CONTROL_KINDS",
     "KINDS",
+    "Evaluator",
     "OpaqueLayer",
     "OracleError",
     "TraceStep",

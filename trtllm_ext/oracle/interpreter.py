@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from trtllm_ext.oracle import plugin
-from trtllm_ext.oracle.boundaries import CLASS_OF
 from trtllm_ext.oracle.call import Call, kind_of
 from trtllm_ext.oracle.control import Control
 from trtllm_ext.oracle.errors import OracleError
 from trtllm_ext.oracle.kinds import KINDS
+from trtllm_ext.oracle.parts import Parts
 from trtllm_ext.oracle.plugin import Meaning
 from trtllm_ext.oracle.supplied import Supplied
 from trtllm_ext.oracle.values import Array, converted, held_as, input_value, member_name
@@ -69,10 +69,8 @@ def evaluate(
     what TensorRT leaves undefined (coordinates out of strict bounds, integer division by zero); RankError when
     another rank fails.
     """
-    graph = _Graph(network, trt, Supplied(plugins or {}, given or {}, weights or {}), communicator)
-    targets = graph.outputs() if wanted is None else [graph.tensor(name) for name in wanted]
-    names = {tensor: str(tensor.name) for tensor in targets}
-    return {names[tensor]: value for tensor, value in graph.run(inputs, targets) if tensor in names}
+    known = Evaluator(network, trt, plugins, communicator, weights=weights)
+    return known.evaluate(inputs, wanted, given=given)
 
 
 def trace(
@@ -91,51 +89,87 @@ def trace(
     Comparing each with an engine's value finds the first that differs. Values are not kept beyond their last use,
     so memory stays near that of the widest point of the network. Arguments and errors as of `evaluate`.
     """
-    graph = _Graph(network, trt, Supplied(plugins or {}, given or {}, weights or {}), communicator)
-    targets = graph.outputs() if wanted is None else [graph.tensor(name) for name in wanted]
-    for tensor, value in graph.run(inputs, targets):
-        layer = graph.producer.get(tensor)
-        layer_name, kind = ("", "INPUT") if layer is None else (str(layer.name), kind_of(layer, trt))
-        yield TraceStep(layer_name, kind, str(tensor.name), value, tensor in graph.given)
+    known = Evaluator(network, trt, plugins, communicator, weights=weights)
+    return known.trace(inputs, wanted, given=given)
+
+
+class Evaluator:
+    """One network, to be evaluated more than once: it is read through the API the first time only.
+
+    Arguments as of `evaluate`. Do not change the network while this is in use.
+    """
+
+    def __init__(
+        self,
+        network: Any,
+        trt: Any,
+        plugins: Mapping[str, Meaning] | None = None,
+        communicator: Communicator | None = None,
+        *,
+        weights: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._parts = Parts(network, trt)
+        self._plugins, self._weights = plugins or {}, weights or {}
+        self._communicator = communicator
+
+    def evaluate(
+        self,
+        inputs: Mapping[str, Any],
+        wanted: Iterable[str] | None = None,
+        *,
+        given: Mapping[str, Any] | None = None,
+    ) -> dict[str, Array]:
+        """As the function `evaluate`."""
+        graph, targets = self._graph(wanted, given)
+        names = {tensor: str(tensor.name) for tensor in targets}
+        return {names[tensor]: value for tensor, value in graph.run(inputs, targets) if tensor in names}
+
+    def trace(
+        self,
+        inputs: Mapping[str, Any],
+        wanted: Iterable[str] | None = None,
+        *,
+        given: Mapping[str, Any] | None = None,
+    ) -> Iterator[TraceStep]:
+        """As the function `trace`."""
+        graph, targets = self._graph(wanted, given)
+        for tensor, value in graph.run(inputs, targets):
+            layer = self._parts.producer.get(tensor)
+            layer_name, kind = (
+                ("", "INPUT") if layer is None else (str(layer.name), kind_of(layer, graph.trt))
+            )
+            yield TraceStep(layer_name, kind, str(tensor.name), value, tensor in graph.given)
+
+    def _graph(
+        self, wanted: Iterable[str] | None, given: Mapping[str, Any] | None
+    ) -> tuple[_Graph, list[Any]]:
+        supplied = Supplied(self._plugins, given or {}, self._weights)
+        graph = _Graph(self._parts, supplied, self._communicator)
+        targets = self._parts.outputs() if wanted is None else [self._parts.tensor(name) for name in wanted]
+        return graph, targets
 
 
 class _Graph:
-    """The layers and tensors of a network. Tensors are told apart by identity; names need not be unique inside."""
+    """A network with the values that an evaluation starts from, as well as from inputs: no layer is asked for them."""
 
-    def __init__(self, network: Any, trt: Any, supplied: Supplied, communicator: Communicator | None) -> None:
-        self.trt = trt
+    def __init__(self, parts: Parts, supplied: Supplied, communicator: Communicator | None) -> None:
+        self.trt = parts.trt
         self.communicator = communicator
         self.supplied = supplied
-        self.network = network
-        self.network_inputs = [network.get_input(i) for i in range(network.num_inputs)]
-        self.layers = [network.get_layer(i) for i in range(network.num_layers)]
-        # Holding every tensor keeps the Python object of each alive, and with it its identity.
-        self.layer_inputs = [[layer.get_input(i) for i in range(layer.num_inputs)] for layer in self.layers]
-        self.layer_outputs = [
-            [layer.get_output(i) for i in range(layer.num_outputs)] for layer in self.layers
-        ]
-        self.position = {out: i for i, outs in enumerate(self.layer_outputs) for out in outs}
-        self.producer = {out: self.layers[i] for out, i in self.position.items()}
-        self.marked = {network.get_output(i) for i in range(network.num_outputs)}
-        # Where an evaluation starts, as it does at inputs: no layer is asked for them.
-        self.given = {self.tensor(name): value for name, value in supplied.given.items()}
-        for tensor in self.given:
-            self.position.pop(tensor, None)
-
-    def outputs(self) -> list[Any]:
-        found = [self.network.get_output(i) for i in range(self.network.num_outputs)]
-        if not found:
-            raise OracleError(
-                "The network has no outputs. Mark one with mark_output(), or name the wanted tensors."
-            )
-        return found
-
-    def tensor(self, name: str) -> Any:
-        found = [t for t in (*self.network_inputs, *self.producer) if str(t.name) == name]
-        if len(found) != 1:
-            trouble = "no tensor of that name" if not found else f"{len(found)} tensors of that name"
-            raise OracleError(f"Wanted tensor {name!r}: the network has {trouble}.")
-        return found[0]
+        self.network_inputs = parts.inputs
+        self.layers, self.layer_inputs, self.layer_outputs = (
+            parts.layers,
+            parts.layer_inputs,
+            parts.layer_outputs,
+        )
+        self.marked = parts.marked
+        self.has_control = parts.has_control
+        self.given = {parts.tensor(name): value for name, value in supplied.given.items()}
+        self.position = parts.position
+        if self.given:
+            self.position = {
+                tensor: index for tensor, index in parts.position.items() if tensor not in self.given
+            }
 
     def needed(self, targets: list[Any]) -> set[int]:
         """Positions of the layers that the targets depend on; for all outputs, assertions too."""
@@ -176,7 +210,7 @@ class _Graph:
 
     def run(self, inputs: Mapping[str, Any], targets: list[Any]) -> Iterator[tuple[Any, Array]]:
         """Every needed tensor with its value, network inputs first."""
-        if any(kind_of(layer, self.trt) in CLASS_OF for layer in self.layers):
+        if self.has_control:
             yield from Control(self, self._evaluated, lambda tensor: self._input(tensor, inputs)).run(targets)
             return
         needed = self.needed(targets)
