@@ -192,7 +192,7 @@ def test_what_cannot_be_refitted(checkpoints, tmp_path):
         refit_engine_dir(plain, second, second)
     (tmp_path / "wider").mkdir()
     write_random_checkpoint(tmp_path / "wider", stack(ffn_hidden_size=128))
-    with pytest.raises(ConfigError, match=r"wider holds another model than .*plain was built of: config "):
+    with pytest.raises(ConfigError, match=r"wider is of another model than .*plain was built from: config "):
         refit_engine_dir(plain, tmp_path / "wider", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

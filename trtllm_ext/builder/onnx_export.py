@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from trtllm_ext import backend, models
 from trtllm_ext.builder.build_config import BuildConfig
 from trtllm_ext.builder.engine import EngineConfig, summarize
+from trtllm_ext.builder.rebuilding import for_this_process
+from trtllm_ext.builder.same_model import check_same_model
 from trtllm_ext.builder.trace import trace
 from trtllm_ext.checkpoint import load_config, load_whole
 from trtllm_ext.errors import BuildError, ConfigError
@@ -20,7 +22,6 @@ from trtllm_ext.graph.known import Known, known_of
 from trtllm_ext.runtime import EngineDir
 from trtllm_ext.runtime.atomic import file_target, write_errors
 from trtllm_ext.runtime.envelope import TensorSummary
-from trtllm_ext.runtime.json_files import canonical_digest
 from trtllm_ext.version import __version__
 
 if TYPE_CHECKING:
@@ -201,10 +202,12 @@ def _profiles(inputs: tuple[TensorSummary, ...]) -> dict[str, list[list[tuple[in
 def _config_of(engine_dir: str | os.PathLike[str], checkpoint_dir: str | os.PathLike[str]) -> BuildConfig:
     """What an engine was built with, if it may be of that checkpoint."""
     directory = EngineDir.read(os.fspath(engine_dir), 0)
-    contract = load_config(checkpoint_dir).to_dict().get("contract")
-    if canonical_digest(contract) != directory.envelope.contract_sha256:
-        raise ConfigError(
-            f"{os.fspath(engine_dir)} was built for another contract than that of {os.fspath(checkpoint_dir)}: it is "
-            "the engine of another model. Give the checkpoint that it was built from."
-        )
-    return EngineConfig.from_dict(directory.config).build_config
+    config = EngineConfig.from_dict(directory.config)
+    check_same_model(
+        config.pretrained_config,
+        load_config(checkpoint_dir),
+        engine=engine_dir,
+        checkpoint=checkpoint_dir,
+        way_out="Give the checkpoint that it was built from.",
+    )
+    return for_this_process(config.build_config)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from trtllm_ext.builder.build_config import BuildConfig
-from trtllm_ext.builder.engine import EngineConfig, differences
-from trtllm_ext.checkpoint import Contract, load_config
-from trtllm_ext.errors import BuildError, ConfigError, EngineError
+from trtllm_ext.builder.engine import EngineConfig
+from trtllm_ext.builder.same_model import check_same_model
+from trtllm_ext.checkpoint import load_config
+from trtllm_ext.errors import EngineError
 from trtllm_ext.runtime.engine_dir import EngineDir, read_config
 from trtllm_ext.runtime.envelope import Envelope, envelope_name
-from trtllm_ext.runtime.json_files import to_json
-
-# Of a model's config: how it is split and where it came from, which an engine of the same maths may differ in.
-_MAY_DIFFER = frozenset({"contract", "mapping", "source"})
 
 
 def build_config_of_engine(
@@ -27,11 +23,16 @@ def build_config_of_engine(
     The engine itself is not read, and need not be one that could run here: another library's, another device's, of an
     earlier format, damaged. Timing caches are left out where their files are not here.
     Raises EngineError when config.json is not the one that was built, CheckpointError as `load_config` does, and
-    BuildError when the checkpoint is of another model.
+    ConfigError when the checkpoint is of another model.
     """
     config = EngineConfig.from_dict(_stored_config(Path(engine_dir)))
-    checkpoint = load_config(Path(checkpoint_dir)).to_dict()
-    _check_same_model(config.pretrained_config, checkpoint, os.fspath(engine_dir), os.fspath(checkpoint_dir))
+    check_same_model(
+        config.pretrained_config,
+        load_config(Path(checkpoint_dir)),
+        engine=engine_dir,
+        checkpoint=checkpoint_dir,
+        way_out="Give the checkpoint that it was built from, or build without --from-engine.",
+    )
     return _without_lost_caches(config.build_config)
 
 
@@ -45,6 +46,18 @@ def with_changes(config: BuildConfig, changes: dict[str, Any]) -> BuildConfig:
     return config.updated(**changes)
 
 
+def for_this_process(config: BuildConfig, **changes: Any) -> BuildConfig:
+    """A stored config for networks and engines that stay in memory: with its weights, and no files of any host.
+
+    An engine without its weights does not run, so use_strip_plan is off; names of weights stay where they were given.
+    """
+    values = config.to_dict() | {"input_timing_cache": None, "dry_run": False, "visualize_network": None}
+    values["use_refit"], values["use_strip_plan"] = config.use_refit or config.use_strip_plan, False
+    del values["output_timing_cache"]  # given or not: nothing is measured for somebody to keep
+    values |= changes
+    return BuildConfig.from_dict(values, explicit=(config.explicit & set(values)) | set(changes))
+
+
 def _stored_config(directory: Path) -> dict[str, Any]:
     """What config.json says, compared with the envelope wherever that can be read."""
     try:
@@ -52,30 +65,6 @@ def _stored_config(directory: Path) -> dict[str, Any]:
     except EngineError:  # missing, damaged or of a later format: what config.json says stands for itself
         return read_config(directory)
     return EngineDir.read(directory).config
-
-
-def _check_same_model(built: dict[str, Any], given: dict[str, Any], engine: str, checkpoint: str) -> None:
-    given = json.loads(to_json(given))  # tuples are lists there, as in what was stored
-    contracts = [_as_read_now(each.get("contract")) for each in (built, given)]
-    known = [key for key in built if key in given and key not in _MAY_DIFFER]
-    ours = {"contract": contracts[0], **{key: built[key] for key in known}}
-    theirs = {"contract": contracts[1], **{key: given[key] for key in known}}
-    for name, (one, other) in differences(ours, theirs):
-        raise BuildError(
-            f"{checkpoint} is not a checkpoint of the model that {engine} was built from: {name} is {other!r:.80} "
-            f"there and {one!r:.80} in the engine. Give the checkpoint that it was built from, or build without "
-            f"--from-engine."
-        )
-
-
-def _as_read_now(contract: Any) -> Any:
-    """A contract in the form of this version, which fills in what an earlier one left out."""
-    if not isinstance(contract, dict):
-        return contract
-    try:
-        return json.loads(to_json(Contract.from_dict(contract).to_dict()))
-    except ConfigError:
-        return contract
 
 
 def _without_lost_caches(config: BuildConfig) -> BuildConfig:

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from trtllm_ext import backend
-from trtllm_ext.builder.engine import EngineConfig, differences, new_build_id
+from trtllm_ext.builder.engine import EngineConfig, new_build_id
 from trtllm_ext.builder.engine_writer import EngineWriter
 from trtllm_ext.builder.finishing import finish_directory
 from trtllm_ext.builder.rank_build import Progress, model_of_rank, named, silent
+from trtllm_ext.builder.rebuilding import for_this_process
+from trtllm_ext.builder.same_model import check_same_model
 from trtllm_ext.builder.trace import trace
 from trtllm_ext.checkpoint import load_config
-from trtllm_ext.errors import BuildError, CheckpointError, ConfigError, EngineError, TrtllmExtError
+from trtllm_ext.errors import BuildError, CheckpointError, EngineError, TrtllmExtError
 from trtllm_ext.graph.arrays import as_array
 from trtllm_ext.graph.dtypes import np_dtype_to_trt
 from trtllm_ext.graph.functional.constants import weights_of
@@ -24,7 +26,7 @@ from trtllm_ext.lowering.layer_view import LayerView
 from trtllm_ext.runtime.atomic import replaced_directory, write_errors
 from trtllm_ext.runtime.engine_dir import ENGINE_DIRECTORY, EngineDir
 from trtllm_ext.runtime.envelope import engine_name, envelope_name
-from trtllm_ext.runtime.json_files import canonical_digest, parse_json_object, to_json
+from trtllm_ext.runtime.json_files import canonical_digest
 from trtllm_ext.runtime.loading import deserialized, new_runtime
 from trtllm_ext.runtime.trt_log import recording_logger
 from trtllm_ext.version import __version__
@@ -89,7 +91,14 @@ def refit_engine_dir(
         raise BuildError(f"output_dir {output_dir} is the checkpoint itself; give another directory.")
     source = EngineDir.read(engine_dir)
     old = EngineConfig.from_dict(source.config)
-    _check_same_model(old, checkpoint, engine_dir)
+    check_same_model(
+        old.pretrained_config,
+        load_config(checkpoint),
+        engine=engine_dir,
+        checkpoint=checkpoint_dir,
+        way_out="Give a checkpoint of the same config, or build anew.",
+        may_differ=("source",),
+    )
     config = replace(old, build_id=new_build_id(), version=__version__)
     with replaced_directory(output_dir, ENGINE_DIRECTORY) as staging:
         for rank in range(config.world_size):
@@ -151,24 +160,12 @@ class _Constants:
 
     def __call__(self, layer: str, role: Any) -> Any:
         if self._network is None:
-            self._network = trace(self._model, self._config.build_config).network
+            self._network = trace(self._model, for_this_process(self._config.build_config)).network
             self._layers = {each.name: each for each in self._network.get_layers()}
         if layer not in self._layers:
             return None
         api = LayerView(self._layers[layer], backend.tensorrt()).api
         return getattr(api, "weights" if role.name == "CONSTANT" else role.name.lower(), None)
-
-
-def _check_same_model(config: EngineConfig, checkpoint: Path, engine_dir: str | os.PathLike[str]) -> None:
-    built = config.as_stored()["pretrained_config"]
-    given = parse_json_object(to_json(load_config(checkpoint).to_dict()), str(checkpoint), CheckpointError)
-    # Other weights come from elsewhere, as a rule.
-    built, given = ({key: each[key] for key in each if key != "source"} for each in (built, given))
-    for name, (here, there) in differences(built, given):
-        raise ConfigError(
-            f"{checkpoint} holds another model than {engine_dir} was built of: config {name} is {there!r:.80} there "
-            f"and {here!r:.80} in the engine. Give a checkpoint of the same config, or build anew."
-        )
 
 
 def _give_parameters(trt: Any, refitter: Any, parameters: Mapping[str, Any], logger: Any) -> Iterator[Any]:

@@ -11,12 +11,13 @@ import numpy as np
 from trtllm_ext import backend
 from trtllm_ext.builder.building import build
 from trtllm_ext.builder.rank_build import Progress
+from trtllm_ext.builder.rebuilding import for_this_process
 from trtllm_ext.builder.trace import trace
 from trtllm_ext.checkpoint import Checkpoint
 from trtllm_ext.errors import TrtllmExtError
 from trtllm_ext.oracle import OracleError
 from trtllm_ext.verify.comparison import compared, not_finite
-from trtllm_ext.verify.references import ALL_TAPS, Array, References, model_of, rebuildable
+from trtllm_ext.verify.references import ALL_TAPS, Array, References, model_of
 from trtllm_ext.verify.report import Bisection, LayerRow, Row
 from trtllm_ext.verify.subject import Subject, run_buffer
 from trtllm_ext.verify.tolerances import error_of
@@ -40,7 +41,7 @@ def bisected(
     """
     stored = subject.config.build_config
     tell("building with taps", 0)
-    tapped = build(model_of(checkpoint, stored), rebuildable(stored, taps=ALL_TAPS)).engine
+    tapped = build(model_of(checkpoint, stored), for_this_process(stored, taps=ALL_TAPS)).engine
     tell("running with taps", 0)
     values = run_buffer(tapped, references.inputs)
     del tapped
@@ -57,7 +58,7 @@ def bisected(
             return found
         # Taps may have kept the library from what went wrong; without them it would go wrong again.
         tell("building without taps", 0)
-        plain = build(model_of(checkpoint, stored), rebuildable(stored)).engine
+        plain = build(model_of(checkpoint, stored), for_this_process(stored)).engine
         again = compared(run_buffer(plain, references.inputs), references)
         return replace(found, untapped_is_right=all(row.is_right for row in again))
     tell(f"building with every tensor of {first.culprit}", 0)
@@ -74,7 +75,7 @@ def _layers(
     checkpoint: Checkpoint, references: References, first: Row, tapped: list[str], stored: Any
 ) -> tuple[LayerRow, ...]:
     """Every layer between the tap before the first wrong one and that, in the order of execution."""
-    traced = trace(model_of(checkpoint, stored), rebuildable(stored, taps=ALL_TAPS))
+    traced = trace(model_of(checkpoint, stored), for_this_process(stored, taps=ALL_TAPS))
     network = traced.network.trt_network
     earlier = tapped[: tapped.index(first.tensor)]
     inside = list(_between(network, first.tensor, earlier))

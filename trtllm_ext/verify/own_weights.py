@@ -13,11 +13,12 @@ import numpy as np
 
 from trtllm_ext import backend
 from trtllm_ext.builder.building import build
+from trtllm_ext.builder.rebuilding import for_this_process
 from trtllm_ext.checkpoint import Checkpoint, ModelConfig, expected_weights
 from trtllm_ext.checkpoint.dtypes import weight_dtype
 from trtllm_ext.embedded.plan import read_plan
 from trtllm_ext.errors import ConfigError, TrtllmExtError
-from trtllm_ext.verify.references import model_of, rebuildable
+from trtllm_ext.verify.references import model_of
 from trtllm_ext.verify.subject import Subject
 
 Array = np.ndarray[Any, Any]
@@ -40,7 +41,8 @@ def own_checkpoint(subject: Subject) -> Checkpoint:
     config = ModelConfig.from_dict(dict(subject.config.pretrained_config))
     stored = _constants(subject.buffer())
     stand_in = _stand_in(config)
-    plan = _constants(build(model_of(stand_in, subject.config.build_config), _settings(subject)).engine)
+    settings = subject.config.build_config
+    plan = _constants(build(model_of(stand_in, settings), for_this_process(settings)).engine)
     if {key: value.shape for key, value in plan.items()} != {
         key: value.shape for key, value in stored.items()
     }:
@@ -75,21 +77,17 @@ def _found(
     return np.stack(parts) if len(parts) == len(values) else None
 
 
-def differing(subject: Subject, checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Names of weights of which the engine holds other values than the checkpoint; none where it does not tell."""
+def differing(subject: Subject, checkpoint: Checkpoint) -> tuple[str, ...] | None:
+    """Names of weights of which the engine holds other values than the checkpoint; None where it does not tell."""
     try:
         own = own_checkpoint(subject)
     except TrtllmExtError:
-        return ()
+        return None
     return tuple(
         name
         for name, value in own.weights.items()
         if not np.array_equal(_bytes(value), _bytes(checkpoint.weights[name]))
     )
-
-
-def _settings(subject: Subject) -> Any:
-    return rebuildable(subject.config.build_config)
 
 
 def _stand_in(config: ModelConfig) -> Checkpoint:

@@ -11,6 +11,7 @@ import numpy as np
 from trtllm_ext import backend, models, oracle
 from trtllm_ext.builder import BuildConfig
 from trtllm_ext.builder.rank_build import model_options
+from trtllm_ext.builder.rebuilding import for_this_process
 from trtllm_ext.builder.trace import Traced, trace
 from trtllm_ext.checkpoint import Checkpoint
 from trtllm_ext.checkpoint.dtypes import weight_dtype
@@ -28,12 +29,6 @@ def model_of(checkpoint: Checkpoint, build_config: BuildConfig) -> Any:
     model = models.model_from_config(checkpoint.config, **model_options(build_config))
     model.load(checkpoint.weights)
     return model
-
-
-def rebuildable(build_config: BuildConfig, **changes: Any) -> BuildConfig:
-    """The stored build config as it can be used anew here: without files of the machine that it was used on."""
-    rest = {"input_timing_cache": None, "dry_run": False, "visualize_network": None}
-    return build_config.updated(**rest, **changes)
 
 
 class References:
@@ -55,12 +50,15 @@ class References:
         self.inputs, self.tolerances = inputs, tolerances
         self._checkpoint, self._build_config = checkpoint, build_config
         self.traced: Traced = trace(
-            model_of(checkpoint, build_config), rebuildable(build_config, taps=ALL_TAPS)
+            model_of(checkpoint, build_config), for_this_process(build_config, taps=ALL_TAPS)
         )
-        self._known = known_of(self.traced.network)
+        known = known_of(self.traced.network)
+        self._evaluator = oracle.Evaluator(
+            self.network, backend.tensorrt(), known.plugins, weights=known.weights
+        )
         self.points = points_of(checkpoint.config, checkpoint.weights)
         self.by_formulas: Evaluation = evaluate(self.points, inputs)
-        self.opaque = oracle.opaque_layers(self.network, backend.tensorrt(), self._known.plugins)
+        self.opaque = oracle.opaque_layers(self.network, backend.tensorrt(), known.plugins)
         self.fed: dict[str, Array] = {}
         self.by_oracle = self._whole(exposed or {}) if self.opaque else self.oracle()
 
@@ -73,16 +71,7 @@ class References:
         self, wanted: list[str] | None = None, given: Mapping[str, Any] | None = None
     ) -> dict[str, Array]:
         """The network's tensors in float64; wanted: by default its outputs, every tap among them."""
-        known = self._known
-        return oracle.evaluate(
-            self.network,
-            backend.tensorrt(),
-            self.inputs,
-            wanted,
-            known.plugins,
-            given=given,
-            weights=known.weights,
-        )
+        return self._evaluator.evaluate(self.inputs, wanted, given=given)
 
     @property
     def tapped(self) -> set[str]:

@@ -12,13 +12,13 @@ import numpy as np
 
 from trtllm_ext import backend
 from trtllm_ext.builder.engine import Engine, EngineConfig
+from trtllm_ext.builder.same_model import check_same_model
 from trtllm_ext.builder.seeded_inputs import input_values, smaller_shape
 from trtllm_ext.checkpoint import Checkpoint, load_config, load_whole
 from trtllm_ext.errors import ConfigError, InputError
 from trtllm_ext.runtime import EngineDir, Session
 from trtllm_ext.runtime.dtypes import NUMPY_DTYPES, TORCH_DTYPES
 from trtllm_ext.runtime.envelope import TensorSummary
-from trtllm_ext.runtime.json_files import canonical_digest
 from trtllm_ext.runtime.tensorrt_llm_dir import inputs_of
 from trtllm_ext.suggest import nearest
 from trtllm_ext.verify.tolerances import Tolerances, tolerances_of
@@ -119,20 +119,17 @@ def subject_of(engine: str | os.PathLike[str] | Engine) -> Subject:
 def checkpoint_for(
     subject: Subject, checkpoint: str | os.PathLike[str] | Checkpoint, allow_nan: bool
 ) -> Checkpoint:
-    """The checkpoint that an engine is verified against, which must be of its contract."""
+    """The checkpoint that an engine is verified against. Raises ConfigError for another model's."""
+    check_same_model(
+        subject.config.pretrained_config,
+        checkpoint.config if isinstance(checkpoint, Checkpoint) else load_config(checkpoint),
+        engine=subject.name,
+        checkpoint="the checkpoint" if isinstance(checkpoint, Checkpoint) else checkpoint,
+        way_out="Give the checkpoint that it was built from.",
+    )
     if isinstance(checkpoint, Checkpoint):
-        name, found = "the checkpoint", checkpoint
-        config = checkpoint.config
-    else:
-        name, config = os.fspath(checkpoint), load_config(checkpoint)
-        found = load_whole(checkpoint, allow_nan=allow_nan)
-    ours, theirs = (each.get("contract") for each in (config.to_dict(), subject.config.pretrained_config))
-    if canonical_digest(ours) != canonical_digest(theirs):
-        raise ConfigError(
-            f"{subject.name} was built for another contract than that of {name}: it is the engine of another model. "
-            f"Give the checkpoint that it was built from."
-        )
-    return found
+        return checkpoint
+    return load_whole(checkpoint, allow_nan=allow_nan)
 
 
 def run_buffer(buffer: Any, inputs: Mapping[str, Array]) -> dict[str, Array]:

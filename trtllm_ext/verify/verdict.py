@@ -32,7 +32,7 @@ def verdict_of(report: Report) -> str:
         )
     if bisection is not None:
         parts.append(_about_bisection(bisection, first, report))
-    if report.is_right:
+    if first is None and report.network is None:
         count = len(report.rows)
         exposed = f"All {count} tensors" if count > 1 else "The one tensor"
         parts.insert(0, f"{exposed} that the engine exposes {'are' if count > 1 else 'is'} within tolerance.")
@@ -40,14 +40,24 @@ def verdict_of(report: Report) -> str:
 
 
 def notes_of(
-    report: Report, references: References, is_own: bool, bisect: bool, exposed: Mapping[str, Any]
+    report: Report,
+    references: References,
+    is_own: bool,
+    is_mute: bool,
+    bisect: bool,
+    exposed: Mapping[str, Any],
 ) -> tuple[str, ...]:
-    """What else there is to know."""
+    """What else there is to know. is_own: no checkpoint was given; is_mute: the engine does not tell its weights."""
     notes = []
     if is_own:
         notes.append(
             "no checkpoint was given, so the references are computed from the weights that the engine holds: a wrong "
             "weight is not seen"
+        )
+    if is_mute and not report.first_wrong:
+        notes.append(
+            f"the engine does not give its weights back: one that differs from the checkpoint's by so little that "
+            f"numbers stay within {references.tolerances.engine:.0e} is not seen"
         )
     for layer in references.opaque[:4]:
         what = f"plugin {layer.plugin!r}" if layer.plugin else f"a layer of kind {layer.kind}"
