@@ -3,7 +3,7 @@
 from typing import Any
 
 from trtllm_ext.errors import GraphError
-from trtllm_ext.graph.network import default_net
+from trtllm_ext.graph.network import current_net, default_net
 from trtllm_ext.graph.tensor import Tensor
 from trtllm_ext.runtime.dtypes import readable
 
@@ -61,8 +61,9 @@ def _create_tensor(trt_tensor: Any, producer: Any, dtype: Any = None) -> Tensor:
 
 
 def fail(reason: str) -> GraphError:
-    """A GraphError that says where in the model it happened."""
-    place = default_net().place()
+    """A GraphError that says where in the model it happened, if that is inside of `net_guard`."""
+    network = current_net()
+    place = "" if network is None else network.place()
     return GraphError(f"{place}: {reason}" if place else reason)
 
 

@@ -127,6 +127,11 @@ def test_what_needs_a_plugin_names_it(guarded, name):
         getattr(fn, name)(1, anything=2)
 
 
+def test_what_needs_a_plugin_names_it_before_a_network_is_there():
+    with pytest.raises(GraphError, match=r"^gpt_attention needs GPTAttention, a compiled plugin"):
+        fn.gpt_attention()
+
+
 def test_activations_by_name(run):
     x = np.linspace(-2, 2, 6, dtype=np.float32)
     assert {
