@@ -1,25 +1,30 @@
-"""Runs cases side by side, each in a process of its own with a time limit, and keeps one JSON line of each at once.
+"""Runs cases in warm worker processes, each with a time limit, and keeps one JSON line of each at once.
 
 A script that has cases ends with `main(__file__, CASES)`, and is then called so:
 
     python SCRIPT FILE [--engine tensorrt|embedded] [--processes N] [--limit S] [--seconds S] [--only REGEX]
 
 A case is a function that returns what is to be told of it, as a dict, or raises. Its line has `name`, `came` ("ok",
-"wrong" for an AssertionError, "raised", "crashed", "timeout", "not run"), `seconds`, and `why`.
+"wrong" for an AssertionError, "raised", "crashed", "timeout", "not run"), `seconds`, and `why`. A worker runs one case
+after another; the one that hangs or crashes is replaced, as a library that has loaded its kernels is worth keeping.
 """
 
 import argparse
+import contextlib
+import importlib
 import json
 import os
+import queue
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
@@ -32,6 +37,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 _MARK = "CASE-RESULT "
 # No more threads than the one: the cases share out the cores.
 _QUIET = {"CUDA_MODULE_LOADING": "LAZY", "TRTLLM_EXT_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+_NO_TIME: Line = {"came": "not run", "seconds": 0, "why": "no time was left"}
 
 
 def environment(engine: str) -> dict[str, str]:
@@ -46,81 +52,185 @@ def engine() -> str:
     return backend.choice().engine
 
 
-def run_case(script: str, name: str, limit: float, on: str) -> Line:
-    """One case in a process of its own, all of which is ended after `limit` seconds."""
-    begin = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, script, "--case", name],
-        env=environment(on),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,  # so that a limit ends what the case has started, too
-    )
-    ended = False
-    try:
-        output, _ = process.communicate(timeout=limit)
-        ended = True
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        output, _ = process.communicate()
-    line: Line = {"name": name, "seconds": round(time.monotonic() - begin, 1)}
-    marked = [each for each in output.splitlines() if each.startswith(_MARK)]
-    if marked:
-        return line | json.loads(marked[-1].removeprefix(_MARK))
-    if not ended:
-        return line | {"came": "timeout", "why": f"not done in {limit:.0f} s; {output[-300:]}"}
-    return line | {"came": "crashed", "why": f"exit code {process.returncode}; {output[-1500:]}"}
+class Server:
+    """A process that answers lines with marked lines: `python SCRIPT --serve`, which calls `serve`."""
+
+    def __init__(self, script: str | Path, on: str, *, own_session: bool = False) -> None:
+        # Not a pipe: what a library writes there can be of any length.
+        self._log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - as long as the process
+        self._own_session = own_session
+        self.process = subprocess.Popen(
+            [sys.executable, str(script), "--serve"],
+            env=environment(on),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            errors="replace",
+            start_new_session=own_session,  # so that its end ends what it has started, too
+        )
+        self._answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def ask(self, request: Any, limit: float | None = None) -> Any:
+        """The answer to a request, both plain data; queue.Empty after the limit, EOFError when the process ends."""
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+        except OSError as gone:
+            raise EOFError(self.last_words()) from gone
+        answer = self._answers.get(timeout=limit)
+        if answer is None:
+            raise EOFError(self.last_words())
+        return json.loads(answer)
+
+    def last_words(self) -> str:
+        """How the process ended, and the end of what it wrote to stderr."""
+        code = self.process.wait(10)
+        self._log.seek(0)
+        return f"exit code {code}; {self._log.read()[-1500:]}"
+
+    def kill(self) -> None:
+        """End the process, and with `own_session` all that it has started."""
+        if self._own_session:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()
+        self.process.wait()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith(_MARK):
+                self._answers.put(line.removeprefix(_MARK))
+        self._answers.put(None)
+
+
+def serve(answer: Callable[[Any], Any]) -> None:
+    """Answer requests on stdin until it ends; whatever else is written to stdout is left aside."""
+    for request in sys.stdin:
+        told = json.dumps(answer(json.loads(request)))
+        sys.stdout.write(f"\n{_MARK}{told}\n")
+        sys.stdout.flush()
 
 
 def _told(case: Case) -> Line:
+    begin = time.monotonic()
     try:
-        return {"came": "ok", **case()}
+        line: Line = {"came": "ok", **case()}
     except AssertionError as problem:
-        return {"came": "wrong", "why": str(problem)[:1500] or traceback.format_exc()[-1500:]}
+        line = {"came": "wrong", "why": str(problem)[:1500] or traceback.format_exc()[-1500:]}
     except Exception:  # the line tells of it
-        return {"came": "raised", "why": traceback.format_exc()[-2000:]}
+        line = {"came": "raised", "why": traceback.format_exc()[-2000:]}
+    return {"seconds": round(time.monotonic() - begin, 1), **line}
+
+
+def run_case(script: str, name: str, limit: float, on: str) -> Line:
+    """One case of a script in a process of its own."""
+    worker = _Worker(script, on)
+    try:
+        return worker.run(name, limit)
+    finally:
+        worker.end()
+
+
+class _Worker:
+    """Runs cases in a process that is replaced when it hangs or ends."""
+
+    def __init__(self, script: str, on: str) -> None:
+        self._script, self._on = script, on
+        self._server: Server | None = None
+
+    def warm(self) -> None:
+        self._server = self._server or Server(self._script, self._on, own_session=True)
+
+    def run(self, name: str, limit: float) -> Line:
+        self.warm()
+        assert self._server is not None
+        begin = time.monotonic()
+        try:
+            return {"name": name, **self._server.ask(name, limit)}
+        except queue.Empty:
+            self.end()
+            line = {"came": "timeout", "why": f"not done in {limit:.0f} s"}
+        except EOFError as gone:
+            self.end()
+            line = {"came": "crashed", "why": str(gone)}
+        return {"name": name, "seconds": round(time.monotonic() - begin, 1), **line}
+
+    def end(self) -> None:
+        if self._server is not None:
+            self._server.kill()
+            self._server = None
 
 
 def run_all(script: str, names: list[str], path: Path, options: argparse.Namespace) -> list[Line]:
-    """Run the cases, `options.processes` at a time; each line goes to the end of the file when its case has ended."""
+    """Run the cases in their order, shared out among `options.processes`; each line is written when its case ends."""
     until = time.monotonic() + options.seconds
     lock = threading.Lock()
     lines: list[Line] = []
+    left = iter(names)
 
-    def one(name: str) -> None:
-        left = min(options.limit, until - time.monotonic())
-        if left < 1:
-            line: Line = {"name": name, "came": "not run", "seconds": 0, "why": "no time was left"}
-        else:
-            line = run_case(script, name, left, options.engine)
-        with lock:
-            lines.append(line)
-            with path.open("a", encoding="utf-8") as out:
-                out.write(json.dumps(line) + "\n")
-            why = str(line.get("why", "")).strip().replace("\n", " | ")
-            sys.stdout.write(f"{line['came']:8} {line['seconds']:6} s  {name}  {why[-300:]}\n")
-            sys.stdout.flush()
+    def write(line: Line) -> None:
+        lines.append(line)
+        with path.open("a", encoding="utf-8") as out:
+            out.write(json.dumps(line) + "\n")
+        if line["came"] == "not run":
+            return
+        why = str(line.get("why", "")).strip().replace("\n", " | ")
+        sys.stdout.write(f"{line['came']:8} {line['seconds']:6} s  {line['name']}  {why[-300:]}\n")
+        sys.stdout.flush()
+
+    def names_left() -> Iterator[str]:
+        while True:
+            with lock:
+                name = next(left, None)
+            if name is None:
+                return
+            yield name
+
+    def work(_: int) -> None:
+        worker = _Worker(script, options.engine)
+        worker.warm()
+        for name in names_left():
+            limit = min(options.limit, until - time.monotonic())
+            line = {"name": name, **_NO_TIME} if limit < 1 else worker.run(name, limit)
+            with lock:
+                write(line)
+        worker.end()
 
     with ThreadPool(options.processes) as pool:
-        pool.map(one, names, chunksize=1)
+        pool.map(work, range(options.processes), chunksize=1)
     return lines
 
 
-def main(script: str, cases: Mapping[str, Case]) -> int:
-    """The command line of a script of cases; returns the exit code, 1 when a case did not come out "ok"."""
+def of_scripts(*scripts: str) -> dict[str, Case]:
+    """The cases of scripts beside this file: `of_scripts("forms", "faults")`."""
+    return {
+        name: case
+        for script in scripts
+        for name, case in importlib.import_module(f"{script}_on_tensorrt").CASES.items()
+    }
+
+
+def main(script: str, cases: Mapping[str, Case], prepare: Callable[[], Any] = bool) -> int:
+    """The command line of a script of cases; returns the exit code, 1 when a case did not come out "ok".
+
+    prepare: what a worker does before its first case.
+    """
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("file", nargs="?", type=Path)
-    parser.add_argument("--case")
+    parser.add_argument("--serve", action="store_true")
     parser.add_argument("--engine", choices=("tensorrt", "embedded"), default="tensorrt")
     parser.add_argument("--processes", type=int, default=8)
     parser.add_argument("--limit", type=float, default=120.0, metavar="SECONDS", help="of one case")
     parser.add_argument("--seconds", type=float, default=3600.0, help="of all together")
     parser.add_argument("--only", default="", metavar="REGEX", help="cases whose names begin so")
     options = parser.parse_args()
-    if options.case:
-        sys.stdout.write(f"\n{_MARK}{json.dumps(_told(cases[options.case]))}\n")
+    if options.serve:
+        prepare()
+        serve(lambda name: _told(cases[name]))
         return 0
     names = [name for name in cases if re.match(options.only, name)]
     lines = run_all(script, names, options.file, options)

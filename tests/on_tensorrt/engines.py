@@ -1,12 +1,17 @@
-"""Engines built and run by processes of their own, as a user's are: `trtllm-ext build`, then a fresh process.
+"""Engines built as a user's are, by the command `trtllm-ext build`, and run by processes that have built none.
 
-`python engines.py ENGINE_DIR IN.npz OUT.npz [IN.npz OUT.npz ...]` loads an engine directory and runs it on each input.
+Commands on this process's own engine run in it, as it has loaded the library; what is to be loaded and run, and what
+is of the other engine, goes to processes that are kept: `python engines.py --serve`.
 """
 
+import contextlib
+import functools
+import io
 import json
-import subprocess
-import sys
+import os
+import tempfile
 import time
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +21,7 @@ import numpy as np
 from ml_dtypes import bfloat16
 
 import trtllm_ext as tx
+from trtllm_ext.cli.main import main as trtllm_ext
 from trtllm_ext.errors import TrtllmExtError
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -32,7 +38,10 @@ def command(*arguments: str | Path, on: str) -> str:
 
     Raises RefusedError for the sentence that it ends with, AssertionError for any other end.
     """
-    return _run([sys.executable, "-m", "trtllm_ext", *map(str, arguments)], on)
+    words = [*map(str, arguments)]
+    if on == cases.engine():
+        return _output(words, _commanded(words))
+    return _output(words, _asked(on, {"command": words}))
 
 
 def build(
@@ -40,11 +49,23 @@ def build(
 ) -> tuple[Path, float]:
     """An engine directory of a checkpoint, and the seconds that its process took; settings: a BuildConfig's."""
     file = directory.with_suffix(".json")
-    file.write_text(json.dumps(settings))
+    file.write_text(json.dumps({**(timings() if on == "tensorrt" else {}), **settings}))
     given = ("--checkpoint_dir", checkpoint, "--output_dir", directory, "--build_config", file)
     begin = time.monotonic()
     command("build", *given, *flags, on=on)
     return directory, time.monotonic() - begin
+
+
+def timings() -> dict[str, str]:
+    """Settings by which the builds of this process measure the same thing once only."""
+    file = Path(tempfile.gettempdir(), f"timings-{os.getpid()}.cache")
+    return {"output_timing_cache": str(file), **({"input_timing_cache": str(file)} if file.exists() else {})}
+
+
+def start() -> None:
+    """Start the processes that engines are run by, so that they are there when they are asked."""
+    for on in {cases.engine(), "embedded"}:
+        _server(on).append(cases.Server(__file__, on))
 
 
 def run(directory: Path, inputs: Iterable[Arrays], *, on: str) -> list[Arrays]:
@@ -53,7 +74,7 @@ def run(directory: Path, inputs: Iterable[Arrays], *, on: str) -> list[Arrays]:
     for number, arrays in enumerate(inputs):
         files += [directory.with_suffix(f".{on}.{number}.{way}.npz") for way in ("in", "out")]
         _save(files[-2], arrays)
-    _run([sys.executable, __file__, str(directory), *map(str, files)], on)
+    _output(["run", str(directory)], _asked(on, {"run": [str(directory), *map(str, files)]}))
     return [_load(file) for file in files[1::2]]
 
 
@@ -75,16 +96,47 @@ def _load(path: str | Path) -> Arrays:
     }
 
 
-def _run(arguments: list[str], on: str) -> str:
-    done = subprocess.run(
-        arguments, env=cases.environment(on), capture_output=True, text=True, errors="replace", check=False
-    )
-    if done.returncode == 0:
-        return done.stdout
-    sentences = [each for each in done.stderr.splitlines() if each.startswith(_TOLD)]
-    if done.returncode == 1 and sentences and "not expected;" not in sentences[-1]:
-        raise RefusedError(done.stderr[done.stderr.rindex(_TOLD) + len(_TOLD) :].strip())
-    raise AssertionError(f"{' '.join(arguments[1:4])} ended with {done.returncode}: {done.stderr[-1500:]}")
+@functools.cache
+def _server(on: str) -> list[cases.Server]:
+    """Holds the process for `on`, if there is one."""
+    return []
+
+
+def _asked(on: str, request: dict[str, list[str]]) -> cases.Line:
+    kept = _server(on)
+    if not kept:
+        kept.append(cases.Server(__file__, on))
+    try:
+        answer: cases.Line = kept[0].ask(request)
+    except EOFError as gone:
+        kept.clear()
+        raise AssertionError(f"{request} ended its process: {gone}") from gone
+    return answer
+
+
+def _output(words: list[str], ended: cases.Line) -> str:
+    """What a command or a run wrote, or why it ended."""
+    if ended["code"] == 0:
+        return str(ended["out"])
+    errors = ended["err"]
+    sentences = [each for each in errors.splitlines() if each.startswith(_TOLD)]
+    if ended["code"] == 1 and sentences and "not expected;" not in sentences[-1]:
+        raise RefusedError(errors[errors.rindex(_TOLD) + len(_TOLD) :].strip())
+    raise AssertionError(f"{' '.join(words[:3])} ended with {ended['code']}: {errors[-1500:]}")
+
+
+def _commanded(words: list[str]) -> cases.Line:
+    """A command of `trtllm-ext` in this process: its exit code and what it wrote."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code: Any = trtllm_ext(words)
+        except SystemExit as ended:
+            code = ended.code
+        except Exception:  # what would have ended the process
+            code = traceback.format_exc()
+            err.write(code)
+    return {"code": code, "out": out.getvalue(), "err": err.getvalue()}
 
 
 def difference(got: Arrays, want: Arrays) -> tuple[float, str]:
@@ -102,16 +154,22 @@ def difference(got: Arrays, want: Arrays) -> tuple[float, str]:
     return worst
 
 
-def _main(directory: str, *files: str) -> int:
+def _loaded(directory: str, *files: str) -> cases.Line:
+    """An engine directory, loaded and run: files are IN.npz OUT.npz, any number of times."""
     try:
         with tx.Session.from_engine_dir(directory) as session:
             for source, target in zip(files[::2], files[1::2], strict=True):
                 _save(target, session.run(_load(source)))
     except TrtllmExtError as problem:
-        sys.stderr.write(f"{_TOLD}{problem}\n")
-        return 1
-    return 0
+        return {"code": 1, "out": "", "err": f"{_TOLD}{problem}\n"}
+    except Exception:  # the case tells of it
+        return {"code": 2, "out": "", "err": traceback.format_exc()}
+    return {"code": 0, "out": "", "err": ""}
+
+
+def _answer(request: dict[str, list[str]]) -> cases.Line:
+    return _commanded(request["command"]) if "command" in request else _loaded(*request["run"])
 
 
 if __name__ == "__main__":
-    sys.exit(_main(*sys.argv[1:]))
+    cases.serve(_answer)

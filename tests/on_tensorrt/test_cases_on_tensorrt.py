@@ -35,6 +35,7 @@ CASES = {
     "raised": lambda: {}["no such key"],
     "crashed": lambda: os._exit(7),
     "endless": lambda: time.sleep(60),
+    "after them": lambda: {"why": "seen"},
 }
 sys.exit(cases.main(__file__, CASES))
 """
@@ -72,6 +73,16 @@ def test_a_form_of_the_embedded_engine_beside_itself(tmp_path):
     )
 
 
+def test_the_batch_begins_with_faults_and_leaves_nothing_out():
+    batch = import_module("batch_on_tensorrt").CASES
+    others = 4  # networks that say the same by other layers
+    assert len(batch) - others == sum(
+        len(import_module(f"{each}_on_tensorrt").CASES)
+        for each in ("faults", "forms", "refit", "definitions")
+    )
+    assert next(iter(batch)) == "float32 gpt2: one weight changed"
+
+
 def test_every_case_has_a_line_however_it_ends(tmp_path):
     script, file = tmp_path / "script.py", tmp_path / "lines"
     script.write_text(BADLY)
@@ -91,6 +102,7 @@ def test_every_case_has_a_line_however_it_ends(tmp_path):
         "raised": "raised",
         "crashed": "crashed",
         "endless": "timeout",
+        "after them": "ok",
     }
     assert lines["fine"]["why"] == "seen"
     assert "one is not two" in lines["wrong"]["why"]

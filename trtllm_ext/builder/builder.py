@@ -21,7 +21,10 @@ from trtllm_ext.runtime.trt_log import recording_logger
 _PRECISIONS = ("float32", "float16", "bfloat16")
 # What 8.6 says of a network in which it has no kernel for the precision that a layer is held to.
 _NO_SUCH_KERNEL = ("Could not find any implementation", "Could not infer output types")
-_OTHER_PRECISION = " Build with precision_constraints='prefer', which lets TensorRT compute some layers in another precision."
+_OTHER_PRECISION = (
+    " Build with precision_constraints='prefer', "
+    "which lets TensorRT compute some layers in another precision."
+)
 
 
 class BuilderConfig:
