@@ -74,8 +74,14 @@ def test_settings(checkpoints, tmp_path, release, monkeypatch):
     )
     with dressed(release, "tensorrt") as dress:
         build_engine_dir(checkpoints[0], tmp_path / "out", settings)
-        names = ("set_flag", "clear_flag", "set_memory_pool_limit", "hardware_compatibility_level")
-        check(checkpoints[0], tmp_path / "out", dress.uses, *(f"IBuilderConfig.{name}" for name in names))
+        of_config = ("builder_optimization_level", "profiling_verbosity", "hardware_compatibility_level")
+        methods = ("set_flag", "clear_flag", "set_memory_pool_limit")
+        names = [f"IBuilderConfig.{name}" for name in (*of_config, *methods)]
+        names += [f"BuilderFlag.{name}" for name in ("VERSION_COMPATIBLE", "SPARSE_WEIGHTS", "TF32")]
+        names += ["ProfilingVerbosity.DETAILED", "HardwareCompatibilityLevel.AMPERE_PLUS"]
+        check(checkpoints[0], tmp_path / "out", dress.uses, *names, "MemoryPoolType.WORKSPACE")
+        written = {use.name for use in dress.uses if use.what == "set" and use.owner == "IBuilderConfig"}
+        assert set(of_config) <= written
 
 
 @on_all

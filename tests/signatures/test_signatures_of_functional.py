@@ -9,6 +9,7 @@ from tensorrt_surface import releases
 
 import trtllm_ext as tx
 from trtllm_ext.builder import Builder
+from trtllm_ext.errors import GraphError
 from trtllm_ext.graph import Tensor, net_guard
 from trtllm_ext.graph import functional as fn
 from trtllm_ext.graph.quantization import functional as quantized
@@ -31,6 +32,11 @@ def weights():
 def in_and_out_of_int8(x, ids):
     scale = fn.constant(np.array(0.05, np.float32))
     return quantized.dequantize(quantized.quantize(x, scale, "int8"), scale, output_type="float32")
+
+
+def in_and_out_of_fp8(x, ids):
+    scale = fn.constant(np.array(0.05, np.float32))
+    return quantized.dequantize(quantized.quantize(x, scale, "fp8"), scale, output_type="float32")
 
 
 def by_condition(x, ids):
@@ -107,6 +113,20 @@ def test_functions(name):
             np.testing.assert_allclose(
                 computed(FUNCTIONS[name]), expected, rtol=2e-6, atol=2e-6, err_msg=release
             )
+
+
+def test_fp8():
+    with recorded():
+        expected = computed(in_and_out_of_fp8)
+    old, *new = releases()
+    for release in new:
+        with dressed(release, "tensorrt"):
+            np.testing.assert_allclose(computed(in_and_out_of_fp8), expected, rtol=2e-6, err_msg=release)
+    with (
+        dressed(old, "tensorrt"),
+        pytest.raises(GraphError, match=r"TensorRT 8\.6\.1 quantizes to int8 alone, not to float8"),
+    ):
+        computed(in_and_out_of_fp8)
 
 
 @pytest.mark.parametrize("release", releases())

@@ -32,9 +32,14 @@ def quantize(input: Tensor, scale_factor: Tensor, dtype: Any, axis: int = -1) ->
     """
     to = to_trt_dtype(dtype)
     if not has_typed_layers() and readable(to) != "int8":
-        raise fail(f"quantize to {readable(to)} needs a TensorRT that has other types than int8; this has not")
+        version = getattr(tensorrt(), "__version__", "in use")
+        raise fail(
+            f"TensorRT {version} quantizes to int8 alone, not to {readable(to)}. Use int8, or TensorRT 10 or later."
+        )
     with_type = (to,) if has_typed_layers() else ()
-    layer = add_layer("add_quantize", _float(input, "input"), _float(scale_factor, "scale_factor"), *with_type)
+    layer = add_layer(
+        "add_quantize", _float(input, "input"), _float(scale_factor, "scale_factor"), *with_type
+    )
     layer.axis = _axis(input, scale_factor, axis)
     return output(layer)
 
