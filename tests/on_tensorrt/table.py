@@ -1,6 +1,6 @@
 """Markdown of what the scripts of cases wrote: `python table.py FILE...`; lines of forms make one table of forms.
 
-When a case has several lines, the last one counts, but for a line that says that it was not run.
+When a case has several lines, the last one counts; one that says that there was no time, only where no other is.
 """
 
 import json
@@ -18,7 +18,7 @@ def lines_of(paths: Iterable[str]) -> list[Line]:
     found = [
         json.loads(line) for path in paths for line in Path(path).read_text("utf-8").splitlines() if line
     ]
-    found.sort(key=lambda line: line["came"] != "not run")
+    found.sort(key=lambda line: ("not run", "timeout", line["came"]).index(line["came"]))
     return list({line["name"]: line for line in found}.values())
 
 
