@@ -39,22 +39,24 @@ def replace_mlps(model: Any, make: Callable[[Any], Any] | None = None) -> list[s
     kinds = _kinds()
     found = [
         (name, mlp, parent)
-        for name, mlp, parent in model.named_modules_with_parent()
+        for name, mlp, parent in model.named_modules_with_parent(remove_duplicate=False)
         if parent is not None and _is_mlp(mlp, tuple(kinds.values()))
     ]
     if not found:
         raise ConfigError(
             f"a {type(model).__name__} has no {', '.join(kinds)} below it, so there is nothing to replace."
         )
-    made = []
-    for name, mlp, parent in found:
+    made: dict[Any, Any] = {}
+    for name, mlp, _ in found:
+        if mlp in made:  # one MLP in several places stays one
+            continue
         try:
-            made.append((name, parent, _with_parameters((make or same_form)(mlp), mlp)))
+            made[mlp] = _with_parameters((make or same_form)(mlp), mlp)
         except ConfigError as problem:
             raise ConfigError(f"{name}, a {type(mlp).__name__}, cannot be replaced: {problem}") from problem
-    for name, parent, module in made:
-        parent._modules[name.rpartition(".")[2]] = module
-    return [name for name, _, _ in made]
+    for name, mlp, parent in found:
+        parent._modules[name.rpartition(".")[2]] = made[mlp]
+    return [name for name, _, _ in found]
 
 
 def same_form(mlp: Any) -> Module:

@@ -87,11 +87,19 @@ def model_config(config: Any) -> ModelConfig:
 
 
 class _Model(PretrainedModel):
-    """One of `trtllm_ext.models`, of whose parts this consists: parameters have the same names."""
+    """One of `trtllm_ext.models`, of whose parts this consists: parameters have the same names.
+
+    Raises ConfigError for the config of another architecture.
+    """
 
     config_class = Config
 
     def __init__(self, config: Any) -> None:
+        if config.architecture not in (kind.__name__ for kind in type(self).__mro__):
+            raise ConfigError(
+                f"the checkpoint's architecture is {config.architecture}, the class {type(self).__name__}. Give "
+                f"--model_cls_name {config.architecture}."
+            )
         super().__init__(config)
         model = model_from_config(model_config(config))
         for name, child in model.named_children():

@@ -120,6 +120,15 @@ def test_a_decoder_of_its_models(kind, config):
     same_before_and_after(model, forward, ["transformer.layers.0.mlp", "transformer.layers.1.mlp"])
 
 
+def test_an_mlp_in_two_places_is_replaced_in_both():
+    model = Module()
+    model.first = Holder(MLP(HIDDEN, FFN, "relu", dtype="float32"))
+    model.second = Holder(model.first.mlp)
+    filled(model)
+    same_before_and_after(model, lambda x: model.second(model.first(x) * 0.1), ["first.mlp", "second.mlp"])
+    assert type(model.second.mlp) is not MLP and model.second.mlp is model.first.mlp
+
+
 def test_its_checkpoint_loads_after_the_replacement(tmp_path):
     config = LLaMAConfig(architecture="LlamaForCausalLM", hidden_act="silu", **SIZES)
     model = filled(LLaMAForCausalLM(config))

@@ -134,6 +134,12 @@ def test_trtllm_build_has_what_it_needs_of_a_class(built_model, tmp_path):
     assert (envelope.built_by, envelope.engine_kind) == ("tensorrt_llm 0.16.0", "tensorrt")
 
 
+def test_the_class_of_another_architecture_is_refused(built_model):
+    other = sys.modules["trtllm_ext.tensorrt_llm.model_classes"].Encoder
+    with pytest.raises(ConfigError, match=r"is SublayerStack, the class Encoder\. Give --model_cls_name Sub"):
+        other.from_checkpoint(ANSWERS / STACK)
+
+
 def test_unset_parameters_are_refused_and_not_filled_at_random():
     builder = Builder()
     network = builder.create_network()
@@ -188,6 +194,14 @@ def test_mlps_are_replaced_with_their_parameters(kind, act, ours):
     assert model.mlp is not old and isinstance(model.mlp, ours)
     assert dict(model.named_parameters()) == kept
     np.testing.assert_allclose(run_module(model, x), before, rtol=0, atol=1e-5 * np.abs(before).max())
+
+
+def test_an_mlp_in_two_places_is_replaced_in_both():
+    model = Module()
+    model.first, model.second = Module(), Module()
+    model.first.mlp = model.second.mlp = MLP(8, 12, "relu")
+    assert replace_mlps(model) == ["first.mlp", "second.mlp"]
+    assert isinstance(model.second.mlp, FeedForward) and model.second.mlp is model.first.mlp
 
 
 @pytest.mark.parametrize(
