@@ -10,6 +10,8 @@ import numpy as np
 class HostDevice:
     """Device buffers in host memory, never zero at the beginning."""
 
+    library = "a stand-in on the host"
+
     def __init__(self):
         self.buffers = {}
 

@@ -295,7 +295,7 @@ def _torch_without_cuda() -> None:
     cuda.default_stream = cuda.current_stream
     cuda.Stream = Stream
     cuda.synchronize = lambda *args: None
-    cuda.empty_cache = lambda: None
+    cuda.empty_cache = cuda.ipc_collect = lambda: None
     cuda.set_device = lambda *args: None
     cuda.manual_seed = cuda.manual_seed_all = lambda *args: None
     cuda.get_device_properties = lambda *args: Properties()
