@@ -88,9 +88,11 @@ ORDER = [
     *_OTHERWISE,
     *(f"{dtype} {form}: defined" for dtype in ("float16", "float32") for form in ("gpt2", *ENCODERS)),
     *_forms("float32", ("geglu_tanh", "sigmoid", "hyper_static", "tanh_gate", "gemma2_sandwich"), {}),
+    *_forms("float16", SLOW, {}),
+    *_forms("float32", ("hyper_manifold", "few iterations"), {}),
 ]
 
-_ALL = {**cases.of_scripts("faults", "forms", "refit", "definitions"), **_OTHERWISE}
+_ALL = {**cases.of_scripts("refit", "definitions", "faults", "forms"), **_OTHERWISE}
 _LAST = [name for name in _ALL if name not in ORDER]
 CASES = {name: _ALL[name] for name in [*ORDER, *_LAST]}
 
