@@ -1,13 +1,14 @@
-"""`verify_engine` of engines whose stored settings are of another time and place: files, and weights left out."""
+"""`verify_engine` beside checkpoints that are not quite the engine's; with settings of another time and place."""
 
 import shutil
 
 import pytest
 from dressed_tensorrt import dressed
-from verified_models import engine_of, stack
+from verified_models import ALL, engine_of, stack, with_weight
 
 import trtllm_ext as tx
 from trtllm_ext.builder import refit_engine_dir
+from trtllm_ext.errors import ConfigError
 from trtllm_ext.verify import verify_engine
 
 BUDGET_S = 4
@@ -50,3 +51,24 @@ def test_an_engine_that_was_stripped_and_filled(tmp_path):
     assert report.is_right
     assert report.bisection.same_bits
     assert verify_engine(tmp_path / "e").is_right
+
+
+def test_a_weight_that_differs_within_the_tolerance(tmp_path):
+    """bfloat16 allows 5e-2; the weights themselves are compared too."""
+    found = stack(tmp_path / "c", "bfloat16")
+    name = "transformer.layers.1.mlp.fc.bias"
+    report = verify_engine(engine_of(found, ALL), with_weight(found, name, 0, slice(None)))
+    assert (report.first_wrong, report.network) == (None, None)
+    assert (report.is_right, report.weights_that_differ) == (False, (name,))
+    assert report.verdict.startswith(
+        "All 10 tensors that the engine exposes are within tolerance. The engine holds"
+    )
+
+
+@pytest.mark.parametrize("settings", [{"num_hidden_layers": 2}, {"hidden_size": 8}, {"dtype": "float16"}])
+def test_a_checkpoint_of_another_size_or_type(tmp_path, settings):
+    found = stack(tmp_path / "c")
+    stack(tmp_path / "other", **settings)
+    name = next(iter(settings))
+    with pytest.raises(ConfigError, match=f"another model than the engine was built from: config {name} is "):
+        verify_engine(engine_of(found), tmp_path / "other")

@@ -54,7 +54,7 @@ def bisected(
     )
     first = next((row for row in found.rows if not row.is_right), None)
     if first is None:
-        if all(row.is_right for row in rows):
+        if found.clears or all(row.is_right for row in rows):
             return found
         # Taps may have kept the library from what went wrong; without them it would go wrong again.
         tell("building without taps", 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -28,7 +29,9 @@ def compared(exposed: Mapping[str, Any], references: References) -> tuple[Row, .
         if name not in exposed:
             continue
         value = np.asarray(exposed[name])
-        row = _row(name, sublayer, point, value, before, alone, references)
+        # Roundings of the sublayers in between add up as a random walk's steps do.
+        growth = math.sqrt(_num_sublayers(name, references, exposed))
+        row = _row(name, sublayer, point, value, before, alone, references, growth)
         rows.append(replace(row, made_by=_maker(name, references, exposed)))
         if name in tapped:
             before[name] = value
@@ -45,6 +48,21 @@ def _maker(name: str, references: References, exposed: Mapping[str, Any]) -> str
         if all(known):
             return source.sublayer
     return own.sublayer
+
+
+def _num_sublayers(name: str, references: References, exposed: Mapping[str, Any]) -> int:
+    """How many sublayers have worked on a tensor since those before it that the engine exposes."""
+    points = {point.name: point for point in references.points}
+    found, seen, pending = set[str](), set[str](), [name]
+    while pending:
+        point = points.get(pending.pop())
+        if point is None or point.name in seen:  # an input, or another way to the same
+            continue
+        seen.add(point.name)
+        if not point.is_copy:
+            found.add(point.sublayer)
+        pending += [each for each in point.sources if each not in exposed]
+    return max(1, len(found))
 
 
 def not_finite(value: Any, reference: Any) -> str:
@@ -74,10 +92,12 @@ def _row(
     before: Mapping[str, Any],
     alone: Evaluation,
     references: References,
+    growth: float,
 ) -> Row:
+    """growth: of what is allowed, by what lies between the tensor and those before it."""
     tolerances, whole = references.tolerances, references.by_formulas
     counted = references.counted(whole, name, tolerances.engine)
-    counted_alone = references.counted(alone, name, tolerances.routing)
+    counted_alone = references.counted(alone, name, growth * tolerances.routing)
     oracle = oracle_alone = None
     if name in references.by_oracle:
         oracle = error_of(value, references.by_oracle[name], counted)
@@ -89,12 +109,12 @@ def _row(
         name,
         sublayer,
         point,
-        tolerances.engine,
+        growth * tolerances.engine,
         oracle,
         error_of(value, whole.values[name], counted),
         oracle_alone,
         error_of(value, alone.values[name], counted_alone),
         not_finite(value, alone.values[name]),
         bool(np.isfinite(value.astype(np.float64)).all()),
-        0 if name not in alone.margins else int((alone.margins[name] <= tolerances.routing).sum()),
+        0 if name not in alone.margins else int((alone.margins[name] <= growth * tolerances.routing).sum()),
     )

@@ -100,6 +100,11 @@ class Bisection:
     untapped_is_right: bool | None = None
     failure: str = ""
 
+    @property
+    def clears(self) -> bool:
+        """Whether the given engine is shown to be right: the same bits come of steps each of which is right."""
+        return self.same_bits and all(row.is_right for row in self.rows)
+
 
 @dataclass(frozen=True)
 class Report:
@@ -122,7 +127,9 @@ class Report:
 
     @property
     def first_wrong(self) -> Row | None:
-        """The first tensor that leaves its tolerance."""
+        """The first tensor that leaves its tolerance; None where --bisect has shown that roundings add up to that."""
+        if self.bisection is not None and self.bisection.clears:
+            return None
         return next((row for row in self.rows if not row.is_right), None)
 
     @property

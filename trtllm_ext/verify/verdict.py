@@ -32,7 +32,7 @@ def verdict_of(report: Report) -> str:
         )
     if bisection is not None:
         parts.append(_about_bisection(bisection, first, report))
-    if first is None and report.network is None:
+    if first is None and report.network is None and all(row.is_right for row in report.rows):
         count = len(report.rows)
         exposed = f"All {count} tensors" if count > 1 else "The one tensor"
         parts.insert(0, f"{exposed} that the engine exposes {'are' if count > 1 else 'is'} within tolerance.")
@@ -79,10 +79,11 @@ def notes_of(
         notes.append(
             f"{broken.tensor} is not finite, and neither are its references: the weights or the inputs make it so"
         )
+    is_cleared = report.bisection is not None and report.bisection.clears
     drift = [
         row
         for row in report.rows
-        if row.is_right
+        if (row.is_right or is_cleared)
         and any(each is not None and each > row.tolerance for each in (row.oracle, row.formulas))
     ]
     if drift and report.first_wrong is None:
@@ -150,7 +151,8 @@ def _about_bisection(found: Bisection, first: Row | None, report: Report) -> str
 
 def _about_right_taps(found: Bisection, first: Row | None) -> str:
     if first is None:
-        return "" if found.same_bits else "Both are within their tolerances."
+        told = "Each step by itself is right" if found.same_bits else "Both are within their tolerances"
+        return f"{told}."
     if found.untapped_is_right:
         told = (
             "Built anew from this checkpoint the engine is right, with taps and without: the given one was not built "
@@ -161,5 +163,5 @@ def _about_right_taps(found: Bisection, first: Row | None) -> str:
         return told
     return (
         "Built anew without taps the engine is wrong again, with them it is right: what goes wrong is how the library "
-        "joins layers across sublayers, and taps keep it from that."
+        "joins layers across sublayers, and taps keep it from that; or roundings that add up to more than is allowed."
     )
