@@ -207,6 +207,7 @@ def refused(problem: ConfigError) -> str:
     text = re.sub(r"^(\w+: )?\w+=('[^']*'|{.*?}|\S+) |^--\w+( \S+)? is refused: ", "", str(problem))
     text = re.sub(r" \(its default is .*?\)", "", text).removeprefix("is ")
     text = re.sub(r"(; use null, or leave it out|; leave it out|\. Leave it out)?\.?$", "", text)
+    text = re.sub(r"\bdocs/(\w+\.md)", r"[\1](\1)", text)
     return "refused as unknown" if text.startswith("unknown build config key") else f"refused: {text}"
 
 

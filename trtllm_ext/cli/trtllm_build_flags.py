@@ -36,7 +36,10 @@ pp_reduce_scatter dora_plugin fuse_fp4_quant norm_quant_fusion tokens_per_block
 """.split()  # noqa: SIM905 - a table is read by the line
 
 # flag -> (values that ask for nothing, why others are refused).
-_OWN_CLASSES = "models of your own are built in Python, with trtllm_ext.build(model, BuildConfig(...))"
+_OWN_CLASSES = (
+    "models of your own are built in Python, with trtllm_ext.build(model, BuildConfig(...)); what trtllm-build itself "
+    "takes of this package is in docs/trtllm_build.md"
+)
 _ADAPTERS = "this package has no LoRA adapters; merge them into the weights before the conversion"
 _ONE_MACHINE = "how a model is split is said by its checkpoint's mapping"
 OTHERS: dict[str, tuple[tuple[str, ...], str]] = {
