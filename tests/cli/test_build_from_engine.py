@@ -182,5 +182,9 @@ def test_timing_caches_of_another_host_are_left_out(engine, checkpoint, tmp_path
 
 
 def test_no_engine_directory(tmp_path, checkpoint, capsys):
+    assert again(checkpoint, checkpoint, tmp_path / "other") == 1
+    assert "config.json without a build config: it is a checkpoint" in " ".join(
+        capsys.readouterr().err.split()
+    )
     assert again(tmp_path / "none", checkpoint, tmp_path / "other") == 1
     assert "does not exist; expected an engine directory" in " ".join(capsys.readouterr().err.split())

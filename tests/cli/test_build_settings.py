@@ -74,6 +74,10 @@ def test_flags_win_over_the_file_and_pools_add_up(checkpoints, tmp_path):
             "expected POOL=SIZE such as workspace=1GiB; units are B, kB, MB, GB, KiB",
         ),
         ("--memory_pool_limit workspace=1Gib", "--memory_pool_limit workspace=1Gib: expected POOL=SIZE"),
+        (
+            "--memory_pool_limit workspace=1 --memory_pool_limit workspace=2",
+            "--memory_pool_limit: workspace is given twice",
+        ),
         ("--memory_pool_limit workspace=-1", "expected POOL=SIZE"),
         ("--memory_pool_limit worksapce=1GiB", "'worksapce' is no memory pool. Did you mean workspace"),
         (

@@ -163,6 +163,17 @@ def test_taps_of_an_engine_are_left_out(two, tmp_path, capsys, monkeypatch, aske
     assert [[output.name for output in engine.outputs] for engine in built] == [["hidden_states_out"]]
 
 
+def test_engines_that_were_stripped_and_filled(two, tmp_path, capsys):
+    """The whole model beside them is built with its weights."""
+    for command in (
+        ["build", "--output_dir", str(tmp_path / "e"), "--max_num_tokens", "8", "--strip_plan"],
+        ["refit", "--engine_dir", str(tmp_path / "e"), "--output_dir", str(tmp_path / "e")],
+    ):
+        assert cli.main([*command, "--checkpoint_dir", str(two)]) == 0
+    code, rows, errors = verify(capsys, "--checkpoint_dir", two, "--engine_dir", tmp_path / "e")
+    assert (code, errors, len(rows)) == (0, "", 2)
+
+
 def test_an_engine_of_other_weights(engine, tmp_path, capsys):
     other = write(tmp_path / "other", 2, seed=5)
     code, rows, errors = verify(capsys, "--checkpoint_dir", other, "--engine_dir", engine)
@@ -175,7 +186,7 @@ def test_an_engine_of_another_contract(engine, tmp_path, capsys):
     other = write(tmp_path / "other", 2, hidden_act="gelu_erf")
     code, rows, errors = verify(capsys, "--checkpoint_dir", other, "--engine_dir", engine)
     assert (code, rows) == (1, [])
-    assert "built for another contract" in errors
+    assert "is of another model than" in errors
 
 
 def test_rank_files_that_were_swapped(two, tmp_path, capsys):

@@ -114,6 +114,10 @@ def test_headroom_without_an_engine(paths, tmp_path, capsys):
     [
         ([], "give --engine_dir DIR to look into an engine"),
         (["--headroom", "--engine_dir", "engine"], "Give --checkpoint_dir DIR"),
+        (
+            ["--headroom", "--checkpoint_dir", "checkpoint", "--simulate_ranks", "2"],
+            "--simulate_ranks is for several ranks, and --headroom for the whole model",
+        ),
         (["--headroom", "--checkpoint_dir", "checkpoint", "--bisect"], "--bisect looks into an engine"),
         (["--checkpoint_dir", "checkpoint", "--bisect"], "--bisect is for an engine of one rank"),
         (["--engine_dir", "engine", "--simulate_ranks", "2"], "Give it: --checkpoint_dir DIR"),

@@ -25,7 +25,13 @@ def build_config_of_engine(
     Raises EngineError when config.json is not the one that was built, CheckpointError as `load_config` does, and
     ConfigError when the checkpoint is of another model.
     """
-    config = EngineConfig.from_dict(_stored_config(Path(engine_dir)))
+    stored = _stored_config(Path(engine_dir))
+    if "build_config" not in stored:
+        raise EngineError(
+            f"{os.fspath(engine_dir)} holds a config.json without a build config: it is a checkpoint, or no engine "
+            f"directory. Give what `trtllm-ext build --output_dir` wrote."
+        )
+    config = EngineConfig.from_dict(stored)
     check_same_model(
         config.pretrained_config,
         load_config(Path(checkpoint_dir)),

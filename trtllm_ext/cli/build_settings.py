@@ -74,7 +74,12 @@ def tensorrt_settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
         if getattr(arguments, name):
             settings[setting] = value
     if arguments.memory_pool_limit is not None:
-        settings["memory_pool_limits"] = dict(map(_pool_limit, arguments.memory_pool_limit))
+        limits: dict[str, int] = {}
+        for pool, size in map(_pool_limit, arguments.memory_pool_limit):
+            if pool in limits:
+                raise ConfigError(f"--memory_pool_limit: {pool} is given twice. Give one limit a pool.")
+            limits[pool] = size
+        settings["memory_pool_limits"] = limits
     return settings
 
 

@@ -31,6 +31,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.headroom and arguments.checkpoint_dir is None:
         raise ConfigError("--headroom is computed from a checkpoint's weights. Give --checkpoint_dir DIR.")
+    of_ranks = [name for name in _OF_RANKS if getattr(arguments, name) is not None]
+    if of_ranks:
+        raise ConfigError(
+            f"--{of_ranks[0]} is for several ranks, and --headroom for the whole model. Leave one of them out."
+        )
     if arguments.bisect and arguments.engine_dir is None:
         raise ConfigError("--bisect looks into an engine. Give --engine_dir DIR.")
     if arguments.json is not None:

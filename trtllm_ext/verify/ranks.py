@@ -16,6 +16,8 @@ from trtllm_ext.builder.building import build
 from trtllm_ext.builder.engine import Engine, EngineConfig
 from trtllm_ext.builder.known_answer import TIMEOUT_S
 from trtllm_ext.builder.rank_build import Progress, model_options, silent
+from trtllm_ext.builder.rebuilding import for_this_process
+from trtllm_ext.builder.same_model import check_same_model
 from trtllm_ext.builder.seeded_inputs import input_values, smaller_shape
 from trtllm_ext.checkpoint import Checkpoint, load_config, load_resharded, load_whole
 from trtllm_ext.checkpoint.dtypes import weight_dtype
@@ -23,7 +25,6 @@ from trtllm_ext.checkpoint.sharding import ways_to_ranks
 from trtllm_ext.errors import ConfigError, RankError
 from trtllm_ext.runtime import EngineDir, Session
 from trtllm_ext.runtime.envelope import TensorSummary
-from trtllm_ext.runtime.json_files import canonical_digest
 from trtllm_ext.runtime.ranks.agreement import SHARDED, worst_difference
 from trtllm_ext.runtime.ranks.rehearsal import Rehearsal, check_same_bits
 
@@ -115,7 +116,7 @@ def _compared(
 
 def _without_taps(config: BuildConfig) -> BuildConfig:
     """Taps are not compared: ranks may have parts of them."""
-    return config.updated(taps=(), enable_debug_output=False)
+    return for_this_process(config, taps=(), enable_debug_output=False)
 
 
 class _Source:
@@ -182,13 +183,15 @@ def _described(
                 else f"it cannot be tried with {num_ranks}. Leave --simulate_ranks out, or --engine_dir."
             )
         )
-    contract = load_config(checkpoint_dir).to_dict().get("contract")
-    if canonical_digest(contract) != directory.envelope.contract_sha256:
-        raise ConfigError(
-            f"{os.fspath(engine_dir)} was built for another contract than that of {os.fspath(checkpoint_dir)}: it is "
-            f"the engine of another model. Give the checkpoint that it was built from."
-        )
-    return EngineConfig.from_dict(directory.config), directory.envelope.inputs
+    config = EngineConfig.from_dict(directory.config)
+    check_same_model(
+        config.pretrained_config,
+        load_config(checkpoint_dir),
+        engine=engine_dir,
+        checkpoint=checkpoint_dir,
+        way_out="Give the checkpoint that it was built from.",
+    )
+    return config, directory.envelope.inputs
 
 
 def _inputs_of(
