@@ -68,6 +68,13 @@ def test_one_evaluator_answers_again_without_reading_the_network_again(trt, doub
     assert sorted(network.asked) == [0, 1]
 
 
+def test_a_name_of_two_tensors_is_refused(trt, doubled):
+    doubled.get_layer(0).get_output(0).name = "y"
+    with pytest.raises(OracleError, match="'y': the network has 2 tensors of that name"):
+        evaluate(doubled, trt, {"x": X}, ["y"])
+    np.testing.assert_allclose(evaluate(doubled, trt, {"x": X})["y"], np.exp(2 * X))
+
+
 def test_given_values_must_fit(trt, doubled):
     with pytest.raises(
         OracleError, match=r"Given tensor 'z' has shape \(3,\), but the network declares \(1, 3\)"
