@@ -31,7 +31,7 @@ def engine(deep):
 def test_roundings_of_many_layers_are_no_fault(deep, engine):
     (row,) = verify_engine(engine, deep).rows
     assert 5e-2 < row.alone < row.tolerance
-    assert row.tolerance == pytest.approx(5e-2 * math.sqrt(LAYERS))
+    assert row.tolerance == pytest.approx(5e-2 * math.sqrt(LAYERS / 4))
     wrong = with_weight(deep, f"{LAST}.proj.weight", np.roll(deep.weights[f"{LAST}.proj.weight"], 1, 0), ...)
     assert verify_engine(engine, wrong).first_wrong is not None
 
@@ -39,7 +39,7 @@ def test_roundings_of_many_layers_are_no_fault(deep, engine):
 def test_what_is_allowed_grows_by_what_lies_between(deep):
     """Between taps of the last layer alone there is one sublayer; before the first of them are all but it."""
     rows = {row.point: row for row in verify_engine(engine_of(deep, (f"{LAST}.*",)), deep).rows}
-    assert rows["before"].tolerance == pytest.approx(5e-2 * math.sqrt(LAYERS - 1))
+    assert rows["before"].tolerance == pytest.approx(5e-2 * math.sqrt((LAYERS - 1) / 4))
     assert {rows[name].tolerance for name in ("contribution", "after")} == {5e-2}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -13,7 +12,7 @@ from trtllm_ext.oracle import OracleError
 from trtllm_ext.verify.formulas import Evaluation, evaluate
 from trtllm_ext.verify.references import Array, References
 from trtllm_ext.verify.report import Row
-from trtllm_ext.verify.tolerances import error_of
+from trtllm_ext.verify.tolerances import error_of, growth_of
 
 
 def compared(exposed: Mapping[str, Any], references: References) -> tuple[Row, ...]:
@@ -29,8 +28,7 @@ def compared(exposed: Mapping[str, Any], references: References) -> tuple[Row, .
         if name not in exposed:
             continue
         value = np.asarray(exposed[name])
-        # Roundings of the sublayers in between add up as a random walk's steps do.
-        growth = math.sqrt(_num_sublayers(name, references, exposed))
+        growth = growth_of(_num_sublayers(name, references, exposed))
         row = _row(name, sublayer, point, value, before, alone, references, growth)
         rows.append(replace(row, made_by=_maker(name, references, exposed)))
         if name in tapped:

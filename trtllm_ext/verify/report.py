@@ -48,6 +48,11 @@ class Row:
         return max(comparable, default=math.nan) if known else None
 
     @property
+    def is_as_networks(self) -> bool:
+        """Whether the engine computes what its network says, right or wrong."""
+        return self.oracle_alone is not None and self.oracle_alone <= self.tolerance and not self.not_finite
+
+    @property
     def is_right(self) -> bool:
         """Whether the step alone is within its tolerance, and finite."""
         error = self.alone
@@ -135,11 +140,13 @@ class Report:
     @property
     def sublayer(self) -> str | None:
         """The first sublayer that is wrong, as finely as it is known."""
-        if self.first_wrong is not None and (self.bisection is None or self.bisection.sublayer is None):
-            return self.first_wrong.culprit
         if self.bisection is not None and self.bisection.sublayer is not None:
             return self.bisection.sublayer
-        return None if self.network is None else self.network.sublayer
+        first, network = self.first_wrong, self.network
+        # Between two taps, or where there are none, the network's own fault tells more than the tensor it shows in.
+        if first is None or (network is not None and first.is_as_networks):
+            return None if network is None else network.sublayer
+        return first.culprit
 
     @property
     def layer(self) -> str | None:

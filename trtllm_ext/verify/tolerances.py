@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,15 @@ def tolerances_of(dtype: str, engine_kind: str, tf32: bool) -> Tolerances:
     engine = _NARROW.get(dtype, wide)
     routing = _ROUTING["float16"] if is_tf32 else max(_ROUTING[dtype], engine / 100)
     return Tolerances(engine, _NETWORK[dtype], routing)
+
+
+def growth_of(num_sublayers: int) -> float:
+    """By how much more is allowed behind that many sublayers: their roundings add up as a random walk's steps do.
+
+    Those of four are within what is allowed of one, whose own are a fifth of it at most (measured on deep stacks, wide
+    ones and mixtures).
+    """
+    return max(1.0, math.sqrt(num_sublayers / 4))
 
 
 def error_of(value: Any, reference: Any, counted: Array | None = None) -> float:

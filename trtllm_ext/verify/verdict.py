@@ -151,8 +151,9 @@ def _about_bisection(found: Bisection, first: Row | None, report: Report) -> str
 
 def _about_right_taps(found: Bisection, first: Row | None) -> str:
     if first is None:
-        told = "Each step by itself is right" if found.same_bits else "Both are within their tolerances"
-        return f"{told}."
+        if found.same_bits:
+            return "Each step by itself is right."
+        return "Both are within their tolerances; other code that differs by less is not told from roundings."
     if found.untapped_is_right:
         told = (
             "Built anew from this checkpoint the engine is right, with taps and without: the given one was not built "
