@@ -135,6 +135,16 @@ def test_a_recorded_plugin_is_exported_and_another_refused_by_the_name_of_its_la
         export_network(network, tmp_path / "other.onnx")
 
 
+def test_an_expansion_is_exported_in_standard_operators_too(tmp_path):
+    def product(x):  # ONNX Runtime has an operator of its own for it
+        both = functional.matmul(functional.unsqueeze(x, 0), functional.unsqueeze(x, 0), transb=True)
+        return functional.squeeze(functional.matmul(both, functional.unsqueeze(x, 0)), 0)
+
+    network, _ = network_with(PluginRecord(name="Swish", expansion=product))
+    exported = export_network(network, tmp_path / "m.onnx")
+    assert {node.domain for node in onnx.load(exported.path).graph.node} == {""}
+
+
 def test_an_engine_tells_what_was_recorded():
     config = EngineConfig({}, tx.BuildConfig(), plugin_layers={"a": RECORD.to_dict()})
     assert EngineConfig.from_dict(config.as_stored()).plugin_layers == {"a": RECORD.to_dict()}

@@ -388,7 +388,5 @@ def test_a_layer_whose_shape_the_library_cannot_tell_is_named():
     layer.name = "total"
     net.mark(layer.get_output(0))
     layer.set_input(1, y)
-    with pytest.raises(
-        LoweringError, match=r"'total' .* the library cannot infer the shape of its output 0"
-    ):
+    with pytest.raises(LoweringError, match=r"'total' .* the library cannot infer the shape of its output 0"):
         net.lower()
