@@ -2,9 +2,9 @@
 
 import pytest
 from stack_forms import LAYER, TABLE, checkpoint, config_of, plain, residual
+from verified_models import ALL, engine_of
 
-import trtllm_ext as tx
-from trtllm_ext.models import model_from_checkpoint
+from trtllm_ext.checkpoint import load_checkpoint
 from trtllm_ext.verify import verify_engine
 
 BUDGET_S = 8
@@ -27,9 +27,9 @@ CASES |= {
 @pytest.mark.parametrize("name", CASES)
 def test_right_engines_of_every_form(tmp_path, name):
     checkpoint(tmp_path / "c", CASES[name])
-    model = model_from_checkpoint(tmp_path / "c")
-    engine = tx.build(model, tx.BuildConfig(max_num_tokens=32, taps=("*",)))
-    report = verify_engine(engine, tmp_path / "c")
+    found = load_checkpoint(tmp_path / "c")
+    engine = engine_of(found, ALL, max_num_tokens=32)
+    report = verify_engine(engine, found)
     assert report.is_right, report.verdict
     # Every output of the engine has a row with every reference.
     assert {row.tensor for row in report.rows} == {each.name for each in engine.outputs}
