@@ -160,12 +160,38 @@ def test_another_model_is_refused(engine, built, tmp_path, capsys, settings, say
     assert (engine / "rank0.engine").read_bytes() == (built / "rank0.engine").read_bytes()
 
 
-def test_an_edited_config_is_refused(engine, checkpoint, capsys):
-    values = json.loads((engine / "config.json").read_text())
-    values["build_config"]["max_num_tokens"] = 13
-    (engine / "config.json").write_text(to_json(values))
+@pytest.mark.parametrize("fault", ["an edited config", "two builds", "half a config", "no config"])
+def test_a_config_that_cannot_be_trusted(engine, checkpoint, capsys, fault):
+    """The way out is never the command that was just run."""
+    path = engine / "config.json"
+    values = json.loads(path.read_text())
+    if fault == "an edited config":
+        values["build_config"]["max_num_tokens"] = 13
+    if fault == "two builds":
+        values["build_id"] = "0" * 32
+    path.write_text(to_json(values)[: 20 if fault == "half a config" else None])
+    if fault == "no config":
+        path.unlink()
     assert again(engine, checkpoint, engine) == 1
-    assert "is not the file that the build wrote" in " ".join(capsys.readouterr().err.split())
+    told = " ".join(capsys.readouterr().err.split())
+    assert told.endswith("build without --from-engine, giving the flags.")
+    says = {"half a config": "is not valid JSON", "no config": "has no config.json, and so no build config"}
+    assert says.get(fault, "is not the file that the build wrote") in told
+    assert ("build config cannot be trusted" in told) == (fault != "no config")
+
+
+@pytest.mark.parametrize("damage", ["cut short", "other bytes", "no engine", "half an envelope"])
+def test_a_damaged_engine_names_the_way(engine, checkpoint, damage):
+    """What a session says of it names --from-engine, which then builds it."""
+    path = engine / ("rank0.envelope.json" if damage == "half an envelope" else "rank0.engine")
+    whole = path.read_bytes()
+    path.write_bytes(bytes(len(whole)) if damage == "other bytes" else whole[: len(whole) // 2])
+    if damage == "no engine":
+        path.unlink()
+    with pytest.raises(EngineError, match="--from-engine"):
+        tx.Session.from_engine_dir(engine)
+    assert again(engine, checkpoint, engine) == 0
+    assert outputs(engine)
 
 
 def test_timing_caches_of_another_host_are_left_out(engine, checkpoint, tmp_path):

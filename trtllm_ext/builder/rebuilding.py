@@ -11,8 +11,11 @@ from trtllm_ext.builder.engine import EngineConfig
 from trtllm_ext.builder.same_model import check_same_model
 from trtllm_ext.checkpoint import load_config
 from trtllm_ext.errors import EngineError
-from trtllm_ext.runtime.engine_dir import EngineDir, read_config
+from trtllm_ext.runtime.engine_dir import CONFIG_NAME, read_config
 from trtllm_ext.runtime.envelope import Envelope, envelope_name
+from trtllm_ext.runtime.json_files import canonical_digest, read_json_object
+
+_WITHOUT = "build without --from-engine, giving the flags."
 
 
 def build_config_of_engine(
@@ -21,7 +24,7 @@ def build_config_of_engine(
     """The build config that an engine directory keeps, after its model has been compared with a checkpoint's.
 
     The engine itself is not read, and need not be one that could run here: another library's, another device's, of an
-    earlier format, damaged. Timing caches are left out where their files are not here.
+    earlier format, damaged. config.json must be whole. Timing caches are left out where their files are not here.
     Raises EngineError when config.json is not the one that was built, CheckpointError as `load_config` does, and
     ConfigError when the checkpoint is of another model.
     """
@@ -66,11 +69,24 @@ def for_this_process(config: BuildConfig, **changes: Any) -> BuildConfig:
 
 def _stored_config(directory: Path) -> dict[str, Any]:
     """What config.json says, compared with the envelope wherever that can be read."""
+    config_path = directory / CONFIG_NAME
+    if not directory.is_dir():
+        return read_config(directory)  # which says what is there instead
+    if not config_path.is_file():
+        raise EngineError(f"{directory} has no {CONFIG_NAME}, and so no build config; {_WITHOUT}")
+    config = read_json_object(
+        config_path, EngineError, way_out=f"Its build config cannot be trusted; {_WITHOUT}"
+    )
     try:
-        Envelope.read(directory / envelope_name(0))
+        envelope = Envelope.read(directory / envelope_name(0))
     except EngineError:  # missing, damaged or of a later format: what config.json says stands for itself
-        return read_config(directory)
-    return EngineDir.read(directory).config
+        return config
+    if canonical_digest(config) != envelope.config_sha256:
+        raise EngineError(
+            f"{config_path} is not the file that the build wrote, by {envelope_name(0)}: it was edited or damaged, or "
+            f"comes from another build. Its build config cannot be trusted; {_WITHOUT}"
+        )
+    return config
 
 
 def _without_lost_caches(config: BuildConfig) -> BuildConfig:

@@ -28,6 +28,8 @@ from trtllm_ext.runtime.json_files import canonical_digest, read_json_object
 from trtllm_ext.runtime.tensorrt_llm_dir import is_tensorrt_llms, made_up_envelope
 
 CONFIG_NAME = "config.json"
+# The way out where config.json cannot be what a build starts from.
+_BY_ITS_FLAGS = "Copy the whole directory again, or build again, giving the flags of the build."
 _CONFIG_KEYS = {"version": str, "build_id": str, "pretrained_config": dict, "build_config": dict}
 
 
@@ -81,23 +83,23 @@ class EngineDir:
         envelope = Envelope.read(envelope_path)
         if envelope.rank != rank:
             raise EngineError(
-                f"{envelope_path} describes rank {envelope.rank}; a file was renamed. Build again."
+                f"{envelope_path} describes rank {envelope.rank}; a file was renamed. "
+                f"{_anew('the whole directory', directory)}"
             )
         if envelope.build_id != config["build_id"]:
             raise EngineError(
                 f"{directory} mixes two builds: {CONFIG_NAME} has build id {config['build_id']}, "
-                f"{envelope_path.name} has {envelope.build_id}. Build again."
+                f"{envelope_path.name} has {envelope.build_id}. {_BY_ITS_FLAGS}"
             )
         digest = canonical_digest(config["pretrained_config"].get("contract"))
         if digest != envelope.contract_sha256:
             raise EngineError(
                 f"the contract in {config_path} is not the one that {engine_name(rank)} was built for (sha256 "
-                f"{digest[:12]}..., built for {envelope.contract_sha256[:12]}...); the file was edited. Build again."
+                f"{digest[:12]}..., built for {envelope.contract_sha256[:12]}...); the file was edited. {_BY_ITS_FLAGS}"
             )
         if canonical_digest(config) != envelope.config_sha256:
             raise EngineError(
-                f"{config_path} is not the file that the build wrote: it is damaged or was edited. Copy it again or "
-                f"build again."
+                f"{config_path} is not the file that the build wrote: it is damaged or was edited. {_BY_ITS_FLAGS}"
             )
         return cls(directory, rank, config, envelope)
 
@@ -124,9 +126,8 @@ class EngineDir:
         self.check_host()
         if self.envelope.is_stripped:
             raise EngineError(
-                f"{self.engine_path} holds no weights: it was built with use_strip_plan. Put them in with `trtllm-ext "
-                f"refit --engine_dir {self.path} --checkpoint_dir CHECKPOINT --output_dir FILLED`, and load what that "
-                f"writes."
+                f"{self.engine_path} holds no weights: it was built with use_strip_plan. Put them in with "
+                f"{host_check.filling(str(self.path))}, and load what that writes."
             )
 
     def map_engine(self) -> mmap.mmap:
@@ -145,17 +146,17 @@ class EngineDir:
                     )
                     raise EngineError(
                         f"{path} has {size} bytes, but {self.envelope.engine_bytes} were written: it is "
-                        f"{state}. Copy it again or build again."
+                        f"{state}. {_anew('it', self.path)}"
                     )
                 if ends_digest(file, size) != self.envelope.engine_ends_sha256:
                     raise EngineError(
                         f"{path} is not the file that {envelope_name(self.rank)} describes: it is damaged or "
-                        f"comes from another build. Copy it again or build again."
+                        f"comes from another build. {_anew('it', self.path)}"
                     )
                 has_sum = self.has_envelope and self.envelope.engine_kind == "tensorrt"
                 if has_sum and crc32_of(file) != self.envelope.engine_crc32:
                     raise EngineError(
-                        f"{path} is damaged: its checksum does not match. Copy it again or build again."
+                        f"{path} is damaged: its checksum does not match. {_anew('it', self.path)}"
                     )
                 return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except FileNotFoundError:
@@ -173,14 +174,20 @@ def read_config(directory: Path) -> dict[str, Any]:
         )
     if not (directory / CONFIG_NAME).is_file():
         raise _incomplete(directory, CONFIG_NAME)
-    return read_json_object(directory / CONFIG_NAME, EngineError)
+    return read_json_object(directory / CONFIG_NAME, EngineError, way_out=_BY_ITS_FLAGS)
+
+
+def _anew(what: str, directory: Path) -> str:
+    """The way out where config.json is whole, and so a build can start from it."""
+    return f"Copy {what} again, or {host_check.rebuilding(str(directory))}."
 
 
 def _incomplete(directory: Path, name: str) -> EngineError:
     found = ", ".join(sorted(entry.name for entry in directory.iterdir())[:8]) or "nothing"
+    again = _BY_ITS_FLAGS if name == CONFIG_NAME else _anew("the whole directory", directory)
     return EngineError(
         f"{directory} has no {name} (found: {found}); it is not a complete engine directory. Give the "
-        f"--output_dir of `trtllm-ext build`, or build again."
+        f"--output_dir of `trtllm-ext build`. {again}"
     )
 
 
@@ -194,8 +201,8 @@ def _missing_rank(directory: Path, rank: int) -> EngineError:
         return _incomplete(directory, envelope_name(rank))
     if rank < size:
         return EngineError(
-            f"{directory} has no {envelope_name(rank)}, though its engine was built for {size} ranks. Copy the whole "
-            f"directory again, or build again."
+            f"{directory} has no {envelope_name(rank)}, though its engine was built for {size} ranks. "
+            f"{_anew('the whole directory', directory)}"
         )
     return EngineError(
         f"{directory} has no {envelope_name(rank)}: it was built for {size} rank(s). Use a rank below {size}, or "

@@ -26,6 +26,8 @@ _ABSENT_IN_1: dict[str, Any] = {
     "is_stripped": False,
     "plugins": [],
 }
+_AGAIN = "Copy it again, or build the engine again (`trtllm-ext build --from-engine` does so as it was)."
+_DAMAGED = f"The file is damaged. {_AGAIN}"
 _HEAD_TAIL = 64 << 10
 _CHUNK = 4 << 20
 
@@ -122,7 +124,7 @@ class Envelope:
     @classmethod
     def read(cls, path: Path) -> "Envelope":
         """Read and check an envelope; EngineError says what is wrong with it."""
-        return cls.from_dict(read_json_object(path, EngineError), str(path))
+        return cls.from_dict(read_json_object(path, EngineError, way_out=_DAMAGED), str(path))
 
     @classmethod
     def from_dict(cls, value: dict[str, Any], name: str = "envelope") -> "Envelope":
@@ -143,10 +145,7 @@ class Envelope:
         except (ValueError, RecursionError) as problem:
             raise EngineError(f"{name} holds what no envelope does: {problem}.") from problem
         if value.get("sha256") != digest:
-            raise EngineError(
-                f"{name} does not match its own sha256: it is damaged or was edited. Copy it again or build the engine "
-                f"again."
-            )
+            raise EngineError(f"{name} does not match its own sha256: it is damaged or was edited. {_AGAIN}")
         return _parse(cls, _as_version_2(rest, name) if version == 1 else rest, name)
 
 

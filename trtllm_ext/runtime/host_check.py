@@ -62,6 +62,11 @@ def rebuilding(directory: str) -> str:
     )
 
 
+def filling(directory: str, checkpoint: str = "CHECKPOINT") -> str:
+    """The command that puts weights into a stripped engine."""
+    return f"`trtllm-ext refit --engine_dir {directory} --checkpoint_dir {checkpoint} --output_dir FILLED`"
+
+
 def version_problem(envelope: Envelope, version: str) -> str | None:
     """Why TensorRT `version` cannot run the engine, and what to install; None when it can."""
     built = envelope.engine_version

@@ -12,8 +12,11 @@ from trtllm_ext.errors import TrtllmExtError
 _LARGEST = 64 << 20
 
 
-def read_json_object(path: Path, error: type[TrtllmExtError]) -> dict[str, Any]:
-    """The object in the file `path`; raises `error` with the reason when there is none."""
+def read_json_object(path: Path, error: type[TrtllmExtError], way_out: str = "") -> dict[str, Any]:
+    """The object in the file `path`; raises `error` with the reason when there is none.
+
+    way_out: what to do about a file that holds no such object, for the end of the message.
+    """
     try:
         if path.stat().st_size > _LARGEST:
             raise error(f"{path} has {path.stat().st_size} bytes: too large to be a JSON description.")
@@ -22,7 +25,10 @@ def read_json_object(path: Path, error: type[TrtllmExtError]) -> dict[str, Any]:
         raise error(f"{path} does not exist.") from None
     except (OSError, UnicodeDecodeError) as problem:
         raise error(f"{path} cannot be read: {problem}.") from problem
-    return parse_json_object(text, str(path), error)
+    try:
+        return parse_json_object(text, str(path), error)
+    except error as problem:
+        raise error(f"{problem} {way_out}".rstrip()) from problem
 
 
 def parse_json_object(text: str, name: str, error: type[TrtllmExtError]) -> dict[str, Any]:
