@@ -17,7 +17,7 @@ either; but the lowering is, which reads a network through the API.
 `recorded()` is the same without a dress: everything of the embedded engine is shown, and the uses are kept.
 
 A dress changes names only, but for what the package could not be seen to get right otherwise: in 8.6, where lengths
-are INT32, a shape layer is followed by a cast to INT32; in 11 all networks are strongly typed, whatever the flag. What
+are INT32, a shape layer is followed by a cast to INT32, and weights that nobody named have names in a refit; in 11 all networks are strongly typed, whatever the flag. What
 the release has and the embedded engine has not is there for `hasattr`; to call it is a LookupError.
 """
 
@@ -117,6 +117,19 @@ def _shape_of_8(network):
     return add_shape
 
 
+def _weights_of_8(refitter):
+    def get_all_weights():
+        named = {place for places in refitter._by_name.values() for place in places}
+        own = [
+            f"{layer} {role.name}"
+            for (layer, role), places in refitter._by_role.items()
+            if named.isdisjoint(places)
+        ]
+        return [name for name in refitter.get_all_weights() if name] + own
+
+    return get_all_weights
+
+
 def _normalization_v2(network):
     def add_normalization_v2(input, scale, bias, axesMask):
         return network.add_normalization(input, scale, bias, axesMask)
@@ -136,7 +149,10 @@ def _network_of_11(builder):
 
 # By major version, class and member: what a release does otherwise than the embedded engine, or has beyond it.
 _OTHERWISE = {
-    "8": {("INetworkDefinition", "add_shape"): _shape_of_8},
+    "8": {
+        ("INetworkDefinition", "add_shape"): _shape_of_8,
+        ("Refitter", "get_all_weights"): _weights_of_8,
+    },
     "10": {},
     "11": {
         ("Builder", "create_network"): _network_of_11,

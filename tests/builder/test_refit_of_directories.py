@@ -7,6 +7,7 @@ import pytest
 from dressed_tensorrt import dressed
 
 import trtllm_ext as tx
+from trtllm_ext import backend
 from trtllm_ext.builder import BuildConfig, Engine, build_engine_dir, refit_engine, refit_engine_dir
 from trtllm_ext.checkpoint import load_checkpoint
 from trtllm_ext.checkpoint.sharding import with_ranks
@@ -19,6 +20,7 @@ from trtllm_ext.models import (
 )
 from trtllm_ext.runtime.engine_dir import EngineDir
 from trtllm_ext.runtime.ranks.rehearsal import Rehearsal
+from trtllm_ext.runtime.trt_log import recording_logger
 
 BUDGET_S = 4
 
@@ -75,6 +77,23 @@ def test_refitted_is_built(checkpoints, wanted, tmp_path, release):
         EngineDir.read(tmp_path / "out").config["build_id"]
         != EngineDir.read(tmp_path / "engine").config["build_id"]
     )
+
+
+def test_weights_that_nobody_named_are_no_parameters(tmp_path):
+    """GELU is composed in 8.6, and a refitter there has names of its own for the constants of that."""
+    config = stack(hidden_act="gelu_tanh")
+    for seed, name in enumerate(("first", "second")):
+        (tmp_path / name).mkdir()
+        write_random_checkpoint(tmp_path / name, config, seed=seed)
+    with dressed("8.6.1"):
+        engine = built(tmp_path / "first", tmp_path / "engine", use_refit=True)
+        with tx.Session.from_engine_dir(engine) as session:
+            trt = backend.tensorrt()
+            # To the test, which sees no dress, they have no name.
+            assert "" in trt.Refitter(session.engine, recording_logger(trt)).get_all_weights()
+        refit_engine_dir(engine, tmp_path / "second", tmp_path / "out")
+        wanted = run(built(tmp_path / "second", tmp_path / "wanted", use_refit=True))
+        np.testing.assert_array_equal(run(tmp_path / "out"), wanted)
 
 
 def refitted_by(first, second, folder):

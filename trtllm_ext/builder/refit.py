@@ -170,7 +170,9 @@ class _Constants:
 
 def _give_parameters(trt: Any, refitter: Any, parameters: Mapping[str, Any], logger: Any) -> Iterator[Any]:
     """Give the refitter the weights that have names; yields what must live until they are exchanged."""
-    names = [name for name in refitter.get_all_weights() if name]
+    # TensorRT 8.6 lists weights that nobody named, too, by their layer and role.
+    unnamed = {f"{layer} {role.name}" for layer, role in zip(*refitter.get_all(), strict=True)}
+    names = [name for name in refitter.get_all_weights() if name and name not in unnamed]
     absent = [name for name in names if name not in parameters]
     if absent:
         raise CheckpointError(
