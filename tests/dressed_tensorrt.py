@@ -17,8 +17,9 @@ either; but the lowering is, which reads a network through the API.
 `recorded()` is the same without a dress: everything of the embedded engine is shown, and the uses are kept.
 
 A dress changes names only, but for what the package could not be seen to get right otherwise: in 8.6, where lengths
-are INT32, a shape layer is followed by a cast to INT32, and weights that nobody named have names in a refit; in 11 all networks are strongly typed, whatever the flag. What
-the release has and the embedded engine has not is there for `hasattr`; to call it is a LookupError.
+are INT32, a shape layer is followed by a cast to INT32, and weights that nobody named have names in a refit; in 11 all
+networks are strongly typed, whatever the flag. What the release has and the embedded engine has not is there for
+`hasattr`; to call it is a LookupError.
 """
 
 import importlib

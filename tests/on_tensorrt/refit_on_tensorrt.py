@@ -44,7 +44,7 @@ def _off(model: Model, got: list[dict[str, object]]) -> float:
 
 
 def names(folder: Path) -> str:
-    """Weights are known by the names of the checkpoint's; 8.6 has names of its own for the others, by layer and role."""
+    """Weights are known by the checkpoint's names; 8.6 names the others, too, by layer and role."""
     model, trt = Model(folder), backend.tensorrt()
     directory = model.build(use_refit=True)
     with tx.Session.from_engine_dir(directory) as session:
