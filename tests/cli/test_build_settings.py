@@ -108,6 +108,13 @@ def outputs_of(engine, folder, *flags):
 
 def test_strip_refit_and_run(checkpoints, tmp_path, capsys):
     assert build(checkpoints / "a", tmp_path / "stripped", "--strip_plan") == 0
+    named = f"refit --engine_dir {tmp_path / 'stripped'} --checkpoint_dir"
+    assert capsys.readouterr().out.endswith(
+        f"  holds no weights: next `trtllm-ext {named} {checkpoints / 'a'} --output_dir FILLED`\n"
+    )
+    assert cli.main(["inspect", str(tmp_path / "stripped")]) == 0
+    head = capsys.readouterr().out.splitlines()[:3]
+    assert head[2] == f"holds no weights: next `trtllm-ext {named} CHECKPOINT --output_dir FILLED`"
     assert build(checkpoints / "b", tmp_path / "wanted") == 0
     assert outputs_of(tmp_path / "stripped", tmp_path) is None
     assert "holds no weights" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import trtllm_ext as tx
 from trtllm_ext.checkpoint import FORMS, stack_config
 from trtllm_ext.cli import main as cli
 from trtllm_ext.models import sublayer_stack_config, write_random_checkpoint
+from trtllm_ext.runtime.envelope import Envelope, PluginSummary
 
 BUDGET_S = 40
 HIDDEN = 16
@@ -321,8 +323,32 @@ def test_inspect_what_cannot_be_loaded(engine, tmp_path, capsys):
     assert cli.main(["inspect", str(tmp_path / "engine")]) == 0
     told = capsys.readouterr().out
     assert 'activation: "relu"' in told
-    assert "The engine itself cannot be loaded here: " in told
+    assert told.splitlines()[2].startswith("The engine itself cannot be loaded here: ")
     assert "it is truncated" in told
+    file.unlink()
+    assert cli.main(["inspect", str(tmp_path / "engine")]) == 0
+    assert "has no rank0.engine" in capsys.readouterr().out.splitlines()[2]
+
+
+def test_inspect_tells_compatibility_and_plugins(engine, tmp_path, capsys):
+    """Where they are not as usual; whatever the engine is, as they stand in its envelope."""
+    folder = shutil.copytree(engine, tmp_path / "engine")
+    plugin = PluginSummary(
+        name="Fast", version="1", namespace="mine", library="libfast.so", library_sha256="ab" * 32
+    )
+    envelope = Envelope.read(folder / "rank0.envelope.json")
+    changes = {
+        "version_compatible": True,
+        "hardware_compatibility_level": "ampere_plus",
+        "plugins": (plugin,),
+    }
+    replace(envelope, **changes).write(folder / "rank0.envelope.json")
+    assert cli.main(["inspect", str(folder)]) == 0
+    head = capsys.readouterr().out.splitlines()[2:4]
+    assert head[0] == "built version-compatible, hardware compatibility level ampere_plus"
+    assert head[1] == (
+        "needs the plugin 'Fast' version '1' in namespace 'mine' of libfast.so (sha256 abababababab...)"
+    )
 
 
 # --- convert, embed -------------------------------------------------------------------------------------------

@@ -156,6 +156,7 @@ def _base_of(arguments: argparse.Namespace) -> "BuildConfig":
 def _build(arguments: argparse.Namespace, config: "BuildConfig", world: "Communicator | None") -> int:
     from trtllm_ext.builder import EngineConfig, build_engine_dir
     from trtllm_ext.runtime import EngineDir
+    from trtllm_ext.runtime.host_check import filling
 
     start = time.monotonic()
     with progress("build") if is_first(world) else nullcontext() as tell:
@@ -183,6 +184,8 @@ def _build(arguments: argparse.Namespace, config: "BuildConfig", world: "Communi
     )
     print_tensors(envelope.inputs, envelope.outputs)
     _print_fusion(EngineConfig.from_dict(directory.config))
+    if envelope.is_stripped:
+        print(f"  holds no weights: next {filling(arguments.output_dir, arguments.checkpoint_dir)}")
     return 0
 
 

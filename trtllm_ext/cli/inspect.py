@@ -8,6 +8,7 @@ import argparse
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,6 +115,8 @@ def _print(report: dict[str, Any], *, every_layer: bool) -> None:
             f"{envelope['compute_capability']}, rank {envelope['rank']} of {envelope['world_size']}, "
             f"{human_bytes(envelope['engine_bytes'])}, build {envelope['build_id'][:12]}, by {envelope['built_by']}"
         )
+    for line in _what_it_asks(report):
+        print(line)
     if model := report.get("model"):
         sizes = ", ".join(
             f"{key} {model[key]}"
@@ -144,9 +147,34 @@ def _print(report: dict[str, Any], *, every_layer: bool) -> None:
             print(line)
     print()
     if "problem" in report:
-        print(f"The engine itself cannot be loaded here: {report['problem']}")
+        print("Layers are not listed: the engine itself is not loaded.")
         return
     _print_layers(report["layers"], every_layer)
+
+
+def _what_it_asks(report: dict[str, Any]) -> Iterator[str]:
+    """Of the envelope what is not as usual: who else may run the engine, its plugins, and what it lacks to run."""
+    from trtllm_ext.runtime.envelope import PluginSummary
+    from trtllm_ext.runtime.host_check import filling
+
+    envelope = report.get("envelope", {})
+    kept = ["version-compatible"] if envelope.get("version_compatible") else []
+    if (level := envelope.get("hardware_compatibility_level", "none")) != "none":
+        kept.append(f"hardware compatibility level {level}")
+    if kept:
+        yield f"built {', '.join(kept)}"
+    for plugin in envelope.get("plugins", ()):
+        origin = (
+            f" of {plugin['library']} (sha256 {plugin['library_sha256'][:12]}...)"
+            if plugin["library"]
+            else ""
+        )
+        yield f"needs the plugin {PluginSummary(**plugin)}{origin}"
+    problem, weightless = report.get("problem", ""), "holds no weights"
+    if envelope.get("is_stripped"):
+        yield f"{weightless}: next {filling(report['engine'])}"
+    if problem and not (envelope.get("is_stripped") and weightless in problem):
+        yield f"The engine itself cannot be loaded here: {problem}"
 
 
 def _formulas(contract: dict[str, Any]) -> list[str]:
