@@ -107,7 +107,8 @@ def forms() -> str:
         "## What joins the stream\n",
         table(("gate", "joins"), ((f"`{name}`", f"`{text}`") for name, text in GATES.items())),
         "## Named forms\n",
-        "`trtllm_ext.checkpoint.FORMS`: every field of the contract in use, and the forms of known models. Each is "
+        "`trtllm_ext.checkpoint.FORMS`: every field of the contract (the exact maths of a sublayer, as data: "
+        "`FeedForwardContract`) in use, and the forms of known models. Each is "
         "tested against its formula in float64, in float32, float16 and bfloat16.\n",
         table(
             ("form", "feed-forward F(x)", "biases", "norm", "output", "experts"),
@@ -122,7 +123,8 @@ def architectures() -> str:
     parts = [
         "# Architectures that `trtllm-ext convert` reads\n",
         WRITTEN,
-        "A row is the contract read from a usual config of the architecture; each checkpoint's own config decides. "
+        "A row is the contract (the exact maths of a sublayer, as data) read from a usual config of the architecture; "
+        "each checkpoint's own config decides. "
         "Every row is tested against the layers of `transformers`, in float32 and bfloat16.\n",
         "## Stacks\n",
         "Of these the feed-forward sublayer of each layer is taken, with its norms, as a `SublayerStack`.\n",

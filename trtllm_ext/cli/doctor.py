@@ -43,7 +43,7 @@ NVIDIA_PACKAGES = {
     ),
     "tensorrt_llm": (
         "its own graph API in place of trtllm_ext.graph",
-        "not needed; beside tensorrt: pip install tensorrt_llm==1.2.1",
+        "not needed; tensorrt_llm 0.16 to 1.2.1 has it, none was run on a GPU (docs/trtllm_build.md)",
     ),
 }
 LAUNCHERS = ("mpirun", "mpiexec", "srun")
