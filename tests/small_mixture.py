@@ -54,6 +54,7 @@ def tokens(dtype, weights, top_k, count=TOKENS):
 def engine_for_up_to_64_tokens(layer, **settings):
     builder = tx.Builder()
     network = builder.create_network()
+    network.set_named_parameters(layer.named_parameters())
     with tx.net_guard(network):
         ranges = OrderedDict(tokens=[[1, 8, 64]], hidden=[HIDDEN])
         x = tx.Tensor(name="x", dtype="float32", shape=[-1, HIDDEN], dim_range=ranges)

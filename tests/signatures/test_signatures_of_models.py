@@ -8,6 +8,7 @@ from stack_forms import TABLE, checkpoint, config_of, random_input
 from tensorrt_surface import Surface, releases
 
 import trtllm_ext as tx
+from trtllm_ext.builder.trace import trace
 from trtllm_ext.errors import GraphError
 from trtllm_ext.models import model_from_checkpoint, write_random_checkpoint
 
@@ -74,6 +75,24 @@ def test_hyper_connections(tmp_path, name):
 def test_float16(tmp_path):
     # 8.6 has no type for the network to follow: the layers are told theirs.
     check_form(tmp_path, "bert", "float16", tolerance=2e-3)
+
+
+def test_a_shared_experts_gate_in_float16(tmp_path):
+    """8.6 refuses a float32 SIGMOID in a float16 network, so there the gate has none; elsewhere it stays."""
+    check_form(tmp_path, "plain experts", "float16", tolerance=2e-3, chosen=(OLD,))
+    for release, dtype, kinds in (
+        (OLD, "float16", {"TANH"}),
+        (OLD, "float32", {"SIGMOID"}),
+        (TEN, "float16", {"SIGMOID"}),
+    ):
+        checkpoint(tmp_path, config_of(TABLE["plain experts"], dtype, layers=1))
+        with dressed(release, "tensorrt"):
+            network = trace(model_from_checkpoint(tmp_path), tx.BuildConfig(max_num_tokens=32)).network
+        names = [each.name for each in network.get_layers() if "/mlp/" in each.name]
+        gates = [name for name in names if "/_shared_L" in name and "/activation_L" in name]
+        assert {
+            name.split("/")[-1].rpartition("_")[0] for name in gates if "/shared_expert/" not in name
+        } == kinds
 
 
 def test_bfloat16(tmp_path):

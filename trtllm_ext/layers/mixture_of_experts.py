@@ -6,7 +6,7 @@ from typing import get_args, get_type_hints
 
 from trtllm_ext.checkpoint.contract import MixtureContract, check_activation
 from trtllm_ext.errors import ConfigError
-from trtllm_ext.graph import Module, Parameter, Tensor, functional
+from trtllm_ext.graph import Module, Parameter, Tensor, default_net, functional, str_dtype_to_trt
 from trtllm_ext.layers.activation import activate
 from trtllm_ext.layers.feed_forward import FeedForward, GatedFeedForward, check_clamp, gated_activation
 from trtllm_ext.layers.linear import Linear
@@ -212,7 +212,12 @@ class MixtureOfExperts(Module):
         output = functional.cast(output, "float32")
         if self.shared_expert_gate is None:
             return output
-        return output * functional.sigmoid(_in_float32(self.shared_expert_gate, hidden_states))
+        gate = _in_float32(self.shared_expert_gate, hidden_states)
+        narrow = hidden_states.dtype != str_dtype_to_trt("float32")
+        if narrow and not default_net().strongly_typed:
+            # TensorRT 8.6 gives a float32 SIGMOID of a float16 network a half precision 1 and then refuses the sum.
+            return output * (functional.tanh(gate * 0.5) * 0.5 + 0.5)
+        return output * functional.sigmoid(gate)
 
 
 class ExpertLinear(Module):
