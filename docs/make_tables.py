@@ -33,6 +33,7 @@ from trtllm_ext.cli.main import make_parser
 from trtllm_ext.cli.support import columns, features
 from trtllm_ext.cli.trtllm_build_flags import PLUGINS, SWITCHES, VALUES
 from trtllm_ext.errors import ConfigError
+from trtllm_ext.models import MODELS
 
 DOCS = Path(__file__).parent
 WRITTEN = "<!-- Written by docs/make_tables.py from the code. -->\n"
@@ -190,10 +191,18 @@ def answer_to_flag(name: str, value: str | None) -> str:
 def taken(parser: argparse.ArgumentParser, name: str) -> str:
     (action,) = (each for each in parser._actions if f"--{name}" in each.option_strings)
     if action.help != argparse.SUPPRESS:
-        return f"taken: {action.help}".replace("%%", "%")
+        return f"taken: {action.help}{whose(name)}".replace("%%", "%")
     if name in PLUGINS:
         return "without effect: it says how TensorRT-LLM lays out its own decoders"
-    return "taken: `" + {**VALUES, **SWITCHES}[name] + "` of BuildConfig"
+    setting = {**VALUES, **SWITCHES}[name]
+    return f"taken: `{setting}` of BuildConfig{whose(setting)}"
+
+
+def whose(name: str) -> str:
+    """Of a limit, the models that have a use for it."""
+    asked = "max_input_len" if name == "max_seq_len" else name  # which it bounds
+    users = ", ".join(f"`{model}`" for model, kind in MODELS.items() if asked in kind.limits)
+    return f"; a limit of {users}" if users else ""
 
 
 def answer_to_key(name: str, value: object) -> str:
@@ -201,7 +210,7 @@ def answer_to_key(name: str, value: object) -> str:
         BuildConfig.from_dict({name: value})
     except ConfigError as problem:
         return refused(problem)
-    return "taken" if name in SETTINGS else "without effect"
+    return f"taken{whose(name)}" if name in SETTINGS else "without effect"
 
 
 def refused(problem: ConfigError) -> str:

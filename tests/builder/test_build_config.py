@@ -187,6 +187,38 @@ def test_a_limit_without_use_is_refused_with_the_reason(config, used, message):
     assert message in str(caught.value)
 
 
+def test_limits_of_a_file_without_use_are_left_out(tmp_path, caplog):
+    """One line says so. Of the same limits, those given besides are refused."""
+    limits = {"max_batch_size": 256, "max_seq_len": 4096, "max_input_len": 2048, "max_num_tokens": 64}
+    path = tmp_path / "build.json"
+    path.write_text(json.dumps({**limits, "opt_batch_size": 16}))
+    config = BuildConfig.from_json_file(path).updated(deterministic=True)
+    with caplog.at_level("INFO", "trtllm_ext"):
+        packed = resolve_limits(config, used={"max_num_tokens", "opt_num_tokens"}, model="the SublayerStack")
+    (told,) = caplog.messages
+    assert told == (
+        "the SublayerStack has no use for these limits of the build config's file: max_batch_size=256, "
+        "max_input_len=2048, max_seq_len=4096, opt_batch_size=16."
+    )
+    assert packed == BuildConfig(max_num_tokens=64, opt_num_tokens=64, deterministic=True)
+    with pytest.raises(ConfigError, match=r"max_batch_size=256 counts sequences.*Leave it out"):
+        resolve_limits(config.updated(max_batch_size=256), used={"max_num_tokens", "opt_num_tokens"})
+    padded = resolve_limits(config, used={"max_batch_size", "opt_batch_size", "max_input_len"})
+    assert (padded.max_batch_size, padded.max_input_len, padded.max_num_tokens) == (256, 2048, 8192)
+
+
+def test_all_that_is_not_offered_is_told_at_once():
+    values = {"kv_cache_type": "paged", "monitor_memory": True}
+    plugins = {"gemm_plugin": "float16", "gemm_plugins": None, "moe_plugin": "auto"}
+    with pytest.raises(ConfigError) as caught:
+        BuildConfig.from_dict({**values, "plugin_config": plugins})
+    for name in ("kv_cache_type='paged'", "monitor_memory=True", "gemm_plugin='float16'", "'gemm_plugins'"):
+        assert name in str(caught.value)
+    assert "moe_plugin" not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"'max_batch_sise'.*'max_sek_len'"):
+        BuildConfig.from_dict({"max_batch_sise": 1, "max_sek_len": 2})
+
+
 def test_a_model_gets_the_arguments_that_it_takes():
     def some(max_batch_size, max_input_len):
         return None

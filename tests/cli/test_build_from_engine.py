@@ -119,7 +119,7 @@ def test_an_envelope_that_cannot_serve(engine, built, checkpoint, tmp_path, dama
 
 
 def test_flags_and_the_file_win(engine, checkpoint, tmp_path):
-    (tmp_path / "more.json").write_text('{"max_num_tokens": 4, "deterministic": false}')
+    (tmp_path / "more.json").write_text('{"max_num_tokens": 4, "deterministic": false, "max_batch_size": 9}')
     flags = ["--build_config", str(tmp_path / "more.json"), "--taps", "*.after"]
     assert again(engine, checkpoint, tmp_path / "other", *flags) == 0
     stored = told_of(tmp_path / "other")["build_config"]

@@ -2,11 +2,11 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from trtllm_ext.builder.plugin_settings import check_plugin_config
+from trtllm_ext.builder.plugin_settings import plugin_problems
 from trtllm_ext.builder.setting_checks import (
     PRECISION_CONSTRAINTS,
     PROFILING_VERBOSITIES,
@@ -115,6 +115,9 @@ class BuildConfig:
     memory_pool_limits: dict[str, int] = field(default_factory=dict)
     # Names given on purpose although their value is the default, such as a flag on the command line.
     explicit: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
+    # Names that stood in a JSON file, where trtllm-build's limits for any model are usual; what was given on purpose
+    # besides is not among them.
+    from_file: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.taps, list):
@@ -128,17 +131,18 @@ class BuildConfig:
     def from_dict(cls, values: Mapping[str, Any], *, explicit: Iterable[str] = ()) -> "BuildConfig":
         """A config from plain data; keys that are left out get their defaults, unknown ones are refused."""
         values = without_its_own(values)
-        for name in values:
-            if name not in SETTINGS:
-                raise ConfigError(f"unknown build config key {name!r}. {nearest(name, SETTINGS)}")
+        if unknown := [name for name in values if name not in SETTINGS]:
+            raise ConfigError(
+                " ".join(f"unknown build config key {name!r}. {nearest(name, SETTINGS)}" for name in unknown)
+            )
         return cls(**values, explicit=frozenset(explicit))
 
     @classmethod
     def from_json_file(cls, path: str | Path) -> "BuildConfig":
-        """A config from a JSON file."""
+        """A config from a JSON file. Limits that a model has no use for are then left out instead of refused."""
         values = read_json_object(Path(path), ConfigError)
         try:
-            return cls.from_dict(values)
+            return replace(cls.from_dict(values), from_file=frozenset(values))
         except ConfigError as problem:
             raise ConfigError(f"{path}: {problem}") from problem
 
@@ -148,7 +152,8 @@ class BuildConfig:
 
     def updated(self, **changes: Any) -> "BuildConfig":
         """A copy with some settings changed; they count as given on purpose."""
-        return self.from_dict({**self.to_dict(), **changes}, explicit=self.explicit | set(changes))
+        changed = self.from_dict({**self.to_dict(), **changes}, explicit=self.explicit | set(changes))
+        return replace(changed, from_file=self.from_file - set(changes))
 
     @property
     def tap_patterns(self) -> tuple[str, ...]:
@@ -195,23 +200,28 @@ class BuildConfig:
             )
 
     def _check_offered(self) -> None:
-        for name in _DECODER_ONLY:
-            if getattr(self, name) != SETTINGS[name] and not means_nothing(getattr(self, name)):
-                raise ConfigError(
-                    f"{name}={getattr(self, name)!r} is a setting for decoders that generate text, and no "
-                    f"model of this package does. Leave it out (its default is {SETTINGS[name]!r})."
-                )
-        for name, instead in _NOT_OFFERED.items():
-            if getattr(self, name) != SETTINGS[name] and not means_nothing(getattr(self, name)):
-                raise ConfigError(
-                    f"{name}={getattr(self, name)!r} is not offered by this package. {instead}."
-                )
+        """All that is not offered in one error, since files written for trtllm-build may hold several such things."""
+        asked = {name for name in SETTINGS if getattr(self, name) != SETTINGS[name]}
+        asked = {name for name in asked if not means_nothing(getattr(self, name))}
+        problems = [
+            f"{name}={getattr(self, name)!r} is a setting for decoders that generate text, and no model of this "
+            f"package does. Leave it out (its default is {SETTINGS[name]!r})."
+            for name in _DECODER_ONLY
+            if name in asked
+        ]
+        problems += [
+            f"{name}={getattr(self, name)!r} is not offered by this package. {instead}."
+            for name, instead in _NOT_OFFERED.items()
+            if name in asked
+        ]
+        problems += plugin_problems(self.plugin_config)
+        if problems:
+            raise ConfigError(" ".join(problems))
         check_taps(self.taps)
-        check_plugin_config(self.plugin_config)
 
 
 SETTINGS: dict[str, Any] = {
     item.name: item.default if item.default is not dataclasses.MISSING else {}
     for item in dataclasses.fields(BuildConfig)
-    if item.name != "explicit"
+    if item.name not in ("explicit", "from_file")
 }

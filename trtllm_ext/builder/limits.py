@@ -1,10 +1,12 @@
 """From a BuildConfig to the limits that one model's profiles are made of."""
 
 import inspect
+import logging
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
-from trtllm_ext.builder.build_config import BuildConfig
+from trtllm_ext.builder.build_config import SETTINGS, BuildConfig
 from trtllm_ext.errors import ConfigError
 
 # What a model may have a use for, and the sentence for one that has not.
@@ -16,6 +18,8 @@ _MEANING = {
     "max_num_tokens": "counts packed tokens",
     "opt_num_tokens": "counts packed tokens",
 }
+
+_log = logging.getLogger(__name__)
 
 
 def resolve_limits(
@@ -32,18 +36,20 @@ def resolve_limits(
     used: names of the limits that the model has a use for (`model.limits`).
     max_position_embeddings: the longest sequence that the model has positions for, when it has such a bound.
     Raises ConfigError for a limit that was given although the model has no use for it, or that the model's
-    positions do not reach.
+    positions do not reach. Of limits that stood in a file, those without use are logged (INFO) and left out: files
+    written for trtllm-build hold the limits of any model.
     """
     used = frozenset(used)
     # max_seq_len only bounds max_input_len, so whoever uses the one uses the other.
     known = used | ({"max_seq_len"} if "max_input_len" in used else set())
-    for name in sorted(config.given & set(_MEANING)):
-        if name not in known:
-            takes = ", ".join(f"--{each}" for each in sorted(used)) or "none"
-            raise ConfigError(
-                f"{name}={getattr(config, name)} {_MEANING[name]}, which {model} has no use for: "
-                f"{_reason(name, used)}. Leave it out; limits that count here: {takes}."
-            )
+    config = _without_usual(config, known, model)
+    if useless := sorted((config.given & set(_MEANING)) - known):
+        first, takes = useless[0], ", ".join(f"--{each}" for each in sorted(used)) or "none"
+        leave = f"{', '.join(useless)} out" if len(useless) > 1 else "it out"
+        raise ConfigError(
+            f"{first}={getattr(config, first)} {_MEANING[first]}, which {model} has no use for: "
+            f"{_reason(first, used)}. Leave {leave}; limits that count here: {takes}."
+        )
     longest = config.max_seq_len
     if max_position_embeddings is not None and "max_input_len" in used:
         for name in ("max_input_len", "max_seq_len"):
@@ -65,6 +71,16 @@ def resolve_limits(
         changes["opt_num_tokens"] = min(config.max_batch_size * config.max_beam_width, config.max_num_tokens)
     useful = {name: value for name, value in changes.items() if name in known}
     return BuildConfig.from_dict({**config.to_dict(), **useful}, explicit=config.explicit)
+
+
+def _without_usual(config: BuildConfig, known: frozenset[str], model: str) -> BuildConfig:
+    """Without the limits of a file that the model has no use for."""
+    names = sorted((config.given & config.from_file & set(_MEANING)) - known - config.explicit)
+    if not names:
+        return config
+    listed = ", ".join(f"{name}={getattr(config, name)}" for name in names)
+    _log.info("%s has no use for these limits of the build config's file: %s.", model, listed)
+    return replace(config, **{name: SETTINGS[name] for name in names})
 
 
 def _reason(name: str, used: frozenset[str]) -> str:

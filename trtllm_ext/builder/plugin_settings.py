@@ -1,9 +1,8 @@
 """`plugin_config` of a build config written for trtllm-build: read, and refused where it asks for a plugin."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trtllm_ext.errors import ConfigError
 from trtllm_ext.suggest import nearest
 
 # PluginConfig of TensorRT-LLM: names of switches that only say how it lays out or fuses its own decoders.
@@ -27,15 +26,13 @@ _PLUGINS = frozenset(
 )
 
 
-def check_plugin_config(values: Mapping[str, Any]) -> None:
-    """Raise ConfigError for an unknown name, or one that asks for a plugin by type ("auto" leaves it to us)."""
+def plugin_problems(values: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each unknown name, and each that asks for a plugin by type ("auto" leaves it to us)."""
     for name, value in values.items():
         if name not in _LAYOUT_SWITCHES | _PLUGINS:
-            raise ConfigError(
-                f"unknown plugin_config key {name!r}. {nearest(name, sorted(_LAYOUT_SWITCHES | _PLUGINS))}"
-            )
-        if name in _PLUGINS and value not in (None, False, "auto", "disable", "disabled"):
-            raise ConfigError(
-                f"plugin_config: {name}={value!r} asks for a plugin, and this build has none; use null, or "
-                f"leave it out."
+            yield f"unknown plugin_config key {name!r}. {nearest(name, sorted(_LAYOUT_SWITCHES | _PLUGINS))}"
+        elif name in _PLUGINS and value not in (None, False, "auto", "disable", "disabled"):
+            yield (
+                f"plugin_config: {name}={value!r} asks for a plugin, and this build has none; use null, or leave it "
+                f"out."
             )

@@ -1,8 +1,9 @@
 """Build the engines of a checkpoint directory.
 
 The engine directory appears whole or not at all. Limits become optimization profiles, as in trtllm-build; one
-that the model has no use for is refused. Flags win over the file of --build_config. Other flags of trtllm-build
-are accepted with values that ask for nothing here, such as --max_beam_width 1.
+that the model has no use for is refused as a flag, and left out where it stands in the file of --build_config (told
+with --log_level info). Flags win over that file. Other flags of trtllm-build are accepted with values that ask for
+nothing here, such as --max_beam_width 1.
 
 --from-engine DIR starts from the build config of an engine that does not fit this host: another library, another
 device, an earlier format. Its own file is not read; the checkpoint must be of the same model. What is given besides
@@ -16,6 +17,7 @@ hosts that share a file system: process r builds ranks r, r + N and so on.
 import argparse
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,7 +152,10 @@ def _base_of(arguments: argparse.Namespace) -> "BuildConfig":
     if not arguments.from_engine:
         return given
     stored = build_config_of_engine(arguments.from_engine, arguments.checkpoint_dir)
-    return with_changes(stored, read_json_object(Path(path), ConfigError)) if path else stored
+    if not path:
+        return stored
+    changed = with_changes(stored, read_json_object(Path(path), ConfigError))
+    return replace(changed, explicit=stored.explicit, from_file=given.from_file)
 
 
 def _build(arguments: argparse.Namespace, config: "BuildConfig", world: "Communicator | None") -> int:
