@@ -78,7 +78,9 @@ def test_bisect_tells_that_it_is_another_checkpoints(small):
     assert report.bisection.untapped_is_right
     assert not report.bisection.same_bits
     assert report.bisection.changed_by > 1e-3
-    assert "right, with taps and without: the given one was not built from this checkpoint" in report.verdict
+    assert "right, with taps and without: the library is not at fault" in report.verdict
+    assert report.verdict.count("not built from") == 1
+    assert not any("no taps" in note for note in report.notes)
 
 
 def test_bisect_of_a_right_engine(small):
@@ -111,6 +113,8 @@ def test_a_wrong_network(tmp_path, monkeypatch, dtype, taps):
     if taps:
         row = next(row for row in report.rows if row.tensor == CONTRIBUTION)
         assert row.oracle_alone <= row.tolerance
+    assert "Its activation is GELU_TANH (layer SublayerStack/transformer/layers/1/mlp/" in report.network.hint
+    assert "the contract says gelu_erf (GELU_ERF or ERF)" in report.verdict
 
 
 def test_an_engine_of_older_code(small, monkeypatch):
@@ -123,6 +127,9 @@ def test_an_engine_of_older_code(small, monkeypatch):
     report = verify_engine(engine, path, bisect=True)
     assert (report.is_right, report.network, report.weights_that_differ) == (False, None, ())
     assert "not built from this checkpoint by this code" in report.verdict
+    assert "It holds the same weights, so it was built by other code" in report.verdict
+    plain = verify_engine(engine, path)
+    assert "built by other code, or the library computes it wrongly. --bisect tells which." in plain.verdict
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from trtllm_ext import backend
 from trtllm_ext.builder.building import build
 from trtllm_ext.builder.rank_build import Progress
 from trtllm_ext.builder.rebuilding import for_this_process
@@ -16,6 +15,7 @@ from trtllm_ext.builder.trace import trace
 from trtllm_ext.checkpoint import Checkpoint
 from trtllm_ext.errors import TrtllmExtError
 from trtllm_ext.oracle import OracleError
+from trtllm_ext.verify.between import between, in_order, kind_of
 from trtllm_ext.verify.comparison import compared, not_finite
 from trtllm_ext.verify.references import ALL_TAPS, Array, References, model_of
 from trtllm_ext.verify.report import Bisection, LayerRow, Row
@@ -78,7 +78,7 @@ def _layers(
     traced = trace(model_of(checkpoint, stored), for_this_process(stored, taps=ALL_TAPS))
     network = traced.network.trt_network
     earlier = tapped[: tapped.index(first.tensor)]
-    inside = list(_between(network, first.tensor, earlier))
+    inside = list(between(network, first.tensor, earlier))
     for tensor in _outputs_of(inside):
         if not tensor.is_network_output:
             network.mark_output(tensor)
@@ -87,7 +87,7 @@ def _layers(
     del engine
     rows = []
     reference = references.oracle([str(tensor.name) for tensor in _outputs_of(inside)])
-    for layer in _in_order(inside):
+    for layer in in_order(inside):
         for tensor in _outputs_of([layer]):
             row = _layer_row(layer, str(tensor.name), values, reference, references)
             if row is not None:
@@ -109,7 +109,7 @@ def _layer_row(
         alone = reference[name]
     return LayerRow(
         layer=str(layer.name),
-        kind=_kind(layer),
+        kind=kind_of(layer),
         tensor=name,
         error=error_of(values[name], reference[name]),
         alone=error_of(values[name], alone),
@@ -118,74 +118,15 @@ def _layer_row(
     )
 
 
-def _between(network: Any, last: str, earlier: list[str]) -> Iterator[Any]:
-    """The layers that a tensor depends on and none of the earlier ones does, in the order of the network."""
-    producer = {
-        str(layer.get_output(index).name): layer
-        for layer in map(network.get_layer, range(network.num_layers))
-        for index in range(layer.num_outputs)
-    }
-    known = _ancestors(earlier, producer)
-    wanted = _ancestors([last], producer) - known
-    seen = set()
-    for layer in map(network.get_layer, range(network.num_layers)):
-        if str(layer.name) in wanted and str(layer.name) not in seen:
-            seen.add(str(layer.name))
-            yield layer
-
-
-def _ancestors(tensors: list[str], producer: Mapping[str, Any]) -> set[str]:
-    found: set[str] = set()
-    pending = list(tensors)
-    while pending:
-        layer = producer.get(pending.pop())
-        if layer is None or str(layer.name) in found:
-            continue
-        found.add(str(layer.name))
-        inputs = [layer.get_input(index) for index in range(layer.num_inputs)]
-        pending += [str(each.name) for each in inputs if each is not None]
-    return found
-
-
-def _in_order(layers: list[Any]) -> list[Any]:
-    """Each after those that it depends on."""
-    by_tensor = {
-        str(layer.get_output(index).name): layer for layer in layers for index in range(layer.num_outputs)
-    }
-    done: dict[str, Any] = {}
-
-    def visit(start: Any) -> None:
-        stack = [start]
-        while stack:
-            layer = stack[-1]
-            sources = (layer.get_input(index) for index in range(layer.num_inputs))
-            waiting = [by_tensor[str(each.name)] for each in sources if each and str(each.name) in by_tensor]
-            waiting = [each for each in waiting if str(each.name) not in done]
-            if waiting:
-                stack += waiting
-            else:
-                done[str(stack.pop().name)] = layer
-
-    for layer in layers:
-        visit(layer)
-    return list(done.values())
-
-
 def _outputs_of(layers: list[Any]) -> list[Any]:
     """The tensors that can be outputs."""
     return [
         tensor
         for layer in layers
-        if _kind(layer) not in _NOT_TAPPED
+        if kind_of(layer) not in _NOT_TAPPED
         for tensor in (layer.get_output(index) for index in range(layer.num_outputs))
         if str(tensor.dtype).rsplit(".", 1)[-1] in _FLOATING
     ]
-
-
-def _kind(layer: Any) -> str:
-    # Activation and pooling layers have a `type` of their own in its place.
-    trt = backend.tensorrt()
-    return str(trt.ILayer.type.__get__(layer, type(layer))).rsplit(".", 1)[-1]
 
 
 def _same_bits(one: Array, other: Array) -> bool:

@@ -11,11 +11,12 @@ from trtllm_ext.builder.rank_build import Progress, silent
 from trtllm_ext.checkpoint import Checkpoint
 from trtllm_ext.verify.bisection import bisected
 from trtllm_ext.verify.comparison import compared
+from trtllm_ext.verify.notes import notes_of
 from trtllm_ext.verify.own_weights import differing, own_checkpoint
 from trtllm_ext.verify.references import References
 from trtllm_ext.verify.report import Report
-from trtllm_ext.verify.subject import checkpoint_for, subject_of, typed_inputs
-from trtllm_ext.verify.verdict import notes_of, verdict_of
+from trtllm_ext.verify.subject import Subject, checkpoint_for, subject_of, typed_inputs
+from trtllm_ext.verify.verdict import findings_of
 
 
 def verify_engine(
@@ -57,15 +58,25 @@ def verify_engine(
     references = References(known, subject.config.build_config, given, subject.tolerances, exposed)
     tell("comparing", 0)
     rows, network = compared(exposed, references), references.network_fault()
-    others: tuple[str, ...] | None = ()
+    others: tuple[str, ...] = ()
+    weights = "own"
     if checkpoint is not None:
         # Of right numbers too: a weight that differs by little hides within a narrow type's tolerance.
         tell("comparing the weights", 0)
-        others = differing(subject, known)
+        others, weights = _weights_of(subject, known)
     bisection = None
     if bisect:
         bisection = bisected(subject, known, references, exposed, rows, tell)
     shapes = {name: tuple(value.shape) for name, value in given.items()}
-    report = Report(subject.name, subject.dtype, rows, network, "", (), shapes, others or (), bisection)
-    notes = notes_of(report, references, checkpoint is None, others is None, bisect, exposed)
-    return report.with_(verdict=verdict_of(report), notes=notes)
+    report = Report(
+        subject.name, subject.dtype, rows, network, "", (), shapes, others, bisection, (), weights
+    )
+    return report.told(findings_of(report), notes_of(report, references, exposed))
+
+
+def _weights_of(subject: Subject, checkpoint: Checkpoint) -> tuple[tuple[str, ...], str]:
+    """Names of weights that differ, and what that makes of them all: a Report's `weights`."""
+    found = differing(subject, checkpoint)
+    if found is None:
+        return (), "unknown"
+    return found, "other" if found else "same"

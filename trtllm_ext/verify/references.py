@@ -18,6 +18,7 @@ from trtllm_ext.checkpoint.dtypes import weight_dtype
 from trtllm_ext.graph.known import known_of
 from trtllm_ext.verify.formulas import Evaluation, evaluate, points_of
 from trtllm_ext.verify.report import NetworkFault
+from trtllm_ext.verify.suspects import foreign_activations
 from trtllm_ext.verify.tolerances import Tolerances, error_of, tolerances_of
 
 Array = np.ndarray[Any, Any]
@@ -127,8 +128,17 @@ class References:
             counted = self.counted(alone, point.name, self.tolerances.network)
             error = error_of(self.by_oracle[point.name], alone.values[point.name], counted)
             if error > self.tolerances.network:
-                return NetworkFault(point.name, point.sublayer, error, self.tolerances.network)
+                hint = self._hint(point.name, point.sublayer)
+                return NetworkFault(point.name, point.sublayer, error, self.tolerances.network, hint)
         return None
+
+    def _hint(self, name: str, sublayer: str) -> str:
+        """What in the wrong sublayer the contract does not speak of; "" where that cannot be told."""
+        if name != f"{sublayer}.contribution" or not sublayer.endswith(".mlp"):
+            return ""
+        names = [point.name for point in self.points if point.name in self.tapped]
+        activation = self._checkpoint.config.contract.feed_forward.activation
+        return foreign_activations(self.network, name, names[: names.index(name)], activation)
 
     def counted(self, evaluation: Evaluation, name: str, margin: float) -> Array | None:
         """The rows of a tensor that mean something: no padding, and no token that a rounding sends elsewhere."""

@@ -61,12 +61,13 @@ class Row:
 
 @dataclass(frozen=True)
 class NetworkFault:
-    """Where the network itself, computed in float64, is not what the formulas say."""
+    """Where the network itself, computed in float64, is not what the formulas say. hint: what looks wrong, or ""."""
 
     tensor: str
     sublayer: str
     error: float
     tolerance: float
+    hint: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,11 @@ class Report:
     """The outcome of `verify_engine`.
 
     rows: in the order of execution. network: where the network is not what the formulas say; None where it is, or
-    where there are no formulas. verdict: sentences for people; notes: what else they should know.
+    where there are no formulas. verdict: sentences for people, of which `findings` has one finding each; notes: what
+    else they should know.
     weights_that_differ: names of weights of which the engine holds other values than the checkpoint.
+    weights: 'same' or 'other' than the checkpoint's, 'unknown' where the engine does not tell them, 'own' where there
+    is no checkpoint to compare them with.
     """
 
     engine: str
@@ -129,6 +133,8 @@ class Report:
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     weights_that_differ: tuple[str, ...] = ()
     bisection: Bisection | None = None
+    findings: tuple[str, ...] = ()
+    weights: str = "unknown"
 
     @property
     def first_wrong(self) -> Row | None:
@@ -161,6 +167,10 @@ class Report:
     def with_(self, **changes: Any) -> Report:
         """A copy with some fields changed."""
         return replace(self, **changes)
+
+    def told(self, findings: tuple[str, ...], notes: tuple[str, ...]) -> Report:
+        """A copy with its sentences."""
+        return replace(self, verdict=" ".join(findings), findings=findings, notes=notes)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form; numbers that JSON does not have are texts ('inf', 'nan')."""

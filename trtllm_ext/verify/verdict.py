@@ -2,107 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from trtllm_ext import backend
-from trtllm_ext.verify.references import References
-from trtllm_ext.verify.report import Bisection, Report, Row
+from trtllm_ext.verify.report import Bisection, NetworkFault, Report, Row
 
 
-def verdict_of(report: Report) -> str:
-    """Which part is wrong and where, or that nothing is."""
-    parts = []
-    first, bisection = report.first_wrong, report.bisection
-    if report.network is not None:
-        fault = report.network
-        parts.append(
-            f"The network is wrong at {fault.sublayer}: computed in float64, its {fault.tensor} is {fault.error:.1e} "
-            f"off what the contract's formulas give on these weights ({fault.tolerance:.0e} allowed). The code that "
-            f"defines this sublayer does not compute what the checkpoint says."
-        )
-    if first is not None:
-        parts.append(_about_engine(first, report))
-    if report.weights_that_differ:
-        names = report.weights_that_differ
-        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-        parts.append(
-            f"The engine holds other weights than the checkpoint: {', '.join(names[:4])}{more}. It was not built from "
-            f"this checkpoint as it is now; build it again."
-        )
-    if bisection is not None:
-        parts.append(_about_bisection(bisection, first, report))
+def findings_of(report: Report) -> tuple[str, ...]:
+    """Which part is wrong and where, or that nothing is: one finding each, of a sentence or some."""
+    found = []
+    first = report.first_wrong
     if first is None and report.network is None and all(row.is_right for row in report.rows):
         count = len(report.rows)
         exposed = f"All {count} tensors" if count > 1 else "The one tensor"
-        parts.insert(0, f"{exposed} that the engine exposes {'are' if count > 1 else 'is'} within tolerance.")
-    return " ".join(parts)
+        found.append(f"{exposed} that the engine exposes {'are' if count > 1 else 'is'} within tolerance.")
+    if report.network is not None:
+        found.append(_about_network(report.network))
+    if first is not None:
+        found.append(_about_engine(first, report))
+    if report.weights_that_differ:
+        names = report.weights_that_differ
+        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        found.append(
+            f"The engine holds other weights than the checkpoint: {', '.join(names[:4])}{more}. It was not built from "
+            f"this checkpoint as it is now; build it again."
+        )
+    if report.bisection is not None:
+        found += _about_bisection(report.bisection, first, report)
+    return tuple(found)
 
 
-def notes_of(
-    report: Report,
-    references: References,
-    is_own: bool,
-    is_mute: bool,
-    bisect: bool,
-    exposed: Mapping[str, Any],
-) -> tuple[str, ...]:
-    """What else there is to know. is_own: no checkpoint was given; is_mute: the engine does not tell its weights."""
-    notes = []
-    if is_own:
-        notes.append(
-            "no checkpoint was given, so the references are computed from the weights that the engine holds: a wrong "
-            "weight is not seen"
-        )
-    if is_mute and not report.first_wrong:
-        notes.append(
-            f"the engine does not give its weights back: one that differs from the checkpoint's by so little that "
-            f"numbers stay within {references.tolerances.engine:.0e} is not seen"
-        )
-    for layer in references.opaque[:4]:
-        what = f"plugin {layer.plugin!r}" if layer.plugin else f"a layer of kind {layer.kind}"
-        fed = next(iter(references.fed), None)
-        on = "it is not told there" if fed is None else f"it goes on from the engine's own {fed}"
-        notes.append(f"what {layer.layer} ({what}) computes is not known to the oracle; {on}")
-    taps = [row for row in report.rows if row.point in ("before", "contribution", "after")]
-    if not taps:
-        way = "" if bisect else "; --bisect builds it anew with taps, to look inside"
-        notes.append(f"the engine has no taps, so only its outputs can be compared{way}")
-    left_out = max((row.rows_left_out for row in report.rows), default=0)
-    if left_out:
-        notes.append(
-            f"{left_out} tokens stand so close between two experts of a mixture that a rounding decides; they are not "
-            f"compared"
-        )
-    broken = next((row for row in report.rows if not row.is_finite and not row.not_finite), None)
-    if broken is not None:
-        notes.append(
-            f"{broken.tensor} is not finite, and neither are its references: the weights or the inputs make it so"
-        )
-    is_cleared = report.bisection is not None and report.bisection.clears
-    drift = [
-        row
-        for row in report.rows
-        if (row.is_right or is_cleared)
-        and any(each is not None and each > row.tolerance for each in (row.oracle, row.formulas))
-    ]
-    if drift and report.first_wrong is None:
-        notes.append(
-            f"from {drift[0].tensor} on, the whole run is further from its references than the tolerance, though each "
-            f"step by itself is within it: roundings of {report.dtype} that add up"
-        )
-    unknown = [name for name in exposed if name not in {row.tensor for row in report.rows}]
-    if unknown:
-        notes.append(f"not compared, since the formulas do not have them: {', '.join(sorted(unknown)[:6])}")
-    return tuple(notes)
+def _about_network(fault: NetworkFault) -> str:
+    told = (
+        f"The network is wrong at {fault.sublayer}: computed in float64, its "
+        f"{fault.tensor.removeprefix(fault.sublayer + '.')} is {fault.error:.1e} off what the contract's formulas give "
+        f"on these weights ({fault.tolerance:.0e} allowed). The code that defines this sublayer does not compute what "
+        f"the checkpoint says."
+    )
+    return f"{told} {fault.hint}".rstrip()
 
 
 def _about_engine(first: Row, report: Report) -> str:
-    where = f"The first tensor that leaves its tolerance is {first.tensor}, of {first.culprit}"
+    where = f"The first tensor that leaves its tolerance is {_place(first)}"
     if first.not_finite:
         return f"{where}: it holds {first.not_finite}."
-    error = first.alone
-    told = f"{where}: {error:.1e} off, {first.tolerance:.0e} allowed."
+    told = f"{where}: {first.alone:.1e} off, {first.tolerance:.0e} allowed."
     oracle, formulas = (
         None if each is None else each > first.tolerance
         for each in (first.oracle_alone, first.formulas_alone)
@@ -114,15 +56,29 @@ def _about_engine(first: Row, report: Report) -> str:
             f"{told} The engine agrees with the formulas, and not with the network that this version defines: it was "
             f"built by other code."
         )
-    if report.bisection is None and not report.weights_that_differ:
+    if report.bisection is not None or report.weights_that_differ:
+        return told
+    agreed = f"{told} Oracle and formulas agree with each other, and not with the engine"
+    if report.weights == "unknown":
         return (
-            f"{told} Oracle and formulas agree with each other, and not with the engine: it was built from other "
-            f"weights or other code, or the library computes it wrongly; --bisect tells which."
+            f"{agreed}: it was built from other weights or by other code, or the library computes it wrongly. "
+            f"--bisect tells whether it is the library."
         )
-    return told
+    whose = (
+        "the checkpoint's weights" if report.weights == "same" else "the weights that they are computed from"
+    )
+    return (
+        f"{agreed}, which holds {whose}: it was built by other code, or the library computes it wrongly. --bisect "
+        f"tells which."
+    )
 
 
-def _about_bisection(found: Bisection, first: Row | None, report: Report) -> str:
+def _place(row: Row) -> str:
+    """A tensor's name, and its module's where the name does not begin with it."""
+    return row.tensor if row.tensor.startswith(f"{row.culprit}.") else f"{row.tensor}, of {row.culprit}"
+
+
+def _about_bisection(found: Bisection, first: Row | None, report: Report) -> list[str]:
     changed = (
         "Tapping changed nothing: the tapped engine's outputs are the given one's, bit for bit."
         if found.same_bits
@@ -130,39 +86,68 @@ def _about_bisection(found: Bisection, first: Row | None, report: Report) -> str
         f"the largest number."
     )
     wrong = next((row for row in found.rows if not row.is_right), None)
-    if wrong is None:
-        return f"{changed} {_about_right_taps(found, first)}".rstrip()
+    told = _about_right_taps(found, first, report) if wrong is None else _about_layers(wrong, found, report)
+    return [f"{changed} {told}".rstrip()]
+
+
+def _about_layers(wrong: Row, found: Bisection, report: Report) -> str:
+    """wrong: the first wrong tensor of the engine built anew with taps."""
     library = "TensorRT" if backend.choice().engine == "tensorrt" else "the embedded engine"
-    where = f"Built anew with taps, the first wrong sublayer is {wrong.culprit} (at {wrong.tensor}"
-    where += f": {wrong.not_finite})." if wrong.not_finite else f", {wrong.alone:.1e} off)."
-    if report.network is not None and (wrong.oracle_alone or 0.0) <= wrong.tolerance:
-        return f"{changed} {where}"
+    off = wrong.not_finite or f"{wrong.alone:.1e} off"
+    where = f"Built anew with taps, the first wrong sublayer is {wrong.culprit} (at {wrong.tensor}: {off})."
     if found.failure:
-        return f"{changed} {where} Its layers could not be looked at one by one: {found.failure}"
-    if found.layer is None:
+        return f"{where} Its layers could not be looked at one by one: {found.failure}"
+    if found.layer is not None:
+        row = next(each for each in found.layers if each.layer == found.layer and not each.is_right)
+        off = row.not_finite or f"{row.alone:.1e} off what it should give for its own inputs"
         return (
-            f"{changed} {where} With every tensor inside it as an output no single layer is wrong: what goes wrong is "
-            f"how {library} joins layers, or roundings between them."
+            f"{where} The first wrong layer in it is {row.layer} ({row.kind}): {off}, so "
+            f"{library} is at fault."
         )
-    row = next(each for each in found.layers if each.layer == found.layer and not each.is_right)
-    off = row.not_finite or f"{row.alone:.1e} off what it should give for its own inputs"
-    return f"{changed} {where} The first wrong layer in it is {row.layer} ({row.kind}): {off}. {library} is at fault."
+    if report.network is not None and wrong.is_as_networks:
+        return (
+            f"{where} Each of its {len({each.layer for each in found.layers})} layers gives what it should for its own "
+            f"inputs, so no layer can be named: they are the wrong ones, or wrongly joined, by the code that defines "
+            f"the sublayer, and {library} is not at fault."
+        )
+    return (
+        f"{where} With every tensor inside it as an output no single layer is wrong: what goes wrong is how {library} "
+        f"joins layers, or roundings between them."
+    )
 
 
-def _about_right_taps(found: Bisection, first: Row | None) -> str:
+def _about_right_taps(found: Bisection, first: Row | None, report: Report) -> str:
     if first is None:
+        if report.network is not None:
+            return (
+                f"Within the roundings of {report.dtype} each step is right beside the wrong network, so no layer of "
+                f"the engine can be named."
+            )
         if found.same_bits:
             return "Each step by itself is right."
+        if report.weights_that_differ:
+            return "Both are within their tolerances."
         return "Both are within their tolerances; other code that differs by less is not told from roundings."
     if found.untapped_is_right:
-        told = (
-            "Built anew from this checkpoint the engine is right, with taps and without: the given one was not built "
-            "from this checkpoint by this code."
-        )
-        if first.point in ("before", "contribution", "after"):
-            told += f" It first differs at its tap {first.tensor}."
-        return told
+        return _about_another_build(first, report)
     return (
         "Built anew without taps the engine is wrong again, with them it is right: what goes wrong is how the library "
         "joins layers across sublayers, and taps keep it from that; or roundings that add up to more than is allowed."
     )
+
+
+def _about_another_build(first: Row, report: Report) -> str:
+    """Of an engine whose like, built anew, is right with taps and without."""
+    told = "Built anew from this checkpoint the engine is right, with taps and without: "
+    if report.weights_that_differ:
+        return f"{told}the library is not at fault."
+    told += "the given one was not built from this checkpoint by this code, and the library is not at fault."
+    if report.weights == "unknown":
+        told += " Whether its weights or its code were others cannot be told, since it does not give its weights back."
+    else:
+        told += (
+            " It holds the same weights, so it was built by other code, or by another version of the library."
+        )
+    if first.point in ("before", "contribution", "after"):
+        return f"{told} It first differs at its tap {first.tensor}."
+    return f"{told} Which sublayer differs is seen in an engine that was built with taps only."
