@@ -67,7 +67,7 @@ class BuildConfig:
     10 bits. version_compatible: later releases of TensorRT may run the engine. hardware_compatibility_level: 'none',
     'ampere_plus' or 'same_compute_capability'. memory_pool_limits: bytes by pool, such as {"workspace": 1 << 30}.
     precision_constraints: 'obey', or 'prefer', by which TensorRT may compute layers of a weakly typed network (8.6) in
-    another precision where it has no kernel; strongly typed networks have no use for it.
+    another precision; strongly typed networks have no use for it.
     Which library has which of these: `builder.tensorrt_settings`; a build refuses what the one in use lacks.
     plugin_config: accepted for files written for trtllm-build; only values that ask for no plugin.
 

@@ -14,17 +14,12 @@ from trtllm_ext.builder.profiles import add_profiles
 from trtllm_ext.builder.refittable import mark_refittable
 from trtllm_ext.builder.tensorrt_settings import DEFAULTS, apply_settings, keep_to_basic_fusion, set_flag
 from trtllm_ext.builder.timing_cache import attach_timing_cache, write_timing_cache
+from trtllm_ext.builder.way_out import way_out
 from trtllm_ext.errors import BuildError, ConfigError
 from trtllm_ext.graph.either import check_filled
 from trtllm_ext.runtime.trt_log import recording_logger
 
 _PRECISIONS = ("float32", "float16", "bfloat16")
-# What 8.6 says of a network in which it has no kernel for the precision that a layer is held to.
-_NO_SUCH_KERNEL = ("Could not find any implementation", "Could not infer output types")
-_OTHER_PRECISION = (
-    " Build with precision_constraints='prefer', "
-    "which lets TensorRT compute some layers in another precision."
-)
 
 
 class BuilderConfig:
@@ -242,10 +237,7 @@ class Builder:
 
     def _failed(self, mark: int, builder_config: BuilderConfig) -> BuildError:
         told = self.logger.errors_since(mark) or "no reason was logged"
-        settings = builder_config.settings
-        obeys = not settings.get("strongly_typed") and settings.get("precision_constraints") == "obey"
-        way_out = _OTHER_PRECISION if obeys and any(each in told for each in _NO_SUCH_KERNEL) else ""
-        return BuildError(f"the engine could not be built: {told}{way_out}")
+        return BuildError(f"the engine could not be built: {told}{way_out(told, builder_config.settings)}")
 
     @staticmethod
     def save_timing_cache(builder_config: BuilderConfig, out_path: str | os.PathLike[str]) -> bool:
