@@ -90,9 +90,60 @@ def test_what_the_embedded_engine_has_no_use_for_is_said(caplog):
         config_of(memory_pool_limits={"workspace": 1}, weight_sparsity=True, tf32=False)
     told = [record.message for record in caplog.records if "no effect" in record.message]
     assert told == [
-        "memory_pool_limits={'workspace': 1} has no effect on the embedded engine.",
-        "weight_sparsity=True has no effect on the embedded engine.",
+        "memory_pool_limits={'workspace': 1} has no effect on the embedded engine: it takes memory as it needs it.",
+        "weight_sparsity=True has no effect on the embedded engine: it has no kernels for sparse weights.",
+        "tf32=False has no effect on the embedded engine: float32 is computed in float32.",
     ]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"weight_streaming": True},
+        {"version_compatible": True},
+        {"hardware_compatibility_level": "ampere_plus"},
+        {"builder_optimization_level": 4},
+        {"builder_optimization_level": 1},
+        {"precision_constraints": "prefer"},
+        {"timing_cache": "no.cache"},
+    ],
+)
+def test_each_setting_without_effect_has_its_line(caplog, settings):
+    with caplog.at_level(logging.INFO):
+        Builder().create_builder_config(precision="float32", **settings)
+    told = [record.message for record in caplog.records if "no effect" in record.message]
+    expected = [] if settings.get("builder_optimization_level") == 1 else list(settings)
+    assert [message.partition("=")[0] for message in told] == expected
+
+
+def test_misspelt_settings_are_warned_of(caplog):
+    """Names of one's own are not, which TensorRT-LLM's programs pass; all become attributes."""
+    own = {"name": "llama", "hidden_size": 64, "max_batch_size": 8, "pipeline_parallel": 1, "num_layers": 2}
+    own |= {
+        "quant_mode": None,
+        "parallel_build": False,
+        "max_output_len": 9,
+        "int8_kv_cache": False,
+        "fp8": False,
+    }
+    slips = {
+        "use_refti": "use_refit",
+        "opt_level": "builder_optimization_level",
+        "memory_pool_limit": "memory_pool_limits",
+    }
+    slips |= {
+        "strip_plan": "use_strip_plan",
+        "strongly_type": "strongly_typed",
+        "timing_cach": "timing_cache",
+    }
+    config = Builder().create_builder_config(precision="float32", **own, **dict.fromkeys(slips, 9))
+    assert (config.name, config.use_refti) == ("llama", 9)
+    told = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert sorted(told) == sorted(
+        f"create_builder_config({name}=9) is an attribute alone, and changes no build. Did you mean {meant}?"
+        for name, meant in slips.items()
+    )
 
 
 @pytest.mark.parametrize(

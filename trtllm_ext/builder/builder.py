@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import threading
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from trtllm_ext import backend, graph
 from trtllm_ext.builder.monitor import Teller, can_be_watched, progress_monitor
 from trtllm_ext.builder.profiles import add_profiles
 from trtllm_ext.builder.refittable import mark_refittable
-from trtllm_ext.builder.tensorrt_settings import DEFAULTS, apply_settings, keep_to_basic_fusion, set_flag
+from trtllm_ext.builder.tensorrt_settings import apply_settings, keep_to_basic_fusion, set_flag, warn_of_slips
 from trtllm_ext.builder.timing_cache import attach_timing_cache, write_timing_cache
 from trtllm_ext.builder.way_out import way_out
 from trtllm_ext.errors import BuildError, ConfigError
@@ -114,7 +115,7 @@ class Builder:
         strongly_typed: False also turns `Builder.strongly_typed` off, so call this before `create_network`.
         deterministic: keep to optimisations after which marking more outputs changes no number; embedded engine only.
         kwargs: settings with the names of BuildConfig (`tensorrt_settings.DEFAULTS`), and whatever is to be kept as an
-        attribute.
+        attribute; names that look like a slip for a setting are warned of.
         Raises ConfigError for a value that is not known, or that the engine in use has nothing for.
         """
         if precision not in _PRECISIONS:
@@ -138,7 +139,9 @@ class Builder:
             "weight_streaming": weight_streaming,
             **kwargs,
         }
-        apply_settings(self._trt, config, {name: asked[name] for name in DEFAULTS if name in asked})
+        warn_of_slips(kwargs, inspect.signature(self.create_builder_config).parameters)
+        told = {"precision_constraints": precision_constraints, "timing_cache": timing_cache}
+        apply_settings(self._trt, config, {**asked, **told})
         if deterministic:
             keep_to_basic_fusion(config, asked.get("builder_optimization_level"))
         attach_timing_cache(config, timing_cache, self.logger)

@@ -5,12 +5,13 @@ asked for and that it lacks is a ConfigError. The embedded engine has them all; 
 share out a GPU's memory change nothing there (docs/building.md lists them).
 """
 
+import difflib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from trtllm_ext import backend
-from trtllm_ext.builder.build_config import BuildConfig
+from trtllm_ext.builder.build_config import SETTINGS, BuildConfig
 from trtllm_ext.errors import ConfigError
 
 # Names that BuildConfig and `Builder.create_builder_config` share, with what asks for nothing.
@@ -26,8 +27,22 @@ DEFAULTS: dict[str, Any] = {
     "memory_pool_limits": {},
     "profiling_verbosity": "layer_names_only",
 }
-# Settings that the embedded engine keeps and has no use for.
-_FOR_GPUS = ("memory_pool_limits", "weight_sparsity", "weight_streaming")
+# Settings that the embedded engine keeps and has no use for, with what is so there, asked for or not.
+_NO_EFFECT = {
+    "memory_pool_limits": "it takes memory as it needs it",
+    "weight_sparsity": "it has no kernels for sparse weights",
+    "weight_streaming": "weights are in the host's memory",
+    "tf32": "float32 is computed in float32",
+    "version_compatible": "any release that reads the plan's format runs it",
+    "hardware_compatibility_level": "any CPU runs the plan",
+    "precision_constraints": "each layer keeps to its precision",
+    "timing_cache": "it times nothing",
+}
+_WITHOUT_EFFECT = {**{name: DEFAULTS.get(name) for name in _NO_EFFECT}, "precision_constraints": "obey"}
+# TensorRT-LLM's programs pass it, to releases that keep it as an attribute.
+_CALLED_ELSEWHERE = {"opt_level": "builder_optimization_level"}
+# Above it lie slips of the fingers, below names of one's own such as pipeline_parallel.
+_SLIP = 0.8
 
 _WAY_OUT = "Leave it out, or install a newer TensorRT"
 
@@ -42,7 +57,8 @@ def settings_of(build_config: BuildConfig) -> dict[str, Any]:
 def apply_settings(trt: Any, config: Any, settings: Mapping[str, Any]) -> None:
     """Put settings on a `trt.IBuilderConfig`.
 
-    settings: by the names of DEFAULTS; those left out ask for nothing.
+    settings: by the names of DEFAULTS; those left out ask for nothing. What else is among them is not put on it;
+    where it has no effect on the embedded engine, a line of the log (INFO) says so as of the others.
     Raises ConfigError for one that the library lacks, or that it has no such value of.
     """
     asked = {**DEFAULTS, **settings}
@@ -65,9 +81,38 @@ def apply_settings(trt: Any, config: Any, settings: Mapping[str, Any]) -> None:
         trt, "ProfilingVerbosity", asked["profiling_verbosity"], "profiling_verbosity"
     )
     if backend.choice().engine == "embedded":
-        for name in _FOR_GPUS:
-            if asked[name]:
-                _log.info("%s=%r has no effect on the embedded engine.", name, asked[name])
+        _tell_what_has_no_effect(asked)
+
+
+def warn_of_slips(extra: Mapping[str, Any], parameters: Iterable[str]) -> None:
+    """Log a warning for each extra name near to one that is a setting; others are whoever's own.
+
+    extra: what `Builder.create_builder_config` was given besides its parameters.
+    """
+    known = [*parameters, *DEFAULTS]
+    for name in sorted(set(extra) - set(SETTINGS) - set(known)):
+        meant = _CALLED_ELSEWHERE.get(name) or "".join(difflib.get_close_matches(name, known, 1, _SLIP))
+        if meant:
+            _log.warning(
+                "create_builder_config(%s=%r) is an attribute alone, and changes no build. Did you mean %s?",
+                name,
+                extra[name],
+                meant,
+            )
+
+
+def _tell_what_has_no_effect(asked: Mapping[str, Any]) -> None:
+    """Log a line for each setting that asks for what the embedded engine does not do."""
+    for name, why in _NO_EFFECT.items():
+        if asked.get(name, _WITHOUT_EFFECT[name]) not in (None, _WITHOUT_EFFECT[name]):
+            _log.info("%s=%r has no effect on the embedded engine: %s.", name, asked[name], why)
+    from trtllm_ext.embedded.fusion import BASIC_OPTIMIZATION_LEVEL
+
+    name = "builder_optimization_level"
+    if (asked[name] or 0) > BASIC_OPTIMIZATION_LEVEL:
+        _log.info(
+            "%s=%r has no effect on the embedded engine: it fuses operators by default.", name, asked[name]
+        )
 
 
 def set_flag(trt: Any, config: Any, name: str, setting: str, way_out: str = _WAY_OUT) -> None:
