@@ -95,7 +95,7 @@ def forms() -> str:
         "# Forms of sublayers\n",
         WRITTEN,
         "One word for one formula, in layers, checkpoints, converters and tests. What is not here is refused by "
-        "name.\n",
+        "name. [architectures.md](architectures.md) says which models have which form.\n",
         "## Activations\n",
         table(
             ("name", "formula", "Hugging Face's names"),
@@ -126,7 +126,8 @@ def architectures() -> str:
         WRITTEN,
         "A row is the contract (the exact maths of a sublayer, as data) read from a usual config of the architecture; "
         "each checkpoint's own config decides. "
-        "Every row is tested against the layers of `transformers`, in float32 and bfloat16.\n",
+        "Every row is tested against the layers of `transformers`, in float32 and bfloat16. The words are those of "
+        "[forms.md](forms.md); how a model is taken to an engine is in [your_own_model.md](your_own_model.md).\n",
         "## Stacks\n",
         "Of these the feed-forward sublayer of each layer is taken, with its norms, as a `SublayerStack`.\n",
         table(
