@@ -20,6 +20,12 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 BIAS = "transformer.layers.{}.mlp.proj.bias"
 
 
+def with_number(value):
+    x = np.zeros((4, 16), np.float32)
+    x[2, 3] = value
+    return x
+
+
 def pushed(tmp_path, value, dtype="float32", **form):
     """A stack whose first two sublayers give `value` in one channel, and nothing else."""
     found = stack(tmp_path / "c", dtype, **form)
@@ -116,6 +122,17 @@ def test_an_encoder(tmp_path):
     assert room.verdict.startswith("float16 is safe for this input: ")
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite(tmp_path, value):
+    """No type helps, and the advice to take another would mislead."""
+    found = with_weight(stack(tmp_path / "c"), BIAS.format(1), value, 2)
+    room = headroom(found)
+    assert not room.is_safe
+    assert room.verdict.startswith(f"The numbers are {value} from transformer.layers.1.mlp.contribution")
+    assert "Build it in" not in room.verdict
+    room.to_dict()
+
+
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
@@ -123,6 +140,10 @@ def test_an_encoder(tmp_path):
         ({"hidden_state": np.zeros((1, 16), np.float32)}, "Did you mean"),
         ({"hidden_states": np.zeros((1, 8), np.float32)}, r"\(-1, 16\)"),
         ({"hidden_states": np.zeros((1, 16))}, "float64"),
+        ({"hidden_states": np.zeros((0, 16), np.float32)}, r"dimension 0 \(num_tokens\) is 0, allowed are 1"),
+        ({"hidden_states": with_number(np.inf)}, r"the input 'hidden_states' has inf at \[2, 3\]"),
+        ({"hidden_states": with_number(-np.inf)}, r"has inf at \[2, 3\]"),
+        ({"hidden_states": with_number(np.nan)}, r"the input 'hidden_states' has NaN at \[2, 3\]"),
     ],
 )
 def test_inputs_that_do_not_fit(tmp_path, inputs, message):

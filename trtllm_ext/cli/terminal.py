@@ -1,10 +1,15 @@
 """Output for people on a terminal, plain lines for everything else. Results go to stdout, progress to stderr."""
 
 import os
+import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
+
+_LEAST_WIDTH = 20
 
 
 class Teller(Protocol):
@@ -60,24 +65,66 @@ def human_bytes(count: int) -> str:
     return f"{size:.2f} GB"
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
-    """Print a table: drawn by rich on a terminal, aligned columns elsewhere. right: columns of numbers."""
-    if sys.stdout.isatty():
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
+def columns() -> int:
+    """How wide a line of stdout may be: the terminal's width, 100 elsewhere."""
+    return shutil.get_terminal_size((100, 24)).columns if _is_terminal() else 100
 
-        drawn = Table(box=None, pad_edge=False)
-        for index, name in enumerate(header):
-            drawn.add_column(name, justify="right" if index in right else "left", overflow="fold")
-        for row in rows:
-            drawn.add_row(*(Text(cell) for cell in row))
-        Console().print(drawn)
-        return
-    widths = [max(len(row[index]) for row in (header, *rows)) for index in range(len(header))]
-    for row in (header, *rows):
-        cells = (
-            cell.rjust(width) if index in right else cell.ljust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+
+def _is_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
+def paragraph(text: str, indent: str = "") -> None:
+    """Print sentences, broken between words. indent: of the lines behind the first."""
+    print(
+        textwrap.fill(
+            text, columns(), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
         )
-        print("  ".join(cells).rstrip())
+    )
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
+    """Print a table of aligned columns. right: columns of numbers. A row of one cell is a heading across them all.
+
+    On a terminal that is too narrow, the widest of the other columns is folded behind a `/`, a `.` or a blank.
+    """
+    every = [row for row in (header, *rows) if len(row) == len(header)]
+    widths = [max(len(row[index]) for row in every) for index in range(len(header))]
+    if _is_terminal():
+        _narrow(widths, columns(), right)
+    for row in (header, *rows):
+        if len(row) < len(header):
+            print(row[0])
+            continue
+        cells = [_folded(cell, width) for cell, width in zip(row, widths, strict=True)]
+        for line in range(max(map(len, cells))):
+            parts = (
+                (each[line] if line < len(each) else "").rjust(width)
+                if index in right
+                else (each[line] if line < len(each) else "").ljust(width)
+                for index, (each, width) in enumerate(zip(cells, widths, strict=True))
+            )
+            print("  ".join(parts).rstrip())
+
+
+def _narrow(widths: list[int], allowed: int, right: Sequence[int]) -> None:
+    """Take what is too much from the widest columns of text, down to 20 characters."""
+    texts = [index for index in range(len(widths)) if index not in right]
+    while texts and (too_much := sum(widths) + 2 * len(widths) - 2 - allowed) > 0:
+        widest = max(texts, key=lambda index: widths[index])
+        if widths[widest] <= _LEAST_WIDTH:
+            return
+        widths[widest] = max(_LEAST_WIDTH, widths[widest] - too_much)
+
+
+def _folded(cell: str, width: int) -> list[str]:
+    """A cell's lines: broken where words and names have their joints, and else where the column ends."""
+    lines = [""]
+    for part in re.split(r"(?<=[/. ])", cell):
+        if len(lines[-1]) + len(part.rstrip()) > width and lines[-1]:
+            lines.append("")
+        while len(part.rstrip()) > width:
+            lines[-1:] = [part[:width], ""]
+            part = part[width:]
+        lines[-1] += part
+    return [line.rstrip() for line in lines]

@@ -77,6 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
             "give --engine_dir DIR to look into an engine, --checkpoint_dir DIR to compare several ranks with one, or "
             "both to compare an engine with its checkpoint."
         )
+    if arguments.bisect and arguments.engine_dir is None:
+        raise ConfigError("--bisect looks into an engine, built for one rank. Give it: --engine_dir DIR.")
     if verify_engine.is_asked(arguments):
         return verify_engine.run(arguments)
     for name in _OF_ONE_ENGINE:

@@ -56,6 +56,11 @@ def kind_of(layer: Any) -> str:
     return member_name(trt.ILayer.type.__get__(layer, type(layer)))
 
 
+def below_root(layer: str) -> str:
+    """A layer's name without the model's class, with which every one begins."""
+    return layer.partition("/")[2] or layer
+
+
 def _ancestors(tensors: list[str], producer: Mapping[str, Any]) -> set[str]:
     found: set[str] = set()
     pending = list(tensors)

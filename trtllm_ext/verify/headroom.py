@@ -15,7 +15,7 @@ from trtllm_ext.builder.building import build
 from trtllm_ext.checkpoint import Checkpoint, load_whole
 from trtllm_ext.verify.formulas import evaluate, points_of
 from trtllm_ext.verify.references import model_of
-from trtllm_ext.verify.subject import Subject, typed_inputs
+from trtllm_ext.verify.subject import Subject, check_finite, typed_inputs
 
 FLOAT16_MAX = 65504.0
 # Inputs other than those tried may be some times larger.
@@ -86,6 +86,12 @@ class Headroom:
 
     def _about_numbers(self) -> str:
         least = self.least
+        broken = next((row for row in self.rows if not math.isfinite(row.largest)), None)
+        if broken is not None:
+            return (
+                f"The numbers are {broken.largest} from {broken.name} ({broken.what}) on, in float64 as in any type: "
+                f"weights of this checkpoint are NaN, infinite, or far too large."
+            )
         where = f"{least.name} ({least.what}), whose largest number is {least.largest:.4g}"
         if least.state == "over":
             first = next(row.name for row in self.rows if row.state == "over")
@@ -118,13 +124,14 @@ def headroom(
 
     checkpoint: of any type, a directory or in memory. inputs: an array for each of the model's inputs; by default
     seeded ones, of which those of a SublayerStack are normal numbers and may be smaller than a real stream's.
-    Raises CheckpointError, InputError.
+    Raises CheckpointError; InputError, also for inputs without numbers, or with NaN or infinity.
     """
     found = checkpoint if isinstance(checkpoint, Checkpoint) else load_whole(checkpoint, allow_nan=allow_nan)
     planned = build(model_of(found, BuildConfig()), BuildConfig(dry_run=True))
     subject = Subject("the model", planned.config, planned.inputs, None, planned)
     given = subject.seeded_inputs() if inputs is None else typed_inputs(subject, inputs)
     subject.check(given)
+    check_finite(given)
     rows: list[HeadroomRow] = []
 
     def observe(name: str, x: Any) -> None:
@@ -163,7 +170,7 @@ def _largest(value: Any) -> float:
 
 
 def _bits(largest: float) -> float:
-    if math.isnan(largest):
+    if not math.isfinite(largest):
         return -math.inf
     return math.inf if largest == 0 else math.log2(FLOAT16_MAX / largest)
 

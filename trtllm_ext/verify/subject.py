@@ -83,6 +83,7 @@ class Subject:
                     f"the input {each.name!r} is {value.dtype} {value.shape}, but the model takes {each.dtype} "
                     f"{each.shape} (-1: any length)."
                 )
+            _check_least(each, value)
 
     def seeded_inputs(self) -> dict[str, Array]:
         """Inputs that nobody has given: a few tokens or sentences, the last of them with padding."""
@@ -93,6 +94,30 @@ class Subject:
         if mask is not None and mask.shape[0] > 1 and mask.shape[1] > 1:
             mask[-1, -(mask.shape[1] // 3 or 1) :] = 0
         return found
+
+
+def _check_least(each: TensorSummary, value: Array) -> None:
+    for index, size in enumerate(value.shape):
+        least = min((shapes[0][index] for shapes in each.profiles), default=1)
+        if size < least:
+            name = f" ({each.dim_names[index]})" if each.dim_names and each.dim_names[index] else ""
+            raise InputError(
+                f"input {each.name!r} has shape {value.shape}: dimension {index}{name} is {size}, allowed are {least} "
+                f"and more. Give a value within these limits."
+            )
+
+
+def check_finite(inputs: Mapping[str, Array]) -> None:
+    """Raise InputError for NaN and infinity, with the place of the first."""
+    for name, value in inputs.items():
+        wrong = ~np.isfinite(value.astype(np.float64))
+        if wrong.any():
+            first = tuple(int(each) for each in np.argwhere(wrong)[0])
+            what = "NaN" if np.isnan(value[first]) else "inf"
+            raise InputError(
+                f"the input {name!r} has {what} at {list(first)}, of which every number behind it would be made. Give "
+                f"finite numbers."
+            )
 
 
 def subject_of(engine: str | os.PathLike[str] | Engine) -> Subject:

@@ -6,7 +6,7 @@ from typing import Any
 
 from trtllm_ext import backend
 from trtllm_ext.oracle.values import member_name
-from trtllm_ext.verify.between import between, kind_of
+from trtllm_ext.verify.between import below_root, between, kind_of
 
 # What an activation of the contract can be made of: members of trt.ActivationType, and ERF of trt.UnaryOperation.
 # A release without GELU_TANH has TANH in its place, sigmoid can be computed by tanh.
@@ -39,7 +39,7 @@ def foreign_activations(network: Any, last: str, earlier: list[str], activation:
     if not found:
         return f"It has no activation, and the contract says {activation} ({made_of})."
     layer, kind = found[0]
-    return f"Its activation is {kind} (layer {layer}), and the contract says {activation} ({made_of})."
+    return f"Its activation is {kind} (layer {below_root(layer)}), and the contract says {activation} ({made_of})."
 
 
 def _activations(layers: list[Any]) -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trtllm_ext import backend
+from trtllm_ext.verify.between import below_root
 from trtllm_ext.verify.report import Bisection, NetworkFault, Report, Row
 
 
@@ -101,7 +102,7 @@ def _about_layers(wrong: Row, found: Bisection, report: Report) -> str:
         row = next(each for each in found.layers if each.layer == found.layer and not each.is_right)
         off = row.not_finite or f"{row.alone:.1e} off what it should give for its own inputs"
         return (
-            f"{where} The first wrong layer in it is {row.layer} ({row.kind}): {off}, so "
+            f"{where} The first wrong layer in it is {below_root(row.layer)} ({row.kind}): {off}, so "
             f"{library} is at fault."
         )
     if report.network is not None and wrong.is_as_networks:
