@@ -91,7 +91,7 @@ def test_a_whole_file_of_trtllm_build_is_read():
             "hardware_compatibility_level='AMPERE_PLUS' is not known; it is one of none, ampere_plus",
         ),
         ({"memory_pool_limits": {"workspce": 1}}, "'workspce' is no memory pool. Did you mean workspace"),
-        ({"memory_pool_limits": {"workspace": "1GiB"}}, "workspace='1GiB' is a text, expected bytes"),
+        ({"memory_pool_limits": {"workspace": "1Gib"}}, "workspace='1Gib' is a text, expected bytes"),
         ({"memory_pool_limits": {"workspace": True}}, "workspace=True is true or false, expected bytes"),
         ({"memory_pool_limits": {"workspace": -1}}, "workspace=-1 is out of range"),
         (

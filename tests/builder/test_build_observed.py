@@ -152,6 +152,7 @@ def test_a_cache_that_does_not_fit_is_left_aside_and_said(checkpoints, tmp_path,
         build_engine_dir(checkpoints / "1", tmp_path / "b", config)
     [told] = [each.message for each in caplog.records if "timing cache" in each.message]
     assert told.startswith(f"the timing cache {cache} is left aside: create_timing_cache: ")
+    assert ".." not in told.replace(str(cache), "")
     assert entries(tmp_path / "next.cache").keys()
 
 

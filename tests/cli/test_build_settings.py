@@ -58,11 +58,11 @@ def test_flags_reach_the_config(checkpoints, tmp_path, flags, settings):
 
 def test_flags_win_over_the_file_and_pools_add_up(checkpoints, tmp_path):
     file = tmp_path / "build.json"
-    file.write_text(json.dumps({"tf32": True, "memory_pool_limits": {"workspace": 1, "tactic_dram": 2}}))
+    file.write_text(json.dumps({"tf32": True, "memory_pool_limits": {"workspace": 1, "tactic_dram": "2KiB"}}))
     flags = ["--build_config", str(file), "--no_tf32", "--memory_pool_limit", "workspace=3kB"]
     assert build(checkpoints / "a", tmp_path / "engine", *flags) == 0
     config = stored(tmp_path / "engine")
-    assert config["memory_pool_limits"] == {"workspace": 3000, "tactic_dram": 2}
+    assert config["memory_pool_limits"] == {"workspace": 3000, "tactic_dram": 2048}
     assert config["tf32"] is False
 
 
@@ -89,7 +89,10 @@ def test_flags_win_over_the_file_and_pools_add_up(checkpoints, tmp_path):
             "--deterministic --builder_optimization_level 3",
             "deterministic=True keeps to builder_optimization_level 1",
         ),
-        ("--force_num_profiles 2", "force_num_profiles=2, but the inputs declare 1 range"),
+        (
+            "--force_num_profiles 2",
+            "force_num_profiles=2, but the inputs declare 1 range(s). Give at most 1, or",
+        ),
     ],
 )
 def test_what_is_refused(checkpoints, tmp_path, capsys, flags, message):

@@ -182,7 +182,9 @@ def test_runs_that_are_refused(engine, tmp_path, capsys):
     assert "text.npz is not an .npz file of plain arrays (it is no zip archive, or not all of one)" in said
     assert f"{tmp_path} is a directory; expected an .npz file of named arrays" in refused(tmp_path)
     np.save(tmp_path / "single.npy", tokens())
-    assert "holds a single array without a name" in refused(tmp_path / "single.npy")
+    told = refused(tmp_path / "single.npy")
+    assert "holds a single array without a name" in told
+    assert told.count("numpy.savez") == 1
     assert "is not an .npz file of plain arrays (it holds Python objects)" in refused(
         written(hidden_states=np.array([{}], object))
     )

@@ -95,6 +95,7 @@ def test_the_options_are_those_that_were_decided(command):
         (["inspect"], "one of the arguments ENGINE --engine_dir is required"),
         (["inspect", "x", "--engine_dir", "y"], "--engine_dir: not allowed with argument ENGINE"),
         (["bild"], "invalid choice: 'bild'"),
+        (["verfy", "--engine_dir", "x"], "Did you mean verify?"),
         ([], "required: COMMAND"),
     ],
 )

@@ -141,3 +141,5 @@ def test_a_network_uses_no_plugins():
         config.gem_plugin = None
     with pytest.raises(AttributeError):
         _ = config.gem_plugin
+    with pytest.raises(AttributeError, match=r"set_gemm_plugin: .*nothing to turn on. Leave the call out"):
+        config.set_gemm_plugin(dtype="float16")

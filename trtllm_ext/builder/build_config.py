@@ -16,6 +16,7 @@ from trtllm_ext.builder.setting_checks import (
     check_optimization_level,
     check_taps,
     check_type,
+    in_bytes,
     means_nothing,
 )
 from trtllm_ext.builder.tensorrt_llm_config import without_its_own
@@ -65,7 +66,8 @@ class BuildConfig:
     input_timing_cache, output_timing_cache: files of measured times, to start from and to write.
     builder_optimization_level: 0 to 5; None means TensorRT's default. tf32: float32 products may round their factors to
     10 bits. version_compatible: later releases of TensorRT may run the engine. hardware_compatibility_level: 'none',
-    'ampere_plus' or 'same_compute_capability'. memory_pool_limits: bytes by pool, such as {"workspace": 1 << 30}.
+    'ampere_plus' or 'same_compute_capability'. memory_pool_limits: bytes by pool, such as {"workspace": 1 << 30}; in
+    texts, "1GiB".
     precision_constraints: 'obey', or 'prefer', by which TensorRT may compute layers of a weakly typed network (8.6) in
     another precision; strongly typed networks have no use for it.
     Which library has which of these: `builder.tensorrt_settings`; a build refuses what the one in use lacks.
@@ -124,6 +126,8 @@ class BuildConfig:
             object.__setattr__(self, "taps", tuple(self.taps))
         for name in SETTINGS:
             check_type(name, getattr(self, name), SETTINGS[name])
+        pools = {pool: in_bytes(size) for pool, size in self.memory_pool_limits.items()}
+        object.__setattr__(self, "memory_pool_limits", pools)
         self._check_limits()
         self._check_offered()
 

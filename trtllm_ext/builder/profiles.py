@@ -26,7 +26,8 @@ def add_profiles(trt_builder: Any, network: Any, config: Any, force_num_profiles
     if force_num_profiles is not None:
         if force_num_profiles > count:
             raise BuildError(
-                f"force_num_profiles={force_num_profiles}, but the inputs declare {count} range(s)."
+                f"force_num_profiles={force_num_profiles}, but the inputs declare {count} range(s). "
+                f"{f'Give at most {count}, or leave it out' if count else 'Leave it out'}."
             )
         count = force_num_profiles
     for index in range(count):

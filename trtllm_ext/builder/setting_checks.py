@@ -1,5 +1,6 @@
 """Checks of single settings of a build config: type, range, and names that TensorRT's enumerators have."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,17 @@ MEMORY_POOLS = (
     "tactic_shared_memory",
 )
 MOST_OPTIMIZATION_LEVEL = 5
+
+UNITS = {
+    "": 1,
+    "B": 1,
+    "kB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "KiB": 1 << 10,
+    "MiB": 1 << 20,
+    "GiB": 1 << 30,
+}
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "max_seq_len": (int, type(None)),
@@ -98,12 +110,19 @@ def check_memory_pools(limits: Mapping[str, Any]) -> None:
             )
         if type(size) is not int:
             raise ConfigError(
-                f"memory_pool_limits: {pool}={size!r} is {_word(size)}, expected bytes, a whole number."
+                f"memory_pool_limits: {pool}={size!r} is {_word(size)}, expected bytes, a whole number or such as "
+                f"'1GiB'."
             )
         if not 0 <= size <= _MOST_BYTES:
             raise ConfigError(
                 f"memory_pool_limits: {pool}={size} is out of range; a limit is 0 to 2^63 - 1 bytes."
             )
+
+
+def in_bytes(size: Any) -> Any:
+    """The number of a text such as "512" or "1GiB"; anything else as it is, for the checks to tell of."""
+    match = re.fullmatch(r"(\d+) ?(\w*)", size) if isinstance(size, str) else None
+    return int(match[1]) * UNITS[match[2]] if match and match[2] in UNITS else size
 
 
 def means_nothing(value: Any) -> bool:

@@ -49,7 +49,7 @@ def _attach_file(config: Any, path: Path, logger: Any) -> None:
     cache = _created(config, data)
     if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
         return
-    said = logger.errors_since(mark) or "it is damaged, or of another library, version or device"
+    said = logger.errors_since(mark).rstrip(". ") or "it is damaged, or of another library, version or device"
     _log.warning("the timing cache %s is left aside: %s. The build measures anew.", path, said)
     fresh = _created(config, b"")
     if fresh is not None:

@@ -1,7 +1,6 @@
 """Flags of `build` that become TensorRT's own settings (builder/tensorrt_settings.py)."""
 
 import argparse
-import re
 from typing import Any
 
 from trtllm_ext.errors import ConfigError
@@ -26,16 +25,6 @@ _SWITCHES: dict[str, tuple[str, bool, str]] = {
 _NUMBERS = {
     "builder_optimization_level": "0 (builds fast) to 5 (searches longest); TensorRT's own choice is 3",
     "force_num_profiles": "number of optimization profiles to keep, the first ones",
-}
-_UNITS = {
-    "": 1,
-    "B": 1,
-    "kB": 10**3,
-    "MB": 10**6,
-    "GB": 10**9,
-    "KiB": 1 << 10,
-    "MiB": 1 << 20,
-    "GiB": 1 << 30,
 }
 
 
@@ -84,10 +73,13 @@ def tensorrt_settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _pool_limit(text: str) -> tuple[str, int]:
-    match = re.fullmatch(r"(\w+)=(\d+) ?(\w*)", text)
-    if match is None or match[3] not in _UNITS:
+    from trtllm_ext.builder.setting_checks import UNITS, in_bytes
+
+    pool, _, size = text.partition("=")
+    number = in_bytes(size)
+    if not pool or not isinstance(number, int):
         raise ConfigError(
             f"--memory_pool_limit {text}: expected POOL=SIZE such as workspace=1GiB; units are "
-            f"{', '.join(filter(None, _UNITS))}, and bytes without one."
+            f"{', '.join(filter(None, UNITS))}, and bytes without one."
         )
-    return match[1], int(match[2]) * _UNITS[match[3]]
+    return pool, number

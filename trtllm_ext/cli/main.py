@@ -8,6 +8,7 @@ import argparse
 import difflib
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -52,6 +53,9 @@ class _Parser(argparse.ArgumentParser):
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
+        if command := re.match(r"argument COMMAND: invalid choice: '(.*?)'", message):
+            near = difflib.get_close_matches(command[1], COMMANDS, 1)
+            message += f". Did you mean {near[0]}?" if near else ""
         unknown = self._unknown_options()
         if "required" in message and unknown:
             # argparse misses an option before it says that another one is unknown.

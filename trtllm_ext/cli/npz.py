@@ -25,6 +25,8 @@ def read_npz(path: str) -> dict[str, np.ndarray[Any, Any]]:
         with archive:
             # ascontiguousarray alone would turn an array without dimensions into one with one.
             return {name: np.asarray(archive[name], order="C") for name in archive.files}
+    except InputError:
+        raise
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as problem:
         reason = str(problem).partition("\n")[0] or "damaged"
         if "pickle" in reason:  # numpy's advice, to allow it, is not for files from elsewhere

@@ -65,6 +65,16 @@ class PluginConfig:
     def to_legacy_setting(self) -> None:
         """Turn all plugins off, as TensorRT-LLM's method of this name does: here they are off already."""
 
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith(("set_", "enable_")):
+            raise AttributeError(
+                f"plugin_config.{name}: networks here are made of TensorRT's own layers, so there is nothing to turn "
+                "on. Leave the call out."
+            )
+        raise AttributeError(
+            f"plugin_config has no {name!r}. {did_you_mean(name, (*_PLUGINS, *_SETTINGS))}".strip()
+        )
+
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in _PLUGINS and name not in _SETTINGS:
             raise AttributeError(

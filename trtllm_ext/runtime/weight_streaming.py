@@ -35,5 +35,5 @@ def _check_fraction(gpu_weights_percent: float) -> None:
     if not is_number or not 0 <= gpu_weights_percent <= 1:  # "percent" is TensorRT-LLM's word for a fraction
         raise InputError(
             f"gpu_weights_percent={gpu_weights_percent!r} is no part of the weights; give 0 (all streamed) to 1 (all "
-            f"in the device's memory)."
+            f"in the device's memory), such as 0.25 for 25 %."
         )
