@@ -2,12 +2,14 @@
 
 import shutil
 
+import numpy as np
 import pytest
 from dressed_tensorrt import dressed
 from verified_models import ALL, engine_of, stack, with_weight
 
 import trtllm_ext as tx
 from trtllm_ext.builder import refit_engine_dir
+from trtllm_ext.checkpoint import Checkpoint
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.verify import verify_engine
 
@@ -63,6 +65,23 @@ def test_a_weight_that_differs_within_the_tolerance(tmp_path):
     assert report.verdict.startswith(
         "All 10 tensors that the engine exposes are within tolerance. The engine holds"
     )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_weights_of_the_same_numbers(tmp_path, dtype):
+    """Biases of zeros and norms of ones, as models begin with, are stored once for all layers."""
+    found = stack(tmp_path / "c", dtype)
+    usual = {"bias": 0, "norm.weight": 1}
+    weights = {
+        name: next((np.full_like(value, each) for end, each in usual.items() if name.endswith(end)), value)
+        for name, value in found.weights.items()
+    }
+    found = Checkpoint(found.config, weights)
+    engine = engine_of(found)
+    assert verify_engine(engine).is_right
+    assert verify_engine(engine, found).weights == "same"
+    for name in ("transformer.layers.1.mlp.fc.bias", "transformer.layers.2.post_layernorm.weight"):
+        assert verify_engine(engine, with_weight(found, name, 1e-3, 3)).weights_that_differ == (name,)
 
 
 @pytest.mark.parametrize("settings", [{"num_hidden_layers": 2}, {"hidden_size": 8}, {"dtype": "float16"}])

@@ -1,7 +1,8 @@
 """The weights that an engine holds, under the names of its checkpoint: of the embedded engine, NVIDIA's tells none.
 
 A plan names its weights after layers, and not every one of them. So the engine's network is built once more with
-weights of known random numbers; wherever these turn up in that plan, the engine's plan has the weight itself.
+weights of known random numbers; wherever these turn up in that plan, the engine's plan has the weight itself. Weights
+of the same numbers (biases of zeros) are stored once, so what counts is where one is read, and not its name.
 """
 
 from __future__ import annotations
@@ -39,18 +40,17 @@ def own_checkpoint(subject: Subject) -> Checkpoint:
             f"references from. {_WAY_OUT}"
         )
     config = ModelConfig.from_dict(dict(subject.config.pretrained_config))
-    stored = _constants(subject.buffer())
+    held = _Constants(subject.buffer())
     stand_in = _stand_in(config)
     settings = subject.config.build_config
-    plan = _constants(build(model_of(stand_in, settings), for_this_process(settings)).engine)
-    if {key: value.shape for key, value in plan.items()} != {
-        key: value.shape for key, value in stored.items()
-    }:
+    plan = _Constants(build(model_of(stand_in, settings), for_this_process(settings)).engine)
+    stored = plan.in_terms_of(held)
+    if stored is None:
         raise ConfigError(
             f"{subject.name} holds its weights as another version of this library, or without them; they cannot be "
             f"told apart. {_WAY_OUT}"
         )
-    places = {_digest(value): place for place, value in plan.items()}
+    places = {_digest(value): place for place, value in plan.values.items()}
     weights = {}
     for name, values in stand_in.weights.items():
         found = _found(values, places, stored)
@@ -99,30 +99,64 @@ def _stand_in(config: ModelConfig) -> Checkpoint:
     return Checkpoint(config, weights)
 
 
-def _constants(buffer: Any) -> Mapping[tuple[int, str], Array]:
-    """Every floating constant of a plan, by segment and name."""
-    return dict(_each_constant(memoryview(buffer)))
+_Name = tuple[int, str]
 
 
-def _each_constant(buffer: memoryview) -> Iterator[tuple[tuple[int, str], Array]]:
+class _Constants:
+    """The floating constants of a plan, by segment and name, and which of them each node reads.
+
+    reads: by segment, the node's first output, and which of its inputs it is.
+    """
+
+    def __init__(self, buffer: Any) -> None:
+        plan = read_plan(memoryview(buffer))
+        self.values: dict[_Name, Array] = {}
+        self.reads: dict[tuple[int, str, int], _Name] = {}
+        for index in range(len(plan.header.segments)):
+            graph = _graph(plan, index)
+            self.values |= dict(_each_constant(plan, index, graph))
+            for node in graph.node:
+                for position, name in enumerate(node.input):
+                    if (index, name) in self.values:
+                        self.reads[index, node.output[0], position] = index, name
+
+    def in_terms_of(self, other: _Constants) -> dict[_Name, Array] | None:
+        """Another plan's values under this one's names; None where it does not read constants of the same shapes."""
+        if self.reads.keys() != other.reads.keys():
+            return None
+        names = {name: name for name in self.values} | {
+            name: other.reads[place] for place, name in self.reads.items()
+        }
+        found = {name: other.values[there] for name, there in names.items() if there in other.values}
+        if {name: value.shape for name, value in found.items()} != {
+            name: value.shape for name, value in self.values.items()
+        }:
+            return None
+        return found
+
+
+def _graph(plan: Any, index: int) -> Any:
+    import onnx
+
+    return onnx.load_model_from_string(bytes(plan.segment(index))).graph
+
+
+def _each_constant(plan: Any, index: int, graph: Any) -> Iterator[tuple[_Name, Array]]:
+    """Those of one segment: its weights, and what stands in its graph."""
     import onnx
     from onnx import numpy_helper
 
-    plan = read_plan(buffer)
-    for index, segment in enumerate(plan.header.segments):
-        for weight in segment.weights:
-            dtype = onnx.helper.tensor_dtype_to_np_dtype(weight.onnx_type)
-            if weight.block is not None and np.dtype(dtype).kind not in "iub":
-                yield (index, weight.name), plan.weight(weight.block).view(dtype).reshape(weight.shape)
-        graph = onnx.load_model_from_string(bytes(plan.segment(index))).graph
-        inside = [each for each in graph.initializer if each.data_location != onnx.TensorProto.EXTERNAL]
-        inside += [_value(node) for node in graph.node if node.op_type == "Constant"]
-        for tensor in inside:
-            if (
-                tensor is not None
-                and np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)).kind not in "iub"
-            ):
-                yield (index, tensor.name), numpy_helper.to_array(tensor)
+    for weight in plan.header.segments[index].weights:
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(weight.onnx_type)
+        if weight.block is not None and np.dtype(dtype).kind not in "iub":
+            yield (index, weight.name), plan.weight(weight.block).view(dtype).reshape(weight.shape)
+    inside = [each for each in graph.initializer if each.data_location != onnx.TensorProto.EXTERNAL]
+    inside += [_value(node) for node in graph.node if node.op_type == "Constant"]
+    for tensor in inside:
+        if tensor is None:
+            continue
+        if np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)).kind not in "iub":
+            yield (index, tensor.name), numpy_helper.to_array(tensor)
 
 
 def _value(node: Any) -> Any:
