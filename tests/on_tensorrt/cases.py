@@ -5,13 +5,13 @@ A script that has cases ends with `main(__file__, CASES)`, and is then called so
     python SCRIPT FILE [--engine tensorrt|embedded] [--processes N] [--limit S] [--seconds S] [--only REGEX]
 
 A case is a function that returns what is to be told of it, as a dict, or raises. Its line has `name`, `came` ("ok",
-"wrong" for an AssertionError, "raised", "crashed", "timeout", "not run"), `seconds`, and `why`. A worker runs one case
-after another; the one that hangs or crashes is replaced, as a library that has loaded its kernels is worth keeping.
+"wrong" for an AssertionError, "refused", "raised", "crashed", "timeout", "not run"), `seconds`, and `why`. A worker
+runs one case after another; the one that hangs or crashes is replaced, as a library that has loaded its kernels is
+worth keeping.
 """
 
 import argparse
 import contextlib
-import importlib
 import json
 import os
 import queue
@@ -142,12 +142,8 @@ class _Worker:
         self._script, self._on = script, on
         self._server: Server | None = None
 
-    def warm(self) -> None:
-        self._server = self._server or Server(self._script, self._on, own_session=True)
-
     def run(self, name: str, limit: float) -> Line:
-        self.warm()
-        assert self._server is not None
+        self._server = self._server or Server(self._script, self._on, own_session=True)
         begin = time.monotonic()
         try:
             return {"name": name, **self._server.ask(name, limit)}
@@ -192,7 +188,6 @@ def run_all(script: str, names: list[str], path: Path, options: argparse.Namespa
 
     def work(_: int) -> None:
         worker = _Worker(script, options.engine)
-        worker.warm()
         for name in names_left():
             limit = min(options.limit, until - time.monotonic())
             line = {"name": name, **_NO_TIME} if limit < 1 else worker.run(name, limit)
@@ -205,20 +200,8 @@ def run_all(script: str, names: list[str], path: Path, options: argparse.Namespa
     return lines
 
 
-def of_scripts(*scripts: str) -> dict[str, Case]:
-    """The cases of scripts beside this file: `of_scripts("forms", "faults")`."""
-    return {
-        name: case
-        for script in scripts
-        for name, case in importlib.import_module(f"{script}_on_tensorrt").CASES.items()
-    }
-
-
-def main(script: str, cases: Mapping[str, Case], prepare: Callable[[], Any] = bool) -> int:
-    """The command line of a script of cases; returns the exit code, 1 when a case did not come out "ok".
-
-    prepare: what a worker does before its first case.
-    """
+def main(script: str, cases: Mapping[str, Case]) -> int:
+    """The command line of a script of cases; returns the exit code, 1 when a case did not come out "ok"."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("file", nargs="?", type=Path)
     parser.add_argument("--serve", action="store_true")
@@ -229,7 +212,6 @@ def main(script: str, cases: Mapping[str, Case], prepare: Callable[[], Any] = bo
     parser.add_argument("--only", default="", metavar="REGEX", help="cases whose names begin so")
     options = parser.parse_args()
     if options.serve:
-        prepare()
         serve(lambda name: _told(cases[name]))
         return 0
     names = [name for name in cases if re.match(options.only, name)]

@@ -27,6 +27,8 @@ from trtllm_ext.errors import TrtllmExtError
 Arrays = dict[str, np.ndarray[Any, Any]]
 _BFLOAT16 = "|bfloat16"
 _TOLD = "trtllm-ext: error: "
+# In the sentence of a build for which TensorRT 8.6 has nothing in half precision.
+NO_KERNEL = "It has no kernel for this network in"
 
 
 class RefusedError(Exception):
@@ -60,12 +62,6 @@ def timings() -> dict[str, str]:
     """Settings by which the builds of this process measure the same thing once only."""
     file = Path(tempfile.gettempdir(), f"timings-{os.getpid()}.cache")
     return {"output_timing_cache": str(file), **({"input_timing_cache": str(file)} if file.exists() else {})}
-
-
-def start() -> None:
-    """Start the processes that engines are run by, so that they are there when they are asked."""
-    for on in {cases.engine(), "embedded"}:
-        _server(on).append(cases.Server(__file__, on))
 
 
 def run(directory: Path, inputs: Iterable[Arrays], *, on: str) -> list[Arrays]:
