@@ -167,13 +167,27 @@ def test_other_versions_have_the_nearest_column_and_no_claim(library, version, c
 
 def test_the_lines_hold_every_feature_behind_its_word(monkeypatch, capsys):
     install(monkeypatch, tensorrt="10.9.0")
-    monkeypatch.setattr(doctor, "FEATURES_WIDTH", 10_000)
-    lines = told(capsys, as_json=False).split("\n\n")[1].splitlines()
-    assert lines[0].split("  ")[0] == "TensorRT 10.14 (nearest)"
-    said = {line.partition("  ")[0]: line.partition("  ")[2].strip().split("; ") for line in lines[1:]}
+    heading, _, text = told(capsys, as_json=False).split("\n\n")[1].partition("\n")
+    assert heading == "TensorRT 10.14 (nearest)"
+    assert max(map(len, text.splitlines())) <= 100
+    paragraphs = [" ".join(each.split()) for each in re.split(r"^  (?=\S)", text, flags=re.M)[1:]]
+    said = {each.partition(": ")[0]: each.partition(": ")[2].split("; ") for each in paragraphs}
     for feature, cell in support.cells_of(support.place()).items():
         assert feature.replace("`", "") in said[cell.word]
     assert sum(map(len, said.values())) == len(support.features())
+
+
+def test_a_tensorrt_that_is_not_in_use_has_its_place_told(monkeypatch, capsys):
+    """Here there is no device for it, so that the column below is the embedded engine's."""
+    install(monkeypatch, tensorrt="10.9.0.34")
+    monkeypatch.setattr(backend, "cuda_device_count", lambda: None)
+    answer = json.loads(told(capsys, as_json=True))
+    assert answer["support"]["column"] == "embedded"
+    found = {each["subject"]: each["text"] for each in answer["findings"]}
+    assert found["tensorrt support"] == (
+        "TensorRT 10.9.0.34 is installed, between two versions of the table (8.6 and 10.14): nothing is claimed for "
+        "it; the words are those of the nearest column, TensorRT 10.14"
+    )
 
 
 def test_without_an_engine_there_is_no_column(monkeypatch, capsys):

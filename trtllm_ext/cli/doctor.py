@@ -1,7 +1,7 @@
 """Say which engine and graph API are in use and why, what is installed, and how to mend each problem.
 
 Behind that: for the library in use, which features ran on it, were checked against its signatures, or are not
-available, as docs/compatibility.md has it for all libraries.
+available, as the project's docs/compatibility.md has it for all libraries; --json adds the test behind each word.
 """
 
 import argparse
@@ -12,15 +12,13 @@ import platform
 import shutil
 import subprocess
 import sys
-import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from typing import Any
 
 from trtllm_ext import backend
 from trtllm_ext.cli import interrupts, support
-from trtllm_ext.cli.terminal import table
+from trtllm_ext.cli.terminal import paragraph
 from trtllm_ext.errors import BackendError, ConfigError
 from trtllm_ext.version import __version__
 
@@ -43,12 +41,10 @@ NVIDIA_PACKAGES = {
     ),
     "tensorrt_llm": (
         "its own graph API in place of trtllm_ext.graph",
-        "not needed; tensorrt_llm 0.16 to 1.2.1 has it, none was run on a GPU (docs/trtllm_build.md)",
+        "not needed; tensorrt_llm 0.16 to 1.2.1 has it, none was run on a GPU (the project's docs/trtllm_build.md)",
     ),
 }
 LAUNCHERS = ("mpirun", "mpiexec", "srun")
-# Letters in a line of features.
-FEATURES_WIDTH = 80
 
 
 @dataclass(frozen=True)
@@ -76,15 +72,24 @@ def run(arguments: argparse.Namespace) -> int:
     here = _place()
     if arguments.json:
         answer = {"ok": not problems, "findings": [asdict(finding) for finding in findings]}
-        print(json.dumps({**answer, "support": _support(here)}, indent=1))
+        print(json.dumps({**answer, "support": support.as_data(here)}, indent=1))
     else:
-        rows = [(finding.state, finding.subject, finding.text, finding.fix) for finding in findings]
-        table(("", "what", "found", "to mend it"), rows)
+        _print_findings(findings)
         if here is not None:
-            print()
-            heading = support.columns()[here.column] + ("" if here.is_exact else " (nearest)")
-            table((heading, "features"), list(_by_word(here)))
+            print(f"\n{support.columns()[here.column]}{'' if here.is_exact else ' (nearest)'}")
+            for word, features in support.by_word(here):
+                paragraph(f"  {word}: {features}", indent="    ")
     return 1 if problems else 0
+
+
+def _print_findings(findings: Sequence[Finding]) -> None:
+    """A paragraph for each, in columns, and one for the way to mend it."""
+    width = max(len(finding.subject) for finding in findings)
+    indent = " " * len(f"problem  {'':{width}}  ")
+    for finding in findings:
+        paragraph(f"{finding.state:7}  {finding.subject:{width}}  {finding.text}", indent)
+        if finding.fix:
+            paragraph(f"{indent}to mend it: {finding.fix}", indent)
 
 
 def _place() -> support.Place | None:
@@ -93,22 +98,6 @@ def _place() -> support.Place | None:
         return support.place()
     except BackendError:
         return None
-
-
-def _support(here: support.Place | None) -> dict[str, Any] | None:
-    """The place and its cells as plain data."""
-    if here is None:
-        return None
-    cells = [{"feature": feature, **asdict(cell)} for feature, cell in support.cells_of(here).items()]
-    return {**asdict(here), "cells": cells}
-
-
-def _by_word(here: support.Place) -> Iterator[tuple[str, str]]:
-    """(word, some of its features) of a place's cells, in lines that a terminal holds."""
-    for word in support.WORDS:
-        features = [feature for feature, cell in support.cells_of(here).items() if cell.word == word]
-        lines = textwrap.wrap("; ".join(features).replace("`", ""), FEATURES_WIDTH)
-        yield from zip([word, *[""] * (len(lines) - 1)], lines, strict=False)
 
 
 def examine() -> Iterator[Finding]:
@@ -138,7 +127,8 @@ def _engine() -> Iterator[Finding]:
     here = support.place()
     words = [cell.word for cell in support.cells_of(here).values()]
     counts = ", ".join(f"{words.count(word)} {word}" for word in support.WORDS if word in words)
-    yield Finding("ok", "support", f"{here.text}; of {len(words)} features: {counts} (docs/compatibility.md)")
+    where = "listed below; all libraries: the project's docs/compatibility.md"
+    yield Finding("ok", "support", f"{here.text}; of {len(words)} features: {counts} ({where})")
 
 
 def _core_packages() -> Iterator[Finding]:
@@ -208,6 +198,9 @@ def _nvidia_packages() -> Iterator[Finding]:
             yield Finding("ok", package, version)
         else:
             yield Finding("ok", package, f"{version}; not in use: {reason.partition(': ')[2]}")
+    if _version("tensorrt") and (choice.engine, choice.graph) != ("tensorrt", "trtllm_ext"):
+        version = str(getattr(sys.modules.get("tensorrt"), "__version__", "")) or str(_version("tensorrt"))
+        yield Finding("ok", "tensorrt support", support.place_of("tensorrt", version, "installed").text)
 
 
 def _mpi() -> Iterator[Finding]:

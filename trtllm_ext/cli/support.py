@@ -6,7 +6,8 @@ claim to the test that stands behind it.
 
 import functools
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -67,10 +68,11 @@ def place() -> Place:
     return place_of("tensorrt", _version_of(backend.tensorrt()))
 
 
-def place_of(library: str, version: str = "") -> Place:
+def place_of(library: str, version: str = "", state: str = "in use") -> Place:
     """The column of a library ('embedded', 'tensorrt' or 'tensorrt_llm') of a version such as "10.14.1.48".
 
-    A version without a column gets the nearest: of its own major version, else the next newer, else the last.
+    state: what the sentence says of it. A version without a column gets the nearest: of its own major version, else the
+    next newer, else the last.
     """
     if library == "embedded":
         return Place("embedded", True, f"the {columns()['embedded']} is in use")
@@ -80,7 +82,7 @@ def place_of(library: str, version: str = "") -> Place:
     numbers = _numbers(version)
     if numbers in checked:
         column = checked[numbers]
-        return Place(column, True, f"{name} {version} is in use, which is in the column {columns()[column]}")
+        return Place(column, True, f"{name} {version} is {state}, which is in the column {columns()[column]}")
     nearest = min(
         checked, key=lambda each: (each[0] != numbers[0], each < numbers, abs(each[0] - numbers[0]), each)
     )
@@ -88,7 +90,7 @@ def place_of(library: str, version: str = "") -> Place:
     return Place(
         checked[nearest],
         False,
-        f"{name} {version} is in use, {where}: nothing is claimed for it; the words are those "
+        f"{name} {version} is {state}, {where}: nothing is claimed for it; the words are those "
         f"of the nearest column, {columns()[checked[nearest]]}",
     )
 
@@ -96,6 +98,21 @@ def place_of(library: str, version: str = "") -> Place:
 def cells_of(place: Place) -> dict[str, Cell]:
     """Feature -> cell, of a place's column."""
     return {feature: cells[place.column] for feature, cells in features().items()}
+
+
+def by_word(place: Place) -> Iterator[tuple[str, str]]:
+    """(word, its features) of a place's cells, for the words that have some."""
+    for word in WORDS:
+        if found := [feature for feature, cell in cells_of(place).items() if cell.word == word]:
+            yield word, "; ".join(found).replace("`", "")
+
+
+def as_data(place: Place | None) -> dict[str, Any] | None:
+    """A place and its cells as plain data."""
+    if place is None:
+        return None
+    cells = [{"feature": feature, **asdict(cell)} for feature, cell in cells_of(place).items()]
+    return {**asdict(place), "cells": cells}
 
 
 def _between(numbers: tuple[int, int], checked: list[tuple[int, int]]) -> str:
