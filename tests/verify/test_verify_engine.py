@@ -121,13 +121,20 @@ def test_an_engine_of_older_code(small, monkeypatch):
     """The engine is of a wrong network, the code of today is right."""
     path, _ = small
     real = feed_forward_layers.activate
-    monkeypatch.setattr(feed_forward_layers, "activate", lambda x, name: real(x, "gelu_tanh"))
+
+    def activate(x, name):
+        return real(x, "gelu_tanh" if "layers/1/" in x.network.place() else name)
+
+    monkeypatch.setattr(feed_forward_layers, "activate", activate)
     engine = engine_of(path)
     monkeypatch.setattr(feed_forward_layers, "activate", real)
     report = verify_engine(engine, path, bisect=True)
     assert (report.is_right, report.network, report.weights_that_differ) == (False, None, ())
     assert "not built from this checkpoint by this code" in report.verdict
     assert "It holds the same weights, so it was built by other code" in report.verdict
+    assert report.bisection.differs_at.startswith("SublayerStack/transformer/layers/1/mlp/")
+    assert report.bisection.differs_at.endswith("/GELU_TANH_0")
+    assert "computes in another way is transformer/layers/1/mlp/" in report.verdict
     plain = verify_engine(engine, path)
     assert "built by other code, or the library computes it wrongly. --bisect tells which." in plain.verdict
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from trtllm_ext import backend
 from trtllm_ext.builder.building import build
 from trtllm_ext.builder.rank_build import Progress
 from trtllm_ext.builder.rebuilding import for_this_process
@@ -17,6 +18,7 @@ from trtllm_ext.errors import TrtllmExtError
 from trtllm_ext.oracle import OracleError
 from trtllm_ext.verify.between import between, in_order, kind_of
 from trtllm_ext.verify.comparison import compared, not_finite
+from trtllm_ext.verify.plan_constants import first_difference
 from trtllm_ext.verify.references import ALL_TAPS, Array, References, model_of
 from trtllm_ext.verify.report import Bisection, LayerRow, Row
 from trtllm_ext.verify.subject import Subject, run_buffer
@@ -60,7 +62,11 @@ def bisected(
         tell("building without taps", 0)
         plain = build(model_of(checkpoint, stored), for_this_process(stored)).engine
         again = compared(run_buffer(plain, references.inputs), references)
-        return replace(found, untapped_is_right=all(row.is_right for row in again))
+        is_right = all(row.is_right for row in again)
+        differs_at = ""
+        if is_right and backend.choice().engine == "embedded":
+            differs_at = first_difference(subject.buffer(), plain)
+        return replace(found, untapped_is_right=is_right, differs_at=differs_at)
     tell(f"building with every tensor of {first.culprit}", 0)
     found = replace(found, sublayer=first.culprit)
     try:

@@ -7,7 +7,7 @@ of the same numbers (biases of zeros) are stored once, so what counts is where o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,8 @@ from trtllm_ext.builder.building import build
 from trtllm_ext.builder.rebuilding import for_this_process
 from trtllm_ext.checkpoint import Checkpoint, ModelConfig, expected_weights
 from trtllm_ext.checkpoint.dtypes import weight_dtype
-from trtllm_ext.embedded.plan import read_plan
 from trtllm_ext.errors import ConfigError, TrtllmExtError
+from trtllm_ext.verify.plan_constants import Constants
 from trtllm_ext.verify.references import model_of
 from trtllm_ext.verify.subject import Subject
 
@@ -40,10 +40,10 @@ def own_checkpoint(subject: Subject) -> Checkpoint:
             f"references from. {_WAY_OUT}"
         )
     config = ModelConfig.from_dict(dict(subject.config.pretrained_config))
-    held = _Constants(subject.buffer())
+    held = Constants(subject.buffer())
     stand_in = _stand_in(config)
     settings = subject.config.build_config
-    plan = _Constants(build(model_of(stand_in, settings), for_this_process(settings)).engine)
+    plan = Constants(build(model_of(stand_in, settings), for_this_process(settings)).engine)
     stored = plan.in_terms_of(held)
     if stored is None:
         raise ConfigError(
@@ -97,73 +97,6 @@ def _stand_in(config: ModelConfig) -> Checkpoint:
         for name, shape in expected_weights(config).items()
     }
     return Checkpoint(config, weights)
-
-
-_Name = tuple[int, str]
-
-
-class _Constants:
-    """The floating constants of a plan, by segment and name, and which of them each node reads.
-
-    reads: by segment, the node's first output, and which of its inputs it is.
-    """
-
-    def __init__(self, buffer: Any) -> None:
-        plan = read_plan(memoryview(buffer))
-        self.values: dict[_Name, Array] = {}
-        self.reads: dict[tuple[int, str, int], _Name] = {}
-        for index in range(len(plan.header.segments)):
-            graph = _graph(plan, index)
-            self.values |= dict(_each_constant(plan, index, graph))
-            for node in graph.node:
-                for position, name in enumerate(node.input):
-                    if (index, name) in self.values:
-                        self.reads[index, node.output[0], position] = index, name
-
-    def in_terms_of(self, other: _Constants) -> dict[_Name, Array] | None:
-        """Another plan's values under this one's names; None where it does not read constants of the same shapes."""
-        if self.reads.keys() != other.reads.keys():
-            return None
-        names = {name: name for name in self.values} | {
-            name: other.reads[place] for place, name in self.reads.items()
-        }
-        found = {name: other.values[there] for name, there in names.items() if there in other.values}
-        if {name: value.shape for name, value in found.items()} != {
-            name: value.shape for name, value in self.values.items()
-        }:
-            return None
-        return found
-
-
-def _graph(plan: Any, index: int) -> Any:
-    import onnx
-
-    return onnx.load_model_from_string(bytes(plan.segment(index))).graph
-
-
-def _each_constant(plan: Any, index: int, graph: Any) -> Iterator[tuple[_Name, Array]]:
-    """Those of one segment: its weights, and what stands in its graph."""
-    import onnx
-    from onnx import numpy_helper
-
-    for weight in plan.header.segments[index].weights:
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(weight.onnx_type)
-        if weight.block is not None and np.dtype(dtype).kind not in "iub":
-            yield (index, weight.name), plan.weight(weight.block).view(dtype).reshape(weight.shape)
-    inside = [each for each in graph.initializer if each.data_location != onnx.TensorProto.EXTERNAL]
-    inside += [_value(node) for node in graph.node if node.op_type == "Constant"]
-    for tensor in inside:
-        if tensor is None:
-            continue
-        if np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)).kind not in "iub":
-            yield (index, tensor.name), numpy_helper.to_array(tensor)
-
-
-def _value(node: Any) -> Any:
-    found = next((each.t for each in node.attribute if each.name == "value"), None)
-    if found is not None:
-        found.name = node.output[0]
-    return found
 
 
 def _digest(value: Array) -> bytes:

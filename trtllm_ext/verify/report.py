@@ -94,6 +94,8 @@ class Bisection:
     changed_by: the largest error of any output of the tapped engine beside the given one's; 0.0: the same bits.
     rows: of the tapped engine. untapped_is_right: of the engine built anew without taps, None where it was not needed.
     sublayer: the first wrong one of the tapped engine, whose layers are `layers`; layer: the first wrong one of them.
+    differs_at: the first layer of the given engine that the one built anew without taps computes in another way, or "";
+        of the embedded engine, where built anew it is right.
     failure: why the engine could not be built or run with every tensor of the sublayer as an output; else "".
     """
 
@@ -105,6 +107,7 @@ class Bisection:
     layers: tuple[LayerRow, ...] = ()
     untapped_is_right: bool | None = None
     failure: str = ""
+    differs_at: str = ""
 
     @property
     def clears(self) -> bool:

@@ -130,14 +130,14 @@ def _about_right_taps(found: Bisection, first: Row | None, report: Report) -> st
             return "Both are within their tolerances."
         return "Both are within their tolerances; other code that differs by less is not told from roundings."
     if found.untapped_is_right:
-        return _about_another_build(first, report)
+        return _about_another_build(found, first, report)
     return (
         "Built anew without taps the engine is wrong again, with them it is right: what goes wrong is how the library "
         "joins layers across sublayers, and taps keep it from that; or roundings that add up to more than is allowed."
     )
 
 
-def _about_another_build(first: Row, report: Report) -> str:
+def _about_another_build(found: Bisection, first: Row, report: Report) -> str:
     """Of an engine whose like, built anew, is right with taps and without."""
     told = "Built anew from this checkpoint the engine is right, with taps and without: "
     if report.weights_that_differ:
@@ -149,6 +149,10 @@ def _about_another_build(first: Row, report: Report) -> str:
         told += (
             " It holds the same weights, so it was built by other code, or by another version of the library."
         )
+        if found.differs_at:
+            return (
+                f"{told} The first layer that it computes in another way is {below_root(found.differs_at)}."
+            )
     if first.point in ("before", "contribution", "after"):
         return f"{told} It first differs at its tap {first.tensor}."
     return f"{told} Which sublayer differs is seen in an engine that was built with taps only."
