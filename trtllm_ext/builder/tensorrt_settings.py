@@ -111,7 +111,9 @@ def _tell_what_has_no_effect(asked: Mapping[str, Any]) -> None:
     name = "builder_optimization_level"
     if (asked[name] or 0) > BASIC_OPTIMIZATION_LEVEL:
         _log.info(
-            "%s=%r has no effect on the embedded engine: it fuses operators by default.", name, asked[name]
+            "%s=%r has no effect on the embedded engine: from 2 on operators are fused, as by default.",
+            name,
+            asked[name],
         )
 
 

@@ -184,10 +184,12 @@ def _anew(what: str, directory: Path) -> str:
 
 def _incomplete(directory: Path, name: str) -> EngineError:
     found = ", ".join(sorted(entry.name for entry in directory.iterdir())[:8]) or "nothing"
-    again = _BY_ITS_FLAGS if name == CONFIG_NAME else _anew("the whole directory", directory)
+    if name == CONFIG_NAME:
+        again = f"Give the --output_dir of `trtllm-ext build`. {_BY_ITS_FLAGS}"
+    else:
+        again = _anew("the whole directory", directory)
     return EngineError(
-        f"{directory} has no {name} (found: {found}); it is not a complete engine directory. Give the "
-        f"--output_dir of `trtllm-ext build`. {again}"
+        f"{directory} has no {name} (found: {found}); it is not a complete engine directory. {again}"
     )
 
 
