@@ -34,7 +34,9 @@ def test_right_and_wrong_engines(tmp_path, release, dtype):
         wrong = verify_engine(engine, with_weight(found, PROJ, 2.0))
         assert (wrong.is_right, wrong.sublayer) == (False, "transformer.layers.1.mlp")
         # NVIDIA's engines do not tell their weights.
-        assert wrong.weights_that_differ == ()
+        assert (wrong.weights_that_differ, wrong.weights) == ((), "unknown")
+        assert any("they cannot be compared with the checkpoint's" in note for note in wrong.notes)
+        assert "--bisect tells whether it is the library." in wrong.verdict
         with pytest.raises(ConfigError, match="--checkpoint_dir"):
             verify_engine(engine)
         limits = {"max_batch_size": 4, "max_input_len": 12}

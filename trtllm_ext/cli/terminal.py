@@ -75,12 +75,19 @@ def _is_terminal() -> bool:
 
 
 def paragraph(text: str, indent: str = "") -> None:
-    """Print sentences, broken between words. indent: of the lines behind the first."""
-    print(
-        textwrap.fill(
-            text, columns(), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-        )
-    )
+    """Print sentences, broken between words. indent: of the lines behind the first.
+
+    On a terminal names that are longer than a line are broken at their joints as well.
+    """
+    width = columns()
+    for line in textwrap.wrap(
+        text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    ):
+        if len(line) <= width or not _is_terminal():
+            print(line)
+            continue
+        for index, part in enumerate(_folded(line, width - len(indent))):
+            print(part if index == 0 else f"{indent}{part}")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:

@@ -154,5 +154,5 @@ def _about_another_build(found: Bisection, first: Row, report: Report) -> str:
                 f"{told} The first layer that it computes in another way is {below_root(found.differs_at)}."
             )
     if first.point in ("before", "contribution", "after"):
-        return f"{told} It first differs at its tap {first.tensor}."
+        return told
     return f"{told} Which sublayer differs is seen in an engine that was built with taps only."
