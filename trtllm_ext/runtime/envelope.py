@@ -137,7 +137,8 @@ class Envelope:
         if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
             raise EngineError(
                 f"{name} has format version {version!r}; this trtllm_ext reads versions 1 to {FORMAT_VERSION}. "
-                f"Build the engine again with the version of trtllm_ext that runs it."
+                f"Build the engine again with the version of trtllm_ext that runs it (`trtllm-ext build "
+                f"--from-engine` keeps the settings)."
             )
         rest = {key: item for key, item in value.items() if key != "sha256"}
         try:
@@ -170,7 +171,7 @@ def crc32_of(file: BinaryIO) -> int:
 def _as_version_2(value: dict[str, Any], name: str) -> dict[str, Any]:
     if early := sorted(set(value) & set(_ABSENT_IN_1)):
         raise EngineError(
-            f"{name} has the key {early[0]!r}, which format version 1 has not; it was edited. Build again."
+            f"{name} has the key {early[0]!r}, which format version 1 has not; it was edited. {_AGAIN}"
         )
     return {**value, **_ABSENT_IN_1}
 
@@ -179,11 +180,11 @@ def _parse(cls: type[Envelope], value: dict[str, Any], name: str) -> Envelope:
     known = {field.name for field in fields(cls)}
     given = set(value) - {"format", "format_version"}
     if missing := sorted(known - given):
-        raise EngineError(
-            f"{name} lacks {missing[0]!r}; the file is damaged or was edited. Build the engine again."
-        )
+        raise EngineError(f"{name} lacks {missing[0]!r}; the file is damaged or was edited. {_AGAIN}")
     if unknown := sorted(given - known):
-        raise EngineError(f"{name} has the unknown key {unknown[0]!r}; the file is damaged or was edited.")
+        raise EngineError(
+            f"{name} has the unknown key {unknown[0]!r}; the file is damaged or was edited. {_AGAIN}"
+        )
 
     def fail(key: str, expected: str) -> EngineError:
         return EngineError(f"{name}: {key} is {value[key]!r:.80}, expected {expected}.")

@@ -85,7 +85,8 @@ def read_self_test(directory: Path, build_id: str) -> SelfTest:
     except FileNotFoundError:
         raise EngineError(
             f"{path} does not exist, and an engine of several ranks is tried with its known answer when it is loaded. "
-            f"Build the engine again, or load it without (self_test=False, --no_self_test)."
+            f"Build the engine again (`trtllm-ext build --from-engine` does so as it was), or load it without "
+            f"(self_test=False, --no_self_test)."
         ) from None
     except (
         OSError,
@@ -99,7 +100,8 @@ def read_self_test(directory: Path, build_id: str) -> SelfTest:
     ) as e:
         reason = str(e).partition("\n")[0] or "damaged"
         raise EngineError(
-            f"{path} cannot be read ({reason}). Copy it again or build the engine again."
+            f"{path} cannot be read ({reason}). Copy it again, or build the engine again (`trtllm-ext build --from-engine` "
+            f"does so as it was)."
         ) from e
     if known.build_id != build_id:
         raise EngineError(
