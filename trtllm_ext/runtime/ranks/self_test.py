@@ -100,8 +100,8 @@ def read_self_test(directory: Path, build_id: str) -> SelfTest:
     ) as e:
         reason = str(e).partition("\n")[0] or "damaged"
         raise EngineError(
-            f"{path} cannot be read ({reason}). Copy it again, or build the engine again (`trtllm-ext build --from-engine` "
-            f"does so as it was)."
+            f"{path} cannot be read ({reason}). Copy it again, or build the engine again (`trtllm-ext build "
+            f"--from-engine` does so as it was)."
         ) from e
     if known.build_id != build_id:
         raise EngineError(
