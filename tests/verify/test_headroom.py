@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from encoder_formulas import small_config
 from stack_forms import RMS, checkpoint, config_of, plain, residual
 from verified_models import engine_of, stack, with_weight
 
@@ -17,6 +18,7 @@ BUDGET_S = 3
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+SENTENCES = ("input_ids", "attention_mask", "token_type_ids")
 BIAS = "transformer.layers.{}.mlp.proj.bias"
 
 
@@ -120,6 +122,27 @@ def test_an_encoder(tmp_path):
     ]
     assert room.is_safe
     assert room.verdict.startswith("float16 is safe for this input: ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"input_ids": np.full((2, 5), 60, np.int32)}, r"has 60 at \[0, 0\], but vocab_size is 60"),
+        ({"token_type_ids": np.full((2, 5), -1, np.int32)}, r"has -1 at \[0, 0\], but type_vocab_size is 2"),
+        (
+            {"attention_mask": np.ones((2, 4), np.int32)},
+            "input_len is 4 in the input 'attention_mask' and 5 in",
+        ),
+        ({"attention_mask": np.ones((0, 5), np.int32)}, r"dimension 0 \(batch_size\) is 0"),
+        (dict.fromkeys(SENTENCES, np.ones((2, 25), np.int32)), r"\(input_len\) is 25, allowed are 1 to 24"),
+    ],
+)
+def test_sentences_that_do_not_fit(tmp_path, changes, message):
+    checkpoint(tmp_path / "c", small_config("float16", "mean"))
+    given = dict.fromkeys(SENTENCES, np.ones((2, 5), np.int32))
+    headroom(tmp_path / "c", inputs=given)
+    with pytest.raises(InputError, match=message):
+        headroom(tmp_path / "c", inputs=given | changes)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -16,7 +16,7 @@ Array = np.ndarray[Any, Any]
 _LARGEST = {"batch_size": 2}
 _LARGEST_OTHER = 8
 _DTYPES = {TORCH_DTYPES[name]: dtype for name, dtype in NUMPY_DTYPES.items()}
-_BOUNDS = {"input_ids": "vocab_size", "token_type_ids": "type_vocab_size"}
+ID_BOUNDS = {"input_ids": "vocab_size", "token_type_ids": "type_vocab_size"}
 
 
 def input_values(
@@ -27,8 +27,8 @@ def input_values(
     sizes: the model's config, whose vocab_size and type_vocab_size bound ids.
     """
     dtype = _DTYPES[tensor.dtype]
-    if dtype.kind in "iu" and tensor.name in _BOUNDS:
-        return generator.integers(0, sizes.get(_BOUNDS[tensor.name]) or 1, shape).astype(dtype)
+    if dtype.kind in "iu" and tensor.name in ID_BOUNDS:
+        return generator.integers(0, sizes.get(ID_BOUNDS[tensor.name]) or 1, shape).astype(dtype)
     if dtype.kind in "iub":
         return np.ones(shape, dtype)
     return generator.standard_normal(shape, dtype=np.float32).astype(dtype)

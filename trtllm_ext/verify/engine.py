@@ -15,7 +15,7 @@ from trtllm_ext.verify.notes import notes_of
 from trtllm_ext.verify.own_weights import differing, own_checkpoint
 from trtllm_ext.verify.references import References
 from trtllm_ext.verify.report import Report
-from trtllm_ext.verify.subject import Subject, checkpoint_for, subject_of, typed_inputs
+from trtllm_ext.verify.subject import Subject, check_ids, checkpoint_for, subject_of, typed_inputs
 from trtllm_ext.verify.verdict import findings_of
 
 
@@ -46,6 +46,7 @@ def verify_engine(
     tell = progress or silent
     subject = subject_of(engine)
     given = subject.seeded_inputs() if inputs is None else typed_inputs(subject, inputs)
+    check_ids(subject.config.pretrained_config, given)
     tell("running the engine", 0)
     exposed = subject.run(given)
     if checkpoint is None:

@@ -13,7 +13,7 @@ import numpy as np
 from trtllm_ext import backend
 from trtllm_ext.builder.engine import Engine, EngineConfig
 from trtllm_ext.builder.same_model import check_same_model
-from trtllm_ext.builder.seeded_inputs import input_values, smaller_shape
+from trtllm_ext.builder.seeded_inputs import ID_BOUNDS, input_values, smaller_shape
 from trtllm_ext.checkpoint import Checkpoint, load_config, load_whole
 from trtllm_ext.errors import ConfigError, InputError
 from trtllm_ext.runtime import EngineDir, Session
@@ -83,7 +83,8 @@ class Subject:
                     f"the input {each.name!r} is {value.dtype} {value.shape}, but the model takes {each.dtype} "
                     f"{each.shape} (-1: any length)."
                 )
-            _check_least(each, value)
+        _check_sizes(self.inputs, inputs)
+        check_ids(self.config.pretrained_config, inputs)
 
     def seeded_inputs(self) -> dict[str, Array]:
         """Inputs that nobody has given: a few tokens or sentences, the last of them with padding."""
@@ -96,14 +97,41 @@ class Subject:
         return found
 
 
-def _check_least(each: TensorSummary, value: Array) -> None:
-    for index, size in enumerate(value.shape):
-        least = min((shapes[0][index] for shapes in each.profiles), default=1)
-        if size < least:
-            name = f" ({each.dim_names[index]})" if each.dim_names and each.dim_names[index] else ""
+def _check_sizes(tensors: tuple[TensorSummary, ...], inputs: Mapping[str, Array]) -> None:
+    """Raise InputError for sizes that the model has no meaning for, whatever an engine's limits are."""
+    known: dict[str, tuple[str, int]] = {}
+    for each in tensors:
+        shape = inputs[each.name].shape
+        for index, size in enumerate(shape):
+            name = each.dim_names[index] if each.dim_names else ""
+            least = min((shapes[0][index] for shapes in each.profiles), default=1)
+            # Sentences end where the position table does; batches and tokens have no end of their own.
+            most = max((shapes[2][index] for shapes in each.profiles if name == "input_len"), default=size)
+            if not least <= size <= most:
+                allowed = f"{least} to {most}" if name == "input_len" else f"{least} and more"
+                raise InputError(
+                    f"input {each.name!r} has shape {shape}: dimension {index}{f' ({name})' if name else ''} is "
+                    f"{size}, allowed are {allowed}. Give a value within these limits."
+                )
+            other, its_size = known.setdefault(name or f"{each.name} {index}", (each.name, size))
+            if its_size != size:
+                raise InputError(
+                    f"{name} is {size} in the input {each.name!r} and {its_size} in {other!r}. Give both the same."
+                )
+
+
+def check_ids(sizes: Mapping[str, Any], inputs: Mapping[str, Array]) -> None:
+    """Raise InputError for ids that are no rows of their tables. sizes: the model's config."""
+    for name, size_name in ID_BOUNDS.items():
+        value, size = inputs.get(name), sizes.get(size_name)
+        if value is None or not size or value.dtype.kind not in "iu":
+            continue
+        wrong = (value < 0) | (value >= size)
+        if wrong.any():
+            first = tuple(int(each) for each in np.argwhere(wrong)[0])
             raise InputError(
-                f"input {each.name!r} has shape {value.shape}: dimension {index}{name} is {size}, allowed are {least} "
-                f"and more. Give a value within these limits."
+                f"the input {name!r} has {value[first]} at {list(first)}, but {size_name} is {size}. Give ids of 0 to "
+                f"{size - 1}."
             )
 
 
