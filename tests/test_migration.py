@@ -82,20 +82,6 @@ def test_what_is_to_be_imported_is_there(module, names):
         assert getattr(importlib.import_module(module), name) is not None
 
 
-def test_layers_by_their_names_there_name_ours():
-    renamed = [
-        pair
-        for module, theirs, _, ours in imports()
-        if module == "tensorrt_llm.layers"
-        for pair in zip(theirs.split(", "), ours.split(", "), strict=True)
-        if pair[0] != pair[1]
-    ]
-    for theirs, ours in [*renamed, ("FusedGatedMLP", "GatedFeedForward"), ("BertAttention", "SelfAttention")]:
-        with pytest.raises(ImportError, match=rf"has no {theirs}, which is TensorRT-LLM's. Use {ours};"):
-            exec(f"from trtllm_ext.layers import {theirs}")
-    assert not hasattr(tx.layers, "Perceptron")
-
-
 def test_names_stay_but_for_three_layers():
     for _, theirs, _, ours in imports():
         pairs = zip(theirs.split(", "), ours.split(", "), strict=True)
