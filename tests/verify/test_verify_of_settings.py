@@ -5,13 +5,14 @@ import shutil
 import numpy as np
 import pytest
 from dressed_tensorrt import dressed
+from stack_forms import checkpoint, config_of, plain, residual
 from verified_models import ALL, engine_of, stack, with_weight
 
 import trtllm_ext as tx
 from trtllm_ext.builder import refit_engine_dir
-from trtllm_ext.checkpoint import Checkpoint
+from trtllm_ext.checkpoint import Checkpoint, load_checkpoint
 from trtllm_ext.errors import ConfigError
-from trtllm_ext.verify import verify_engine
+from trtllm_ext.verify import own_weights, verify_engine
 
 BUDGET_S = 4
 
@@ -82,6 +83,16 @@ def test_weights_of_the_same_numbers(tmp_path, dtype):
     assert verify_engine(engine, found).weights == "same"
     for name in ("transformer.layers.1.mlp.fc.bias", "transformer.layers.2.post_layernorm.weight"):
         assert verify_engine(engine, with_weight(found, name, 1e-3, 3)).weights_that_differ == (name,)
+
+
+def test_scalars_of_which_random_numbers_repeat(tmp_path, monkeypatch):
+    """bfloat16 has few numbers: those by which the weights are found in an engine must not turn up twice."""
+    gated = plain(residual=residual(gate="scalar"))
+    checkpoint(tmp_path / "c", config_of(gated, "bfloat16", layers=2))
+    found = with_weight(load_checkpoint(tmp_path / "c"), "transformer.layers.1.mlp_scale.weight", 0.5, 0)
+    # With it both layers draw the same.
+    monkeypatch.setattr(own_weights, "_SEED", 231)
+    assert verify_engine(engine_of(found), found).weights == "same"
 
 
 @pytest.mark.parametrize("settings", [{"num_hidden_layers": 2}, {"hidden_size": 8}, {"dtype": "float16"}])

@@ -133,15 +133,12 @@ class MixtureOfExperts(Module):
         total = functional.cast(total, hidden_states.dtype)
         return total if is_flat else functional.view(total, functional.shape(hidden_states))
 
-    def route(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """tokens: (n, hidden_size). For each its experts' weights, float32 (n, top_k), and their numbers, int32."""
-        return self._choice(self._scores(tokens))
-
     def _scores(self, tokens: Tensor) -> Tensor:
         # Rounded to a narrow type, two close values could change places.
         return _in_float32(self.router, tokens)
 
     def _choice(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Each token's experts: their weights, float32 (n, top_k), and their numbers, int32."""
         renormalized = self.contract.weights == "renormalized"
         if not renormalized:
             scores = functional.softmax(scores, -1)

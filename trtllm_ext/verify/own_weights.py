@@ -25,6 +25,8 @@ from trtllm_ext.verify.subject import Subject
 Array = np.ndarray[Any, Any]
 
 _SEED = 5
+# So few random numbers of a narrow type may turn up twice.
+_FEW = 4
 _WAY_OUT = "Give the checkpoint that it was built from: --checkpoint_dir DIR."
 
 
@@ -41,7 +43,7 @@ def own_checkpoint(subject: Subject) -> Checkpoint:
         )
     config = ModelConfig.from_dict(dict(subject.config.pretrained_config))
     held = Constants(subject.buffer())
-    stand_in = _stand_in(config)
+    stand_in = _stand_in(config, {_digest(value) for value in held.values.values() if value.size <= _FEW})
     settings = subject.config.build_config
     plan = Constants(build(model_of(stand_in, settings), for_this_process(settings)).engine)
     stored = plan.in_terms_of(held)
@@ -90,12 +92,17 @@ def differing(subject: Subject, checkpoint: Checkpoint) -> tuple[str, ...] | Non
     )
 
 
-def _stand_in(config: ModelConfig) -> Checkpoint:
+def _stand_in(config: ModelConfig, taken: set[bytes]) -> Checkpoint:
+    """Weights of random numbers, no two alike. taken: what the engine holds of few numbers, its constants among it."""
     generator, dtype = np.random.default_rng(_SEED), weight_dtype(config.dtype)
-    weights = {
-        name: generator.standard_normal(shape, dtype=np.float32).astype(dtype)
-        for name, shape in expected_weights(config).items()
-    }
+    weights = {}
+    for name, shape in expected_weights(config).items():
+        values = generator.standard_normal(shape, dtype=np.float32).astype(dtype)
+        while values.size <= _FEW and _digest(values) in taken:
+            values = generator.standard_normal(shape, dtype=np.float32).astype(dtype)
+        if values.size <= _FEW:
+            taken.add(_digest(values))
+        weights[name] = values
     return Checkpoint(config, weights)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -93,12 +94,12 @@ def first_difference(one: Any, other: Any) -> str:
 
 
 def _steps(buffer: Any) -> Iterator[tuple[str, Any]]:
-    """Each node's layer, and what it does: operator, attributes, constants."""
+    """Each node's layer, and what it does: operator, attributes, what tells its constants apart."""
     plan, constants = read_plan(memoryview(buffer)), Constants(buffer)
     for index in range(len(plan.header.segments)):
         for node in graph_of(plan, index).node:
             read = [constants.values.get((index, name)) for name in node.input]
-            held = [b"" if value is None else value.tobytes() for value in read]
+            held = [b"" if value is None else hashlib.sha256(value.tobytes()).digest() for value in read]
             attributes = sorted(each.SerializeToString() for each in node.attribute)
             name = re.sub(r"(_output_\d+|/[A-Z][A-Za-z]+(_\d+)?)$", "", node.output[0])
             yield name, (node.op_type, attributes, held)

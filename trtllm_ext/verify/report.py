@@ -167,10 +167,6 @@ class Report:
         """Whether engine, network and weights are what the checkpoint means."""
         return self.first_wrong is None and self.network is None and not self.weights_that_differ
 
-    def with_(self, **changes: Any) -> Report:
-        """A copy with some fields changed."""
-        return replace(self, **changes)
-
     def told(self, findings: tuple[str, ...], notes: tuple[str, ...]) -> Report:
         """A copy with its sentences."""
         return replace(self, verdict=" ".join(findings), findings=findings, notes=notes)
