@@ -14,6 +14,8 @@ from trtllm_ext.runtime.json_files import to_json
 
 # Where the weights come from, and how they are dealt out.
 _BESIDE_THE_MODEL = frozenset({"source", "mapping"})
+# So much of a value is shown.
+_MOST = 80
 
 
 def check_same_model(
@@ -39,8 +41,13 @@ def check_same_model(
     ):
         raise ConfigError(
             f"{os.fspath(checkpoint)} is of another model than {os.fspath(engine)} was built from: config {name} is "
-            f"{other!r:.80} there and {one!r:.80} in the engine. {way_out}"
+            f"{_short(other)} there and {_short(one)} in the engine. {way_out}"
         )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _MOST else f"{text[:_MOST]}..."
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from trtllm_ext.cli.build import SIZES
-from trtllm_ext.cli.terminal import progress, table
+from trtllm_ext.cli.terminal import paragraph, progress, table
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -47,13 +47,16 @@ def run(arguments: argparse.Namespace) -> int:
         ]
         for each in compared
     ]
-    headings = ["inputs", "type", "worst output", "difference", "allowed", "same bits on all ranks"]
+    headings = ["inputs", "type", "worst output", "difference", "allowed", "same bits"]
     table(headings, rows, right=(3, 4))
-    print("difference: the largest of any element, by the largest value of that output on one rank")
+    paragraph(
+        "difference: the largest of any element, by the largest value of that output on one rank; same bits: on all "
+        "ranks"
+    )
     if all(each.dtype != "float32" for each in compared):
-        print(
+        paragraph(
             f"note: engines of {compared[0].dtype} are compared within their roundings, where a small mistake such as "
-            f"a bias counted twice\nmay hide. Without --engine_dir a float32 copy of the model is compared, too."
+            f"a bias counted twice may hide. Without --engine_dir a float32 copy of the model is compared, too."
         )
     wrong = sum(not each.is_right for each in compared)
     if wrong:
