@@ -67,6 +67,7 @@ class Surface:
         self.major = release.split(".")[0]
         entries = {name: self._here(entry) for name, entry in _file().items() if name != "releases"}
         self._entries = {name: entry for name, entry in entries.items() if entry is not None}
+        self._found = {}
 
     def __contains__(self, name):
         """Whether the module has that name."""
@@ -82,6 +83,11 @@ class Surface:
 
     def member(self, owner, name):
         """A member of the class `owner` or of its bases, or None."""
+        if (owner, name) not in self._found:
+            self._found[owner, name] = self._member(owner, name)
+        return self._found[owner, name]
+
+    def _member(self, owner, name):
         entry = self._entries.get(owner, {})
         for base in (owner, *self._here(entry.get("bases", []))):
             told = self._here(self._entries.get(base, {}).get("members", {}).get(name))
