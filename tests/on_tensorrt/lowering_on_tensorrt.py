@@ -7,10 +7,9 @@ JSON line a network goes to FILE: its name, what came of it, and a sentence. PAT
 whose names it does not match at their beginning are left out.
 """
 
-import json
-import re
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import zoo
 from lowered_models import inline, run_session
 from zoo.comparing import difference
 from zoo.engine import recording_logger
+from zoo_cases import RefusedError, chosen, defined, line_of, write_line
 
 from trtllm_ext.lowering import LoweringError, OnnxSegment, lower
 from trtllm_ext.oracle import OracleError, evaluate
@@ -28,32 +28,14 @@ SEVERITY = ("same", "oracle refuses", "lowering refuses", "differs")
 
 
 def try_case(case: zoo.Case, trt: Any, builder: Any, logger: Any) -> tuple[str, str]:
-    """What came of it ("same", "differs", "... refuses", "refused at definition", "lacks a name"), and a sentence."""
-    logger.messages.clear()
-    try:
-        network = defined(case, trt, builder)
-    except (AttributeError, KeyError) as error:
-        return "lacks a name", str(error)
-    except (zoo.DefinitionError, TypeError, ValueError, RuntimeError) as error:
-        return "refused at definition", " | ".join(logger.messages) or str(error)
+    """What came of it ("same", "differs", "... refuses"), and a sentence. Raises zoo_cases.RefusedError."""
+    network = defined(case, trt, builder, logger)
     if any(_rank(network.get_output(index)) == -1 for index in range(network.num_outputs)):
-        return "refused at definition", " | ".join(logger.messages)
+        raise RefusedError("refused at definition", " | ".join(logger.messages))
     return max(
         (_compared(case, trt, network, feed) for feed in case.feeds()),
         key=lambda verdict: SEVERITY.index(verdict[0]),
     )
-
-
-def defined(case: zoo.Case, trt: Any, builder: Any) -> Any:
-    """The case's network, of the kind that the library has."""
-    flags, wanted = trt.NetworkDefinitionCreationFlag, 0
-    if hasattr(flags, "STRONGLY_TYPED") and case.strongly_typed:
-        wanted |= 1 << int(flags.STRONGLY_TYPED)
-    if int(trt.__version__.split(".", maxsplit=1)[0]) < 10:
-        wanted |= 1 << int(flags.EXPLICIT_BATCH)
-    network = builder.create_network(wanted)
-    case.define(network, trt)
-    return network
 
 
 def _rank(tensor: Any) -> int:
@@ -92,16 +74,11 @@ def main(path: Path, pattern: str) -> None:
     builder = trt.Builder(logger)
     counts: Counter[str] = Counter()
     with path.open("w", encoding="utf-8") as out:
-        for case in zoo.CASES:
-            if not re.match(pattern, case.name):
-                continue
-            try:
-                came, why = try_case(case, trt, builder, logger)
-            except Exception as error:  # a table of everything that happens
-                came, why = "raised", f"{type(error).__name__}: {error}"
-            counts[came] += 1
-            out.write(json.dumps({"name": case.name, "came": came, "why": why[:600]}) + "\n")
-            out.flush()
+        for number in chosen(pattern):
+            case = zoo.CASES[number]
+            line = line_of(case, partial(try_case, case, trt, builder, logger))
+            counts[line["came"]] += 1
+            write_line(out, line)
     sys.stdout.write(f"{sum(counts.values())} networks on TensorRT {trt.__version__}: {dict(counts)}\n")
 
 

@@ -10,11 +10,11 @@ One JSON line a network goes to FILE: its name, what came of it, and a sentence.
 import json
 import os
 import random
-import re
 import subprocess
 import sys
 import time
 from collections import Counter
+from functools import partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import numpy as np
 import zoo
 from zoo.comparing import difference
 from zoo.engine import recording_logger
+from zoo_cases import chosen, defined, line_of, write_line
 
 from trtllm_ext.oracle import OracleError, evaluate
 from trtllm_ext.runtime.cuda import DeviceCopies
@@ -32,15 +33,9 @@ MEANING = 2e-2
 
 
 def try_case(case: zoo.Case, trt: Any, builder: Any, logger: Any, memory: DeviceCopies) -> tuple[str, str]:
-    """What came of it ("same", "close", "differs", "refused ...", "lacks a name"), and a sentence."""
-    logger.messages.clear()
+    """What came of it ("same", "close", "differs", "refused ..."), and a sentence. Raises zoo_cases.RefusedError."""
     feeds = case.feeds()
-    try:
-        network = _defined(case, trt, builder)
-    except (AttributeError, KeyError) as error:
-        return "lacks a name", str(error)
-    except (zoo.DefinitionError, TypeError, ValueError, RuntimeError) as error:
-        return "refused at definition", " | ".join(logger.messages) or str(error)
+    network = defined(case, trt, builder, logger)
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)
     strong = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
@@ -60,18 +55,6 @@ def try_case(case: zoo.Case, trt: Any, builder: Any, logger: Any, memory: Device
 
 
 _SEVERITY = ["same", "close", "oracle refuses", "differs", "refused at run"]
-
-
-def _defined(case: zoo.Case, trt: Any, builder: Any) -> Any:
-    flags = trt.NetworkDefinitionCreationFlag
-    wanted = 0
-    if hasattr(flags, "STRONGLY_TYPED") and case.strongly_typed:
-        wanted |= 1 << int(flags.STRONGLY_TYPED)
-    if int(trt.__version__.split(".", maxsplit=1)[0]) < 10:
-        wanted |= 1 << int(flags.EXPLICIT_BATCH)
-    network = builder.create_network(wanted)
-    case.define(network, trt)
-    return network
 
 
 def _compared(
@@ -171,14 +154,8 @@ def work(numbers: list[int], path: Path, until: float) -> None:
             if time.monotonic() > until:
                 return
             case = zoo.CASES[number]
-            out.write(json.dumps({"begins": number, "name": case.name}) + "\n")
-            out.flush()
-            try:
-                came, why = try_case(case, trt, builder, logger, memory)
-            except Exception as error:  # a table of everything that happens
-                came, why = "raised", f"{type(error).__name__}: {error}"
-            out.write(json.dumps({"name": case.name, "came": came, "why": why[:600]}) + "\n")
-            out.flush()
+            write_line(out, {"begins": number, "name": case.name})
+            write_line(out, line_of(case, partial(try_case, case, trt, builder, logger, memory)))
 
 
 def shepherd(numbers: list[int], path: Path, until: float) -> list[dict[str, str]]:
@@ -206,7 +183,7 @@ def shepherd(numbers: list[int], path: Path, until: float) -> list[dict[str, str
 def main(path: Path, seconds: float, processes: int, pattern: str) -> None:
     until = time.monotonic() + seconds
     # In any order, so that a run that is cut short has seen something of every family.
-    order = [number for number, case in enumerate(zoo.CASES) if re.match(pattern, case.name)]
+    order = chosen(pattern)
     random.Random(0).shuffle(order)
     shares = [(order[start::processes], path.with_suffix(f".{start}"), until) for start in range(processes)]
     with ThreadPool(processes) as pool:
