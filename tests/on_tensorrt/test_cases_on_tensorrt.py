@@ -28,7 +28,6 @@ import engines
 import pytest
 import table
 
-from trtllm_ext import backend
 from trtllm_ext.builder.way_out import way_out
 
 BUDGET_S = 8
@@ -61,13 +60,6 @@ def all_cases():
     for script in SCRIPTS:
         for name in import_module(f"{script}_on_tensorrt").CASES:
             yield pytest.param(script, name, id=f"{script}: {name}")
-
-
-@pytest.fixture
-def real_tensorrt():
-    found = backend.probe_tensorrt()
-    if found.module is None:
-        pytest.skip(f"NVIDIA's TensorRT is needed: {found.detail}")
 
 
 @pytest.mark.parametrize(("script", "name"), list(all_cases()))

@@ -17,16 +17,11 @@ from trtllm_ext import backend
 
 BUDGET_S = 600
 
+pytestmark = pytest.mark.usefixtures("real_tensorrt")
+
 # Largest difference, of the largest value: products in TF32, which TensorRT takes for float32 unless told not to,
 # have a mantissa of 10 bits; so has float16, rounded at every layer's edge.
 TOLERANCE = {"float32": 2e-3, "float16": 6e-3}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def real_tensorrt():
-    found = backend.probe_tensorrt()
-    if found.module is None:
-        pytest.skip(f"NVIDIA's TensorRT is needed: {found.detail}")
 
 
 def outputs_of(name, dtype, engine, folder):
