@@ -184,6 +184,10 @@ def test_a_terminal_that_is_narrow(paths, capsys, monkeypatch, width):
             ["--checkpoint_dir", "checkpoint", "--bisect"],
             "--bisect looks into an engine, built for one rank. Give it: --engine_dir DIR.",
         ),
+        (
+            ["--engine_dir", "engine", "--bisect", "--max_num_tokens", "4"],
+            "--bisect is for an engine of one rank, and --max_num_tokens for several. Leave one of them out.",
+        ),
         (["--engine_dir", "engine", "--simulate_ranks", "2"], "Give it: --checkpoint_dir DIR"),
         (["--engine_dir", "engine", "--input", "nowhere.npz"], "nowhere.npz"),
         (["--engine_dir", "nowhere"], "does not exist"),

@@ -83,6 +83,10 @@ def run(arguments: argparse.Namespace) -> int:
         return verify_engine.run(arguments)
     for name in _OF_ONE_ENGINE:
         if getattr(arguments, name):
+            if of_ranks := verify_engine.for_ranks(arguments):
+                raise ConfigError(
+                    f"--{name} is for an engine of one rank, and --{of_ranks[0]} for several. Leave one of them out."
+                )
             raise ConfigError(
                 f"--{name} is for an engine of one rank, with --engine_dir. Several ranks are compared with the whole "
                 f"model as they are."

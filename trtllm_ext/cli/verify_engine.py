@@ -15,11 +15,16 @@ if TYPE_CHECKING:
 _OF_RANKS = (*SIZES, "sequence_parallel", "simulate_ranks")
 
 
+def for_ranks(arguments: argparse.Namespace) -> list[str]:
+    """Names of what was given that is for several ranks."""
+    return [name for name in _OF_RANKS if getattr(arguments, name) is not None]
+
+
 def is_asked(arguments: argparse.Namespace) -> bool:
     """Whether the arguments are of one engine, and not of several ranks."""
     if arguments.headroom:
         return True
-    if arguments.engine_dir is None or any(getattr(arguments, name) is not None for name in _OF_RANKS):
+    if arguments.engine_dir is None or for_ranks(arguments):
         return False
     from trtllm_ext.runtime import EngineDir
 
@@ -32,8 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.headroom and arguments.checkpoint_dir is None:
         raise ConfigError("--headroom is computed from a checkpoint's weights. Give --checkpoint_dir DIR.")
-    of_ranks = [name for name in _OF_RANKS if getattr(arguments, name) is not None]
-    if of_ranks:
+    if of_ranks := for_ranks(arguments):
         raise ConfigError(
             f"--{of_ranks[0]} is for several ranks, and --headroom for the whole model. Leave one of them out."
         )
