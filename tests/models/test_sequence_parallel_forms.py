@@ -9,7 +9,12 @@ BUDGET_S = 8
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.mark.parametrize("name", TABLE)
+NAMES = [
+    pytest.param(name, marks=[pytest.mark.long] if number % 2 else []) for number, name in enumerate(TABLE)
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_on_2_ranks(tmp_path, name):
     # 9 tokens: the last one stands in for a tenth.
     check_form(tmp_path, name, 2, sequence_parallel=True)

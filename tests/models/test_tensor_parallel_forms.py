@@ -1,6 +1,7 @@
 """Every form of SublayerStack on several ranks, threads of this process, against the formulas.
 
-Of 8 ranks each has 5 of 40 inner features. Other numbers of ranks, and two layers, are among the long tests.
+Of 8 ranks each has 5 of 40 inner features. By default every second form runs, whose neighbours run on 4 processes; the
+others, other numbers of ranks, and two layers are among the long tests.
 """
 
 import pytest
@@ -12,7 +13,12 @@ BUDGET_S = 16
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.mark.parametrize("name", TABLE)
+NAMES = [
+    pytest.param(name, marks=[] if number % 2 else [pytest.mark.long]) for number, name in enumerate(TABLE)
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_on_eight_ranks(tmp_path, name):
     check_form(tmp_path, name, 8)
 
