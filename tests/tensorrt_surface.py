@@ -112,7 +112,7 @@ def refusal(member, given):
     """Why no overload of a member takes the arguments, or None where one does."""
     if not member.overloads:
         return None
-    reasons = [_refusal(_parameters(overload), given) for overload in member.overloads]
+    reasons = [_refusal(parameters(overload), given) for overload in member.overloads]
     return None if None in reasons else "; ".join(reasons)
 
 
@@ -173,7 +173,7 @@ def _takes(kind, classes):
     return kind.rsplit(".", 1)[-1] in classes or any(each in classes for each in _TAKEN.get(kind, ()))
 
 
-def _parameters(text):
+def parameters(text):
     """The parameters of an overload as (name, type, default)."""
     parts, depth, part = [], 0, ""
     for character in text:

@@ -2,7 +2,7 @@
 
 The bindings are in the package registry; what they are linked against is replaced by stub libraries of a few functions,
 so nothing of them can be used beyond looking at it. Run as a script, this prints what it sees of a release as JSON:
-`python bindings.py FOLDER VERSION`.
+`PYTHONPATH=tests python tests/embedded/bindings.py FOLDER VERSION`.
 """
 
 import json
@@ -14,6 +14,8 @@ import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+
+from tensorrt_surface import parameters
 
 VERSION = "10.14.1.48.post1"
 NEWER = "11.4.0.106"
@@ -194,25 +196,8 @@ def overloads(name, doc):
     for line in doc.splitlines():
         match = re.match(rf"(?:\d+\. )?{re.escape(name)}\((.*)\)(?: -> .*)?$", line.strip())
         if match and match[1] != "*args, **kwargs":
-            found.append([_parameter(text) for text in _split(match[1])])
+            found.append([(each, default) for each, _, default in parameters(match[1])])
     return found
-
-
-def _parameter(text):
-    declared, _, default = text.partition(" = ")
-    return declared.partition(":")[0].strip(), default.strip() or None
-
-
-def _split(parameters):
-    parts, depth, part = [], 0, ""
-    for character in parameters:
-        depth += (character in "[(<{") - (character in "])>}")
-        if character == "," and not depth:
-            parts.append(part)
-            part = ""
-        else:
-            part += character
-    return [part.strip() for part in (*parts, part) if part.strip()]
 
 
 if __name__ == "__main__":

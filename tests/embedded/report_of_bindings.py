@@ -1,6 +1,6 @@
 """Writes docs/tensorrt_11.md: what differs between two releases of TensorRT's Python bindings.
 
-    python tests/embedded/report_of_bindings.py FOLDER [NEWER]
+    PYTHONPATH=tests python tests/embedded/report_of_bindings.py FOLDER [NEWER]
 
 FOLDER keeps the bindings that are fetched. The older release is the one whose API the embedded engine has.
 """

@@ -1,6 +1,6 @@
 """Writes tests/tensorrt_surface.json: what the bindings of three releases of TensorRT contain, not their prose.
 
-    python tests/embedded/summary_of_bindings.py FOLDER
+    PYTHONPATH=tests python tests/embedded/summary_of_bindings.py FOLDER
 
 FOLDER keeps the bindings that are fetched. `tensorrt_surface.py` says how the file reads.
 """
