@@ -39,3 +39,12 @@ class InputError(TrtllmExtError, ValueError):
 
 class RankError(TrtllmExtError):
     """The ranks of a world cannot go on together: one has failed, is gone, is late, or does something else."""
+
+
+class KernelError(TrtllmExtError):
+    """A CUDA kernel refused its arguments or its device. status: the C interface's name for it, such as
+    'UNSUPPORTED_DEVICE'."""
+
+    def __init__(self, message: str, status: str) -> None:
+        super().__init__(message)
+        self.status = status
