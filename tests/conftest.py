@@ -4,6 +4,7 @@ Seconds are those of the processor, of this process and of those it started: a m
 else then fails nobody.
 """
 
+import gc
 import os
 from collections import defaultdict
 from pathlib import Path
@@ -17,6 +18,9 @@ settings.register_profile("same", derandomize=True)
 settings.register_profile("explore", derandomize=False, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
+# The programs that tests start import the package too: let the first one keep what it compiles for the others.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # What the default tests may take in all: they are to end within 8 minutes on two cores.
 TOTAL_BUDGET_S = 480
 
@@ -28,6 +32,12 @@ _complaints = pytest.StashKey[list[str]]()
 def pytest_collection_modifyitems(items):
     for item in items:
         _budgets[item.nodeid.split("::")[0]] = getattr(item.module, "BUDGET_S", None)
+
+
+def pytest_collection_finish():
+    """The tests themselves, and what their modules import, last: collections of garbage need not look at them."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,7 +1,7 @@
 """What the Python bindings of three releases of TensorRT contain, and whether a use of them is right.
 
 Read from `tensorrt_surface.json`, which `embedded/summary_of_bindings.py` writes from the bindings themselves and
-`embedded/test_summary_of_bindings.py` compares with them. In it stand, by name: a class with its bases and its own
+`embedded/test_surface_of_bindings.py` compares with them. In it stand, by name: a class with its bases and its own
 members, an enumeration with its enumerators, or a function. A member is "r" (a property or a value), "rw" (a property
 that may be set), "()" (a method of which no more is known) or a list, the parameters of each overload; "!" before it
 says deprecated. What differs stands under "by release", by major versions.

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,27 +167,25 @@ def _unpacked(folder, package, version):
 
 
 def _stubs(folder, package, major):
+    """The folder of the stub libraries: one file, by all the names that the bindings look for."""
+    libraries = folder / f"stubs-{major}"
+    names = [libraries / f"{library}.so.{major}" for library in package.libraries]
+    if all(name.exists() for name in names):
+        return libraries
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         raise Unavailable("there is no C compiler for the stub libraries")
-    libraries = folder / f"stubs-{major}"
     libraries.mkdir(parents=True, exist_ok=True)
-    source = libraries / "stub.c"
-    source.write_text(package.stub)
-    for library in package.libraries:
-        name = f"{library}.so.{major}"
-        command = [
-            compiler,
-            "-shared",
-            "-fPIC",
-            f"-Wl,-soname,{name}",
-            "-o",
-            str(libraries / name),
-            str(source),
-        ]
+    with tempfile.TemporaryDirectory(dir=folder) as made:
+        source, library = Path(made) / "stub.c", Path(made) / "stub.so"
+        source.write_text(package.stub)
+        command = [compiler, "-shared", "-fPIC", "-o", str(library), str(source)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise Unavailable(f"the C compiler cannot make {name}: {done.stderr.strip()}")
+            raise Unavailable(f"the C compiler cannot make stub libraries: {done.stderr.strip()}")
+        for name in names:
+            name.unlink(missing_ok=True)
+            os.link(library, name)
     return libraries
 
 

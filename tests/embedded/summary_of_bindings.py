@@ -72,6 +72,21 @@ def _merged(found):
     return {"by release": {" ".join(held): json.loads(entry) for entry, held in groups.items()}}
 
 
+def of_release(entry, major):
+    """What an entry of the summary says of one release; None for nothing."""
+    if not isinstance(entry, dict):
+        return entry
+    if "by release" in entry:
+        return next((each for majors, each in entry["by release"].items() if major in majors.split()), None)
+    if "members" not in entry:
+        return entry
+    members = {name: of_release(each, major) for name, each in entry["members"].items()}
+    return {
+        "bases": of_release(entry["bases"], major),
+        "members": {name: each for name, each in members.items() if each is not None},
+    }
+
+
 def _json(value):
     return json.dumps(value, separators=(",", ":"))
 

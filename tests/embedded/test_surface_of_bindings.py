@@ -1,10 +1,14 @@
-"""Every name, parameter and enumerator that TensorRT's real Python bindings have, beside those of this module."""
+"""Every name, parameter and enumerator that TensorRT's real Python bindings have, beside those of this module.
+
+And beside the committed summary of the bindings, of each release that can be fetched.
+"""
 
 import inspect
+import json
 
 import pytest
-from bindings import VERSION, Unavailable, overloads, surface_of_bindings
-from report_of_bindings import NEWER
+from bindings import NEWER, VERSION, Unavailable, overloads, surface_of_bindings
+from summary_of_bindings import RELEASES, TARGET, of_release, summary, text_of
 
 import trtllm_ext.embedded as trt
 from trtllm_ext.embedded.surface.absent import ABSENT
@@ -61,22 +65,28 @@ PROTOCOL = {
 
 
 @pytest.fixture(scope="module")
-def real(pytestconfig, tmp_path_factory):
-    return bindings_of(VERSION, pytestconfig, tmp_path_factory)
+def bindings_of(pytestconfig, tmp_path_factory):
+    """bindings_of(release): what its bindings contain, fetched once; without them the test is skipped."""
+    cache = getattr(pytestconfig, "cache", None)
+    folder = cache.mkdir("tensorrt_bindings") if cache else tmp_path_factory.mktemp("tensorrt_bindings")
+    found = {}
+
+    def look(release):
+        if release not in found:
+            try:
+                found[release] = surface_of_bindings(folder, release)
+            except Unavailable as reason:
+                found[release] = str(reason)
+        if isinstance(found[release], str):
+            pytest.skip(found[release])
+        return found[release]
+
+    return look
 
 
 @pytest.fixture(scope="module")
-def newer(pytestconfig, tmp_path_factory):
-    return bindings_of(NEWER, pytestconfig, tmp_path_factory)
-
-
-def bindings_of(version, pytestconfig, tmp_path_factory):
-    cache = getattr(pytestconfig, "cache", None)
-    folder = cache.mkdir("tensorrt_bindings") if cache else tmp_path_factory.mktemp("tensorrt_bindings")
-    try:
-        return surface_of_bindings(folder, version)
-    except Unavailable as reason:
-        pytest.skip(str(reason))
+def real(bindings_of):
+    return bindings_of(VERSION)
 
 
 @pytest.fixture(scope="module")
@@ -179,8 +189,8 @@ def test_no_public_member_is_ours_alone(classes):
     assert not alone, lines(alone)
 
 
-def test_names_of_a_later_release_are_as_there(real, newer):
-    differences = []
+def test_names_of_a_later_release_are_as_there(real, bindings_of):
+    differences, newer = [], bindings_of(NEWER)
     for where in LATER:
         name, _, member = where.partition(".")
         ours, there = getattr(trt, name), newer[name]
@@ -196,6 +206,22 @@ def test_names_of_a_later_release_are_as_there(real, newer):
         else:
             assert there["bases"] == [base.__name__ for base in ours.__mro__[1:-1]]
     assert not differences, lines(differences)
+
+
+def test_the_summary_is_of_the_bindings(bindings_of):
+    found = {release: summary(bindings_of(release)) for release in RELEASES}
+    assert TARGET.read_text() == text_of(found)
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_the_summary_of_each_release_that_can_be_fetched(bindings_of, release):
+    committed = json.loads(TARGET.read_text())
+    alone = json.loads(text_of({release: summary(bindings_of(release))}))
+    told = {name: of_release(entry, release.split(".")[0]) for name, entry in committed.items()}
+    assert {name for name, entry in told.items() if entry is not None} == set(alone)
+    for name, entry in alone.items():
+        if name != "releases":
+            assert told[name] == entry, name
 
 
 def is_expected(name, member, ours):
