@@ -106,6 +106,14 @@ TRTLLM_EXT_API char const* trtllm_ext_last_error(void);
 TRTLLM_EXT_API trtllm_ext_status trtllm_ext_device_status(void);
 
 /*
+ * Whether kernels are launched with programmatic dependent launch from now on, for the whole process; off at first. The
+ * next kernel of the stream then begins while this one ends, where it is one of this library and the device is of compute
+ * capability 9.0 or later. Weights and biases must not be written by kernels of the stream while it is on: they are read
+ * before the previous kernel has ended.
+ */
+TRTLLM_EXT_API void trtllm_ext_set_dependent_launch(int32_t enabled);
+
+/*
  * sum    = x + bias + residual                          (one rounding to `type`)
  * normed = norm(sum) * (weight + weight_offset) + norm_bias
  *

@@ -177,6 +177,7 @@ FUNCTIONS: dict[str, tuple[object, tuple[object, ...]]] = {
     "status_name": (c_char_p, (c_int32,)),
     "last_error": (c_char_p, ()),
     "device_status": (c_int32, ()),
+    "set_dependent_launch": (None, (c_int32,)),
     "residual_norm": (c_int32, (POINTER(ResidualNormArgs), c_void_p)),
     "gated_activation": (c_int32, (POINTER(GatedActivationArgs), c_void_p)),
     "feed_forward_create": (c_int32, (POINTER(FeedForwardFormStruct), POINTER(_PLAN))),
