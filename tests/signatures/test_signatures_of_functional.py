@@ -13,7 +13,7 @@ from trtllm_ext.errors import GraphError
 from trtllm_ext.graph import Tensor, net_guard
 from trtllm_ext.graph import functional as fn
 from trtllm_ext.graph.quantization import functional as quantized
-from trtllm_ext.layers.activation import gelu_erf
+from trtllm_ext.plugin.formulas import gelu_erf
 
 BUDGET_S = 6
 

@@ -2,7 +2,6 @@
 
 from typing import NoReturn
 
-from trtllm_ext.layers.activation import activate
 from trtllm_ext.layers.attention import SelfAttention, additive_padding_mask
 from trtllm_ext.layers.embedding import Embedding
 from trtllm_ext.layers.feed_forward import FeedForward, GatedFeedForward
@@ -12,6 +11,7 @@ from trtllm_ext.layers.mixture_of_experts import MixtureOfExperts
 from trtllm_ext.layers.normalization import LayerNorm, RmsNorm
 from trtllm_ext.layers.residual import TAP_POINTS, GivenContribution, ParallelSublayers, Residual
 from trtllm_ext.layers.scale import LayerScale, ScalarGate
+from trtllm_ext.plugin.formulas import activate
 
 # Layers of TensorRT-LLM's, and what is here instead.
 _TENSORRT_LLMS = {

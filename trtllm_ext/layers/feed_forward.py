@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, overload
 
 from trtllm_ext.checkpoint.contract import check_activation
 from trtllm_ext.errors import ConfigError
-from trtllm_ext.graph import Module, Tensor, functional
-from trtllm_ext.layers.activation import activate
+from trtllm_ext.graph import Module, Tensor
 from trtllm_ext.layers.linear import ColumnLinear, RowLinear
 from trtllm_ext.layers.tensor_parallel import check_sequence_parallel, check_summed, gather_tokens, shard_size
+from trtllm_ext.plugin.formulas import activate, gated_activation
 
 if TYPE_CHECKING:
     from trtllm_ext.graph.functional import AllReduceParams
@@ -20,21 +20,6 @@ def check_clamp(clamp: float | None) -> float | None:
     if clamp is not None and not clamp > 0:
         raise ConfigError(f"clamp={clamp} must be above 0, or None for no limit.")
     return clamp
-
-
-def gated_activation(
-    fc: Tensor, gate: Tensor, hidden_act: str, clamp: float | None = None, gate_offset: float = 0.0
-) -> Tensor:
-    """act(fc) * gate; with a clamp c and an offset o: act(min(fc, c)) * (min(max(gate, -c), c) + o).
-
-    fc, gate: of one shape and type, which the result has. The clamped form is GPT-OSS's.
-    """
-    if clamp is not None:
-        fc = functional.minimum(fc, float(clamp))
-        gate = functional.clip(gate, -float(clamp), float(clamp))
-    if gate_offset:
-        gate = gate + float(gate_offset)
-    return activate(fc, hidden_act) * gate
 
 
 class FeedForward(Module):
@@ -108,7 +93,7 @@ class GatedFeedForward(FeedForward):
 
     TensorRT-LLM's names: `fc` is the activated matrix (Hugging Face's gate_proj), `gate` is the linear one
     (up_proj), `proj` is down_proj. Swapping fc and gate still runs, and is wrong.
-    clamp, gate_offset: see `gated_activation`; hidden_act 'quick_gelu' with 7.0 and 1.0 is GPT-OSS's form.
+    clamp, gate_offset: see `plugin.formulas.gated_activation`; hidden_act 'quick_gelu' with 7.0 and 1.0 is GPT-OSS's.
     Everything else, and what is raised, as FeedForward has it; also ConfigError for a clamp not above 0.
     """
 

@@ -7,8 +7,7 @@ from typing import get_args, get_type_hints
 from trtllm_ext.checkpoint.contract import MixtureContract, check_activation
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.graph import Module, Parameter, Tensor, default_net, functional, str_dtype_to_trt
-from trtllm_ext.layers.activation import activate
-from trtllm_ext.layers.feed_forward import FeedForward, GatedFeedForward, check_clamp, gated_activation
+from trtllm_ext.layers.feed_forward import FeedForward, GatedFeedForward, check_clamp
 from trtllm_ext.layers.linear import Linear
 from trtllm_ext.layers.tensor_parallel import (
     check_sequence_parallel,
@@ -18,6 +17,7 @@ from trtllm_ext.layers.tensor_parallel import (
     sum_over_ranks,
     wide,
 )
+from trtllm_ext.plugin.formulas import activate, gated_activation
 from trtllm_ext.suggest import nearest
 
 # What MixtureContract.weights may be.

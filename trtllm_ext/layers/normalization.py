@@ -8,6 +8,8 @@ from trtllm_ext.checkpoint.dtypes import weight_dtype
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.graph import Module, Parameter, Tensor, functional
 from trtllm_ext.layers.tensor_parallel import check_group, shard_size, sum_over_ranks
+from trtllm_ext.plugin import formulas
+from trtllm_ext.plugin.formulas import NormForm, float32, offset
 from trtllm_ext.suggest import divisors, nearest
 
 _ROUNDINGS = ("before_weight", "after_weight")
@@ -67,25 +69,21 @@ class LayerNorm(Module):
         bias = None if self.bias is None else self.bias.value
         to = self.output_dtype or (x.dtype if weight is None else weight.dtype)
         if self.tp_size > 1:
-            return functional.cast(self._over_ranks(_float32(x), weight, bias), to)
-        if weight is None or (x.dtype == weight.dtype and not self.weight_offset):
-            return functional.cast(functional.layer_norm(x, shape, weight, bias, self.eps), to)
-        wide = functional.layer_norm(
-            _float32(x),
-            shape,
-            _offset(weight, self.weight_offset),
-            None if bias is None else _float32(bias),
-            self.eps,
-        )
-        return functional.cast(wide, to)
+            return functional.cast(self._over_ranks(float32(x), weight, bias), to)
+        return functional.cast(formulas.layer_norm(x, shape, weight, bias, self.form), to)
+
+    @property
+    def form(self) -> NormForm:
+        """The norm but for its weights."""
+        return NormForm("layer_norm", self.eps, self.weight_offset)
 
     def _over_ranks(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
         """x: this rank's part of the axis, float32; the result likewise."""
         centred = x - _mean_over_ranks(x, self)
         normed = centred / functional.sqrt(_mean_over_ranks(centred * centred, self) + self.eps)
         if weight is not None:
-            normed = normed * _offset(weight, self.weight_offset)
-        return normed if bias is None else normed + _float32(bias)
+            normed = normed * offset(weight, self.weight_offset)
+        return normed if bias is None else normed + float32(bias)
 
 
 class RmsNorm(Module):
@@ -159,18 +157,22 @@ class RmsNorm(Module):
         to = self.output_dtype or (x.dtype if weight is None else weight.dtype)
         return functional.cast(self._normalized(x, shape, weight), to)
 
+    @property
+    def form(self) -> NormForm:
+        """The norm but for its weights."""
+        return NormForm("rms_norm", self.eps, self.weight_offset, self.rounding)
+
     def _normalized(self, x: Tensor, shape: tuple[int, ...], weight: Tensor | None) -> Tensor:
-        if weight is None or (self.rounding == "before_weight" and x.dtype == weight.dtype):
-            return self._over_root(x, shape, weight)
-        if self.rounding == "after_weight":
-            return self._over_root(_float32(x), shape, _offset(weight, self.weight_offset))
-        return functional.cast(self._over_root(x, shape), weight.dtype) * weight
+        def over_root(wide: Tensor, factor: Tensor | None) -> Tensor:
+            return self._over_root(wide, shape, factor)
+
+        return formulas.rms_norm(x, weight, self.form, over_root)
 
     def _over_root(self, x: Tensor, shape: tuple[int, ...], weight: Tensor | None = None) -> Tensor:
         """x / sqrt(mean(x^2) + eps), computed in float32 and rounded to x's type, then times weight."""
         if self.tp_size == 1 or self.has_own_groups:
             return functional.rms_norm(x, shape, self.num_groups, weight, self.eps)
-        x32 = _float32(x)
+        x32 = float32(x)
         root = functional.sqrt(_mean_over_ranks(x32 * x32, self) + self.eps)
         normed = functional.cast(x32 / root, x.dtype)
         return normed if weight is None else normed * weight
@@ -229,16 +231,6 @@ def _mean_over_ranks(x: Tensor, norm: LayerNorm | RmsNorm) -> Tensor:
         )
     total = sum_over_ranks(functional.sum(x, -1, keepdim=True), norm.tp_group)
     return total * (1.0 / (own * norm.tp_size))
-
-
-def _float32(x: Tensor) -> Tensor:
-    return functional.cast(x, "float32")
-
-
-def _offset(weight: Tensor, offset: float) -> Tensor:
-    """weight + offset in float32: in a narrow type 1 + gamma would lose most of a small gamma."""
-    weight = _float32(weight)
-    return weight + offset if offset else weight
 
 
 def _positive(eps: float) -> float:

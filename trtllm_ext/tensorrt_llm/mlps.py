@@ -9,7 +9,7 @@ from typing import Any
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.graph import Module, Tensor, functional
 from trtllm_ext.layers import ColumnLinear, FeedForward, GatedFeedForward, LayerNorm, RowLinear
-from trtllm_ext.layers.feed_forward import gated_activation
+from trtllm_ext.plugin.formulas import gated_activation
 from trtllm_ext.tensorrt_llm.in_use import require
 
 # TensorRT-LLM's names of activations, and ours of what they compute: its GELU is the tanh form under every name.
