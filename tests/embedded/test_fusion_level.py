@@ -17,6 +17,7 @@ from tiny_plans import (
 )
 
 import trtllm_ext.embedded as trt
+from trtllm_ext.embedded import segment_table
 from trtllm_ext.embedded.fusion import FUSIONS_OF_BASIC_LEVEL
 from trtllm_ext.embedded.plan import read_plan
 
@@ -56,6 +57,7 @@ def opened(monkeypatch):
         return make(model, options, **arguments)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", spy)
+    monkeypatch.setattr(segment_table, "_TRIED", {})  # as in a process that has built nothing yet
     return seen
 
 
@@ -80,6 +82,13 @@ def test_an_engine_runs_at_the_level_of_its_plan(opened, mode, optimization_leve
         assert level == (BASIC if optimization_level == 1 else ALL)
         assert (disabled >= set(FUSIONS_OF_BASIC_LEVEL)) == (optimization_level == 1)
     assert ("ConstantFolding" in opened[1][1]) == (mode == "mapped")
+
+
+def test_a_model_is_tried_once_at_a_level(opened):
+    for count, optimization_level in enumerate((1, 3), start=1):
+        for _ in range(2):
+            plan_at(optimization_level)
+            assert len(opened) == count
 
 
 def test_an_engine_written_again_or_refitted_keeps_its_level(opened):

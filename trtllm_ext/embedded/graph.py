@@ -53,7 +53,8 @@ class Graph:
         node = tensor._node
         if node is None:
             return tensor._spec
-        self.infer(node)
+        if not node.settled:
+            self._settle(node)
         return None if node.known is None else node.known[tensor._index]
 
     def infer(self, node: Node) -> None:

@@ -18,6 +18,10 @@ from trtllm_ext.errors import BuildError, EngineError
 # What the lowering widens is new memory for each use, and not larger than that.
 _SMALL_BYTES = 1 << 20
 
+# Milliseconds that it took to prepare each model that this process has tried, by its digest and fusion level: a
+# process that builds several ranks has the same models for all of them, and what their weights hold decides nothing.
+_TRIED: dict[tuple[bytes, FusionLevel], float] = {}
+
 if TYPE_CHECKING:
     from trtllm_ext.lowering.steps import OnnxSegment, Source, Weight
 
@@ -111,6 +115,10 @@ class SegmentTable:
 
     def _try(self, model: bytes, segment: OnnxSegment) -> None:
         """Open the model once, so that what ONNX Runtime cannot run is refused now and not when it is loaded."""
+        digest = hashlib.sha256(model).digest()[:16]
+        if (milliseconds := _TRIED.get((digest, self._fusion_level))) is not None:
+            self.timings[digest] = milliseconds
+            return
         shared = [
             SharedWeight(weight.name, weight.onnx_type, weight.shape, weight.data)
             for weight in segment.weights
@@ -120,7 +128,8 @@ class SegmentTable:
             open_session(model, shared, "mapped", fusion_level=self._fusion_level, threads=1)
         except EngineError as error:
             raise BuildError(f"the network cannot be run on this machine: {error}") from error
-        self.timings[hashlib.sha256(model).digest()[:16]] = (time.perf_counter() - begin) * 1e3
+        milliseconds = (time.perf_counter() - begin) * 1e3
+        self.timings[digest] = _TRIED[digest, self._fusion_level] = milliseconds
 
 
 def _folded_names(segment: OnnxSegment) -> set[str]:

@@ -103,6 +103,9 @@ def volume(iterable: Iterable[int]) -> int:
     return product
 
 
+_ONLY_INTS = frozenset({int})
+
+
 class Dims:
     """The lengths of a tensor's dimensions, at most 8; -1 where a length is only known at run time.
 
@@ -117,6 +120,13 @@ class Dims:
     _lengths: list[int] | None
 
     def __init__(self, shape: "Iterable[int] | Dims" = ()) -> None:
+        if (
+            type(shape) in (tuple, list)
+            and len(shape) <= self.MAX_DIMS
+            and set(map(type, shape)) <= _ONLY_INTS
+        ):
+            self._lengths = list(shape)  # the common case, of which networks have thousands
+            return
         if isinstance(shape, str) or not isinstance(shape, Iterable):
             raise TypeError(f"Dims takes a sequence of ints, not {shape!r}")
         if isinstance(shape, Dims) and shape._lengths is None:

@@ -64,7 +64,9 @@ def _finished(layer: Layer, index: int, value: Value) -> Value:
     if value.data is not None:
         return value
     value = replace(value, shape=_refined(value.shape, layer.shape_of_output(index)))
-    value = replace(value, elements=elements_of(layer, value), symbols=symbols_of(layer, value))
+    elements, symbols = elements_of(layer, value), symbols_of(layer, value)
+    if (elements, symbols) != (value.elements, value.symbols):
+        value = replace(value, elements=elements, symbols=symbols)
     if layer.view.kind in _NOT_INFERRED:
         layer.emitter.describe(value)
     return value

@@ -33,8 +33,7 @@ class Initializer:
 def external_initializers(model: memoryview) -> Mapping[str, Initializer]:
     """The initializers with data outside of `model`, by name. Raises EngineError if it is no ONNX model."""
     with _refusing():
-        found = [_initializer(value) for value in _graph_fields(model, _INITIALIZER)]
-    return {name: initializer for name, initializer, is_external in found if is_external}
+        return _external(_initializers(model))
 
 
 def lasting_initializers(model: memoryview) -> set[str]:
@@ -45,11 +44,21 @@ def lasting_initializers(model: memoryview) -> set[str]:
     Raises EngineError if `model` is no ONNX model.
     """
     with _refusing():
-        return _lasting(model, external_initializers(model))
+        return _lasting(model, _initializers(model))
 
 
-def _lasting(model: memoryview, external: Mapping[str, Initializer]) -> set[str]:
-    constants = {_initializer(value)[0] for value in _graph_fields(model, _INITIALIZER)}
+def _initializers(model: memoryview) -> list[tuple[str, Initializer, bool]]:
+    """Name, type and shape of each initializer, and whether its data are outside of the model."""
+    return [_initializer(value) for value in _graph_fields(model, _INITIALIZER)]
+
+
+def _external(initializers: list[tuple[str, Initializer, bool]]) -> Mapping[str, Initializer]:
+    return {name: initializer for name, initializer, is_external in initializers if is_external}
+
+
+def _lasting(model: memoryview, initializers: list[tuple[str, Initializer, bool]]) -> set[str]:
+    external = _external(initializers)
+    constants = {name for name, _, _ in initializers}
     lasting: set[str] = set()
     for node in _graph_fields(model, _NODE):
         fields = list(_fields(node))
@@ -129,22 +138,24 @@ def _initializer(tensor: memoryview) -> tuple[str, Initializer, bool]:
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """Number and value of each field; the values of fixed-size fields, which nobody asks for, are left out."""
-    position = 0
-    while position < len(message):
-        key, position = _varint(message, position)
+    position, size = 0, len(message)
+    while position < size:
+        key = message[position]  # nearly all keys, and most lengths, are of one byte
+        key, position = (key, position + 1) if key < 0x80 else _varint(message, position)
         number, kind = key >> 3, key & 7
         if kind == 0:
             value, position = _varint(message, position)
             yield number, value
             continue
         if kind == 2:
-            length, position = _varint(message, position)
+            length = message[position] if position < size else 0x80
+            length, position = (length, position + 1) if length < 0x80 else _varint(message, position)
         elif kind in (1, 5):
             length = 8 if kind == 1 else 4
         else:
             raise ValueError(f"field {number} has the unknown kind {kind}")
         end = position + length
-        if end > len(message):
+        if end > size:
             raise ValueError(f"field {number} is longer than what it lies in")
         if kind == 2:
             yield number, message[position:end]

@@ -38,7 +38,7 @@ def compile_program(
         return numbers.setdefault(tensor, len(numbers))
 
     for node in graph.ordered():
-        if node.kind != LayerType.ASSERTION and not any(tensor in shapes for tensor in node.outputs):
+        if node.kind != LayerType.ASSERTION and shapes.isdisjoint(node.outputs):
             continue
         if node.known is None:
             raise RuleError(f"{node.name}: {node.error or 'a layer before it is wrong'}")

@@ -104,6 +104,8 @@ def broadcast(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
             f"inputs must have the same number of dimensions, but their shapes are "
             f"{', '.join(map(str, shapes))}. Reshape the smaller one to leading lengths of 1."
         )
+    if all(shape == shapes[0] for shape in shapes):
+        return shapes[0]
     result = []
     for axis, lengths in enumerate(zip(*shapes, strict=True)):
         known = {length for length in lengths if length not in (1, -1)}

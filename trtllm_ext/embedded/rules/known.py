@@ -22,6 +22,7 @@ NUMBERS = FLOATS | INDICES | {DataType.INT8}
 # float16 and bfloat16 are left out: nothing computes shapes in them, and their rounding would have to be followed.
 _HELD = frozenset({DataType.INT32, DataType.INT64, DataType.BOOL, DataType.FLOAT})
 
+_LARGEST_FLOAT = float(np.finfo(np.float32).max)
 RANGE = {
     DataType.INT32: (-(2**31), 2**31 - 1),
     DataType.INT64: (-(2**63), 2**63 - 1),
@@ -103,6 +104,8 @@ def fit(element: Any, dtype: DataType) -> Any:
     if dtype == DataType.BOOL:
         return bool(element)
     if dtype == DataType.FLOAT:
+        if -_LARGEST_FLOAT <= element <= _LARGEST_FLOAT:
+            return float(np.float32(element))
         with np.errstate(over="ignore"):
             return float(np.float32(element))
     low, high = RANGE[dtype]

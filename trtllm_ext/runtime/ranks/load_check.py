@@ -6,6 +6,7 @@ import hashlib
 import math
 import socket
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -148,11 +149,18 @@ def _try(
     return part, expected[place * part.size : (place + 1) * part.size].copy()
 
 
+@lru_cache(
+    maxsize=64
+)  # for each collective anew, it would be most of the time that loading a small engine takes
 def _pattern(rank: int, kind: np.dtype[Any]) -> Array:
+    """A rank's known values, not to be written to."""
     generator = np.random.default_rng(rank)
     if kind.kind in "iu":
-        return generator.integers(0, 100, _PATTERN).astype(kind)
-    return generator.standard_normal(_PATTERN).astype(kind)
+        values = generator.integers(0, 100, _PATTERN).astype(kind)
+    else:
+        values = generator.standard_normal(_PATTERN).astype(kind)
+    values.flags.writeable = False
+    return values
 
 
 def _reduced(patterns: Sequence[Array], op: ReduceOp) -> Array:
