@@ -6,16 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trtllm_ext.checkpoint.activations import check_activation
 from trtllm_ext.errors import InputError
+from trtllm_ext.plugin.c_interface import Activation
+from trtllm_ext.plugin.kernels import member
 from trtllm_ext.suggest import nearest
-
-__all__ = [
-    "check_activation",
-    "check_activation_args",
-    "check_norm_args",
-    "feed_forward_tensors",
-]
 
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
 QUANTIZED_TYPES = (torch.int8, torch.float8_e4m3fn)
@@ -63,7 +57,7 @@ def check_activation_args(
     _check_like("gate_bias", gate_bias, fc, fc.shape[-1:])
     if gate_bias is not None and gate is None:
         raise InputError("gate_bias is given, and no gate to add it to.")
-    check_activation(activation)
+    member(Activation, activation)
 
 
 def feed_forward_tensors(x: Tensor, *others: Tensor | None) -> dict[str, Tensor | None]:

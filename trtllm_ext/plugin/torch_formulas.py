@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from trtllm_ext.plugin import torch_checks as checks
+from trtllm_ext.plugin.c_interface import Activation
+from trtllm_ext.plugin.kernels import member
 
 # By the names of `checkpoint.ACTIVATIONS`.
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -84,7 +86,7 @@ def feed_forward(
     checks.feed_forward_tensors(
         x, fc_weight, proj_weight, gate_weight, fc_bias, gate_bias, proj_bias, residual
     )
-    checks.check_activation(settings["activation"])
+    member(Activation, settings["activation"])
     settings.pop("tf32")
     gate = None if gate_weight is None else _linear(x, gate_weight, gate_bias)
     inner = _gated(_linear(x, fc_weight, fc_bias), gate, **settings).to(x.dtype)

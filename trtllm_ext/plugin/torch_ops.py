@@ -18,7 +18,8 @@ from torch import Tensor
 from trtllm_ext.errors import TrtllmExtError
 from trtllm_ext.plugin import torch_checks as checks
 from trtllm_ext.plugin import torch_formulas
-from trtllm_ext.plugin.kernels import load_kernels
+from trtllm_ext.plugin.c_interface import Activation
+from trtllm_ext.plugin.kernels import load_kernels, member
 from trtllm_ext.plugin.torch_plans import plan_for, workspace_of
 
 
@@ -184,7 +185,7 @@ def _on_plan(
 ) -> Tensor:
     x = tensors["x"]
     assert x is not None
-    checks.check_activation(activation)
+    member(Activation, activation)
     y = x.new_empty(x.shape)
     views = {
         name: _rows(value) if name in ("x", "residual") else _packed(value) for name, value in tensors.items()
