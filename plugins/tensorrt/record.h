@@ -21,7 +21,7 @@ struct FieldRecord
     char const* name;
     FieldType type;
     bool required;        // no default: a layer cannot be made without it
-    double default_value; // exact in both types
+    double default_value;
     char const* doc;
 };
 

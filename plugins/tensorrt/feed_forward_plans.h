@@ -1,0 +1,65 @@
+/*
+ * Plans of feed-forward layers: made once for a form and a device, and shared by all layers of that form, so that a
+ * stack of equal layers is tuned once.
+ */
+#ifndef TRTLLM_EXT_PLUGINS_FEED_FORWARD_PLANS_H
+#define TRTLLM_EXT_PLUGINS_FEED_FORWARD_PLANS_H
+
+#include "plugins/kernels/trtllm_ext_kernels.h"
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace trtllm_ext::plugins
+{
+
+/* Numbers of tokens, both included. */
+struct TokenRange
+{
+    int64_t least;
+    int64_t most;
+};
+
+/*
+ * What the clones of one layer have been asked to plan for, by the sizes of the weights. A builder may configure one
+ * clone for each profile and serialise another: whichever it keeps is to run all of them.
+ */
+class PlannedRanges
+{
+public:
+    /* The range so far with this one. */
+    TokenRange widen(int64_t hidden_size, int64_t ffn_hidden_size, TokenRange range);
+
+    /* The range for these sizes, or for the only sizes there are where these are 0, which it fills in. */
+    bool find(int64_t& hidden_size, int64_t& ffn_hidden_size, TokenRange& range) const;
+
+private:
+    mutable std::mutex mutex_;
+    std::map<std::pair<int64_t, int64_t>, TokenRange> ranges_;
+};
+
+/* Not changed any more once it is handed out: any number of threads may run it. */
+using FeedForwardPlan = std::shared_ptr<trtllm_ext_feed_forward_plan const>;
+
+/*
+ * A plan of this form, tuned for the buckets of least_num_tokens to form.max_num_tokens. Timing takes memory of the
+ * device for the time that it lasts; where there is too little the plan is that of cublasLt's own heuristics, and
+ * `remark` says so. Throws Refusal.
+ */
+FeedForwardPlan tuned_plan(trtllm_ext_feed_forward_form const& form, int64_t least_num_tokens, std::string& remark);
+
+/* A plan of this form with choices that were made in a build. Choices for another machine are left aside. */
+FeedForwardPlan plan_of_choices(
+    trtllm_ext_feed_forward_form const& form, std::vector<uint8_t> const& choices, std::string& remark);
+
+/* The choices of a plan as bytes. */
+std::vector<uint8_t> choices_of(trtllm_ext_feed_forward_plan const& plan);
+
+} // namespace trtllm_ext::plugins
+
+#endif
