@@ -1,3 +1,7 @@
+#include <NvInferVersion.h>
+
+#if NV_TENSORRT_MAJOR < 10
+
 #include "plugins/tensorrt/plugin_v2.h"
 
 #include "plugins/tensorrt/blob.h"
@@ -197,3 +201,5 @@ char const* CreatorV2::getPluginNamespace() const noexcept
 }
 
 } // namespace trtllm_ext::plugins
+
+#endif

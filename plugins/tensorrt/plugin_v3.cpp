@@ -1,3 +1,7 @@
+#include <NvInferVersion.h>
+
+#if NV_TENSORRT_MAJOR >= 10
+
 #include "plugins/tensorrt/plugin_v3.h"
 
 #include "plugins/tensorrt/generated/operations.h"
@@ -183,3 +187,5 @@ PluginV3* CreatorV3::createPlugin(
 }
 
 } // namespace trtllm_ext::plugins
+
+#endif

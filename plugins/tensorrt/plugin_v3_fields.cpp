@@ -1,4 +1,8 @@
 /* How a layer is kept with an engine of TensorRT 10 and later, which keeps fields by name. */
+#include <NvInferVersion.h>
+
+#if NV_TENSORRT_MAJOR >= 10
+
 #include "plugins/tensorrt/plugin_v3.h"
 #include "plugins/tensorrt/refusal.h"
 
@@ -110,3 +114,5 @@ Blob SerializedFields::blob_of(OperationRecord const& record, nvinfer1::PluginFi
 }
 
 } // namespace trtllm_ext::plugins
+
+#endif

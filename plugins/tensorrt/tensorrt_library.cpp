@@ -14,11 +14,7 @@ namespace trtllm_ext::plugins
 namespace
 {
 
-#ifdef TRT_MAJOR_ENTERPRISE
-constexpr char LIBRARY[] = "libnvinfer.so." TRTLLM_EXT_TEXT(TRT_MAJOR_ENTERPRISE);
-#else
-constexpr char LIBRARY[] = "libnvinfer.so." TRTLLM_EXT_TEXT(NV_TENSORRT_SONAME_MAJOR);
-#endif
+constexpr char LIBRARY[] = "libnvinfer.so." TRTLLM_EXT_TEXT(NV_TENSORRT_MAJOR);
 
 /* The start of the file in memory that an address belongs to. */
 void* file_of(void* address)
