@@ -1,0 +1,104 @@
+"""plugins/kernels compiled for the CPU with the stand-in of cuda_on_cpu/, into a library that ctypes loads.
+
+What is compiled is kept in build/kernels_on_cpu under the digest of all that went into it.
+"""
+
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+STAND_IN = Path(__file__).parent / "cuda_on_cpu"
+REPOSITORY = Path(__file__).parents[2]
+KERNELS = REPOSITORY / "plugins/kernels"
+BUILT = REPOSITORY / "build/kernels_on_cpu"
+
+# CUDA has a pragma of its own for loops, and its half types copy themselves by functions that compilers do not trust.
+WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-class-memaccess"]
+FLAGS = ["-std=c++17", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", *WARNINGS]
+ADDRESS_SANITIZER = ["-fsanitize=address", "-fsanitize-sections=cuda_shared.*", "-fno-omit-frame-pointer"]
+
+
+def compiler() -> str:
+    """The path of g++; skips where there is none."""
+    found = shutil.which(os.environ.get("CXX", "g++"))
+    if found is None:
+        pytest.skip("no g++ on the PATH: the kernels cannot be compiled for the CPU")
+    return found
+
+
+def cuda_include() -> Path:
+    """CUDA's folder of headers: CUDA_HOME's, else that of the nvcc on the PATH; skips where there is none."""
+    homes = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
+    nvcc = shutil.which("nvcc")
+    homes += [str(Path(nvcc).resolve().parents[1])] if nvcc else []
+    for home in [*homes, "/usr/local/cuda"]:
+        if (Path(home) / "include/cuda_fp16.h").exists():
+            return Path(home) / "include"
+    pytest.skip("CUDA's headers are not to be found: name CUDA's folder with CUDA_HOME")
+
+
+def compile_on_cpu(sources: list[Path], name: str, *, flags: tuple[str, ...] = ()) -> Path:
+    """A shared library of CUDA C++ sources and the stand-in; AssertionError with the compiler's words."""
+    sources = [*sorted(sources), *sorted(STAND_IN.glob("*.cpp"))]
+    include = cuda_include()
+    # Older toolkits have no folder cccl: its headers lie beside the others.
+    folders = [f"-I{STAND_IN}", f"-I{KERNELS}", "-isystem", str(include), "-isystem", str(include / "cccl")]
+    options = [*FLAGS, '-DTRTLLM_EXT_ARCHITECTURES="90a"', *folders, *flags]
+    common = digest([*headers(), STAND_IN / "shared_memory.ld"], _version(compiler()), *options)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(lambda source: _object(source, options, common), sources))
+    library = BUILT / f"lib{name}-{digest([], *map(str, objects))}.so"
+    link = [
+        "-shared",
+        *flags,
+        *map(str, objects),
+        f"-Wl,-T,{STAND_IN / 'shared_memory.ld'}",
+        "-ldl",
+        "-lpthread",
+    ]
+    return _made(library, link)
+
+
+def headers() -> list[Path]:
+    """All that sources include, sorted: any of them may be in any object."""
+    found = [
+        path for folder in (KERNELS, STAND_IN) for path in folder.rglob("*") if path.suffix in (".h", ".cuh")
+    ]
+    return sorted(found)
+
+
+def digest(files: list[Path], *texts: str) -> str:
+    sha = hashlib.sha256()
+    for file in files:
+        sha.update(str(file.relative_to(REPOSITORY)).encode() + b"\0" + file.read_bytes())
+    for text in texts:
+        sha.update(b"\0" + text.encode())
+    return sha.hexdigest()[:16]
+
+
+def _object(source: Path, options: list[str], common: str) -> Path:
+    inside = source.is_relative_to(REPOSITORY)
+    key = digest([source] if inside else [], common, "" if inside else source.read_text())
+    return _made(BUILT / f"{source.stem}-{key}.o", ["-c", *options, "-x", "c++", str(source)])
+
+
+def _made(target: Path, arguments: list[str]) -> Path:
+    """The target, made by the compiler unless it is there; of several processes the last one's stays."""
+    if not target.exists():
+        BUILT.mkdir(parents=True, exist_ok=True)
+        unfinished = target.with_suffix(f".{os.getpid()}{target.suffix}")
+        made = subprocess.run([compiler(), *arguments, "-o", str(unfinished)], capture_output=True, text=True)
+        assert made.returncode == 0, made.stderr[:4000]
+        unfinished.replace(target)
+    return target
+
+
+@functools.cache
+def _version(program: str) -> str:
+    return subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
