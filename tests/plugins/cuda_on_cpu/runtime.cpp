@@ -155,6 +155,16 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
     }
 }
 
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device)
+{
+    *properties = {};
+    std::strncpy(properties->name, "CUDA on the CPU", sizeof(properties->name) - 1);
+    properties->major = compute_capability() / 10;
+    properties->minor = compute_capability() % 10;
+    properties->multiProcessorCount = 132;
+    return keep(device != 0 ? cudaErrorInvalidDevice : device_error());
+}
+
 cudaError_t cudaFuncSetAttribute(void const* kernel, cudaFuncAttribute attribute, int value)
 {
     bool const fits = value >= 0 && static_cast<size_t>(value) <= most_shared_bytes;
