@@ -18,6 +18,7 @@ from trtllm_ext.embedded.plan import (
     TensorRecord,
 )
 from trtllm_ext.embedded.plan.blocks import Bytes
+from trtllm_ext.embedded.plugins.expansions import expansions_of
 from trtllm_ext.embedded.plugins.network_plugins import settle_plugins
 from trtllm_ext.embedded.profile_check import optimum_shapes, profile_records
 from trtllm_ext.embedded.progress import Progress
@@ -92,6 +93,7 @@ def assemble(network: INetworkDefinition, config: IBuilderConfig, progress: Prog
         refittable.keys(),
         debug,
         fuses_bias=fusion_level != "basic",
+        expansions=expansions_of(network),
     )
 
     progress.step()

@@ -36,6 +36,13 @@ def output(layer: Any, dtype: Any = None) -> Tensor:
     return _create_tensor(layer.get_output(0), layer, dtype)
 
 
+def outputs(layer: Any) -> tuple[Tensor, ...]:
+    """All outputs of a layer whose attributes are all set, of the types that the layer itself gives them."""
+    first = output(layer, layer.get_output(0).dtype)
+    others = (_create_tensor(layer.get_output(index), layer) for index in range(1, layer.num_outputs))
+    return (first, *others)
+
+
 def _create_tensor(trt_tensor: Any, producer: Any, dtype: Any = None) -> Tensor:
     """A Tensor for an `ITensor` that the layer `producer` gives; names the layer and its outputs.
 

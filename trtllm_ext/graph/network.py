@@ -222,6 +222,9 @@ class Network:
             layer.precision = self._dtype if self._dtype is not None else dtype
         if kind not in _NO_OUTPUT_TYPE:
             layer.set_output_type(0, dtype)
+        if kind.startswith("PLUGIN"):
+            for index in range(1, layer.num_outputs):
+                layer.set_output_type(index, layer.get_output(index).dtype)
 
 
 class net_guard:  # noqa: N801 - TensorRT-LLM's name

@@ -34,6 +34,8 @@ class NetworkView:
         self.outputs = [*(network.get_output(index) for index in range(network.num_outputs)), *also]
         self.strongly_typed = _strongly_typed(network, trt)
         self.output_ids = {id(tensor) for tensor in self.outputs}
+        # Whether outputs get their names here: those of an expansion get them from the layer that it stands for.
+        self.names_outputs = True
         # Kept with their tensors, needed or not: the identity of an object is that of nothing else while it lives.
         self._seen = [LayerView(network.get_layer(index), trt) for index in range(network.num_layers)]
         for view in self._seen:

@@ -117,6 +117,12 @@ class Operation:
         """The inputs of a plugin made from these fields, in order."""
         return tuple(each for each in self.inputs if each.is_there(fields))
 
+    def expanded(self, fields: Mapping[str, Any], inputs: Sequence[Any]) -> Sequence[Any]:
+        """The expansion on the inputs that are there, in order: Tensors in the network being defined."""
+        given = dict.fromkeys(each.name for each in self.inputs)
+        given.update(zip((each.name for each in self.inputs_of(fields)), inputs, strict=True))
+        return self.expansion(fields, **given)
+
     def outputs_of(self, fields: Mapping[str, Any]) -> tuple[Operand, ...]:
         """Its outputs, in order."""
         return tuple(each for each in self.outputs if each.is_there(fields))

@@ -1,0 +1,232 @@
+"""The operations as plugin layers on the embedded engine: the plain layers' numbers bit for bit, and no plugin step."""
+
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+from sublayer_formulas import DTYPES
+
+import trtllm_ext as tx
+from trtllm_ext import backend
+from trtllm_ext.builder.network_plugins import plugins_of
+from trtllm_ext.errors import GraphError
+from trtllm_ext.graph import constant, functional
+from trtllm_ext.graph.known import known_of
+from trtllm_ext.oracle import evaluate
+from trtllm_ext.plugin import formulas
+from trtllm_ext.plugin import functional as plugins
+
+BUDGET_S = 3
+
+HIDDEN, FFN, TOKENS = 24, 40, 5
+RNG = np.random.default_rng(4)
+VALUES = {
+    "x": RNG.normal(size=(TOKENS, HIDDEN)),
+    "residual": RNG.normal(size=(TOKENS, HIDDEN)) * 3,
+    "inner": RNG.normal(size=(TOKENS, FFN)) * 2,
+    "gate": RNG.normal(size=(TOKENS, FFN)) * 2,
+    "fc_weight": RNG.normal(size=(FFN, HIDDEN)) / 5,
+    "gate_weight": RNG.normal(size=(FFN, HIDDEN)) / 5,
+    "proj_weight": RNG.normal(size=(HIDDEN, FFN)) / 6,
+    "fc_bias": RNG.normal(size=FFN),
+    "gate_bias": RNG.normal(size=FFN),
+    "hidden_bias": RNG.normal(size=HIDDEN),
+    "weight": RNG.normal(size=HIDDEN) + 1,
+}
+
+
+def network_of(define, names, dtype):
+    """A network with the inputs `names`, and the outputs y0, y1 ... that `define` makes of them."""
+    builder = tx.Builder()
+    network = builder.create_network()
+    with tx.net_guard(network):
+        given = {}
+        for name in names:
+            width = VALUES[name].shape[1]
+            ranges = OrderedDict([("tokens", [[1, TOKENS, 16]]), (f"width_{width}", [width])])
+            given[name] = tx.Tensor(name=name, dtype=dtype, shape=[-1, width], dim_range=ranges)
+        results = define(lambda name: constant(VALUES[name].astype(DTYPES[dtype])), **given)
+        for index, tensor in enumerate(results if isinstance(results, tuple) else (results,)):
+            tensor.mark_output(f"y{index}")
+    return builder, network
+
+
+def run(define, names, dtype):
+    builder, network = network_of(define, names, dtype)
+    engine = builder.build_engine(network, builder.create_builder_config(precision=dtype))
+    feeds = {name: VALUES[name].astype(DTYPES[dtype]) for name in names}
+    with tx.Session.from_serialized_engine(engine) as session:
+        return session.run(feeds), network, engine
+
+
+def assert_same(of_plugin, of_layers, names, dtype):
+    """Both give the same bits, and the plugin's engine holds no plugin; returns the network with plugins."""
+    got, network, _ = run(of_plugin, names, dtype)
+    wanted, _, _ = run(of_layers, names, dtype)
+    assert {name: each.tobytes() for name, each in got.items()} == {
+        name: each.tobytes() for name, each in wanted.items()
+    }
+    assert all(np.isfinite(each.astype(np.float64)).all() and each.any() for each in got.values())
+    trt = backend.tensorrt()
+    kinds = {layer.type for layer in network.get_layers()}
+    assert trt.LayerType.PLUGIN_V3 in kinds
+    return network
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("gated", [False, True])
+def test_feed_forward(gated, dtype):
+    def of_plugin(weight, x, residual):
+        return plugins.feed_forward(
+            x,
+            weight("fc_weight"),
+            weight("proj_weight"),
+            gate_weight=weight("gate_weight") if gated else None,
+            fc_bias=weight("fc_bias"),
+            gate_bias=weight("gate_bias") if gated else None,
+            proj_bias=weight("hidden_bias"),
+            residual=residual,
+            activation="silu",
+            clamp=1.5 if gated else None,
+            gate_offset=0.25,
+        )
+
+    def of_layers(weight, x, residual):
+        fc = functional.matmul(x, weight("fc_weight"), transb=True) + weight("fc_bias")
+        gate = None
+        if gated:
+            gate = functional.matmul(x, weight("gate_weight"), transb=True) + weight("gate_bias")
+        inner = formulas.gated_activation(fc, gate, "silu", 1.5 if gated else None, 0.25)
+        return residual + (
+            functional.matmul(inner, weight("proj_weight"), transb=True) + weight("hidden_bias")
+        )
+
+    assert_same(of_plugin, of_layers, ("x", "residual"), dtype)
+
+
+@pytest.mark.parametrize("activation", tx.checkpoint.ACTIVATIONS)
+def test_gated_activation(activation):
+    def of_plugin(weight, inner, gate):
+        one = plugins.gated_activation(inner, activation=activation)
+        return one, plugins.gated_activation(one, gate, activation=activation)
+
+    def of_layers(weight, inner, gate):
+        one = formulas.activate(inner, activation)
+        return one, formulas.activate(one, activation) * gate
+
+    assert_same(of_plugin, of_layers, ("inner", "gate"), "float16")
+
+
+NORMS = {
+    "layer_norm": {"norm": "layer_norm"},
+    "rms_norm": {"norm": "rms_norm", "rounding": "before_weight"},
+    "rms_norm with an offset": {"norm": "rms_norm", "weight_offset": 1.0},
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", NORMS)
+def test_residual_norm(name, dtype):
+    settings = {"eps": 1e-3, **NORMS[name]}
+    bias = "hidden_bias" if name == "layer_norm" else None
+
+    def of_plugin(weight, x, residual):
+        more = {"weight": weight("weight"), "norm_bias": weight(bias) if bias else None, **settings}
+        total, normed = plugins.residual_norm(x, residual, **more)
+        return (total, *plugins.residual_norm(total + x, with_sum=False, **more), normed)
+
+    def of_layers(weight, x, residual):
+        form = formulas.NormForm(
+            settings["norm"],
+            1e-3,
+            settings.get("weight_offset", 0.0),
+            settings.get("rounding", "after_weight"),
+        )
+
+        def norm(total):
+            wide = formulas.norm_of_rows(total, weight("weight"), weight(bias) if bias else None, form)
+            return functional.cast(wide, total.dtype)
+
+        total = residual + x
+        normed = norm(total)
+        return total, norm(total + x), normed
+
+    assert_same(of_plugin, of_layers, ("x", "residual"), dtype)
+
+
+def test_the_sum_alone():
+    def of_plugin(weight, x, residual):
+        return plugins.residual_norm(x, residual, norm=None)
+
+    assert_same(of_plugin, lambda weight, x, residual: residual + x, ("x", "residual"), "float16")
+
+
+def test_quantized_rows_are_the_norm_over_its_scale():
+    def define(weight, x, residual):
+        return plugins.residual_norm(x, residual, weight=weight("weight"), quantized_type="int8")
+
+    got, _, _ = run(define, ("x", "residual"), "float16")
+    total = (VALUES["x"].astype(np.float16) + VALUES["residual"].astype(np.float16)).astype(np.float64)
+    normed = total / np.sqrt((total**2).mean(-1, keepdims=True) + 1e-5)
+    normed *= VALUES["weight"].astype(np.float16).astype(np.float64)
+    assert got["y1"].dtype == np.int8
+    assert got["y2"].shape == (TOKENS, 1)
+    np.testing.assert_allclose(got["y2"], abs(normed).max(-1, keepdims=True) / 127, rtol=1e-5)
+    assert abs(got["y1"] * got["y2"].astype(np.float64) - normed).max() <= got["y2"].max() * 0.5001
+
+
+def test_the_oracle_the_envelope_and_records_know_the_plugin():
+    def define(weight, x, residual):
+        return plugins.residual_norm(x, residual, weight=weight("weight"), eps=1e-3)
+
+    got, network, _ = run(define, ("x", "residual"), "float32")
+    known = known_of(network)
+    (name,) = known.expansions
+    assert network.plugins[name].fields["eps"] == 1e-3
+    assert [str(each) for each in plugins_of(network.trt_network)] == [
+        "'ResidualNorm' version '1' in namespace 'trtllm_ext'"
+    ]
+    feeds = {each: VALUES[each].astype(np.float32) for each in ("x", "residual")}
+    exact = evaluate(
+        network.trt_network, backend.tensorrt(), feeds, plugins=known.plugins, weights=known.weights
+    )
+    for output, value in got.items():
+        np.testing.assert_allclose(value, exact[output], rtol=1e-5, atol=1e-6)
+
+
+BAD = {
+    "an activation": (
+        "activation 'sillu' is not known",
+        lambda x, y: plugins.gated_activation(x, activation="sillu"),
+    ),
+    "a clamp": ("clamp=-1", lambda x, y: plugins.gated_activation(x, activation="silu", clamp=-1)),
+    "a norm": ("norm='rmsnorm' is not known", lambda x, y: plugins.residual_norm(x, norm="rmsnorm")),
+    "no eps": ("eps=0", lambda x, y: plugins.residual_norm(x, eps=0)),
+    "a sum alone, quantized": (
+        "the sum alone",
+        lambda x, y: plugins.residual_norm(x, norm=None, quantized_type="int8"),
+    ),
+    "a wide quantized type": (
+        "is not 'int8'",
+        lambda x, y: plugins.residual_norm(x, quantized_type="float16"),
+    ),
+    "types that differ": (
+        "inputs of one type: fc is float32",
+        lambda x, y: plugins.gated_activation(x, functional.cast(y, "float16"), activation="silu"),
+    ),
+    "integers": (
+        "takes float32, float16, bfloat16, not int32",
+        lambda x, y: plugins.gated_activation(functional.cast(x, "int32"), activation="silu"),
+    ),
+    "too many tokens": (
+        "max_num_tokens=-1 is not taken",
+        lambda x, y: plugins.feed_forward(x, y, y, activation="silu", max_num_tokens=-1),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_an_operation_does_not_take_is_refused(name):
+    text, define = BAD[name]
+    with pytest.raises((GraphError, tx.errors.ConfigError), match=text):
+        network_of(lambda weight, x, residual: define(x, residual), ("x", "residual"), "float32")
