@@ -72,8 +72,8 @@ trtllm_ext_status create(trtllm_ext_feed_forward_form const* given, Plan** made)
     TRTLLM_EXT_CHECK(check_form(plan->form));
     TRTLLM_EXT_CHECK(current_device(&plan->machine.device));
     cudaDeviceProp properties{};
-    TRTLLM_EXT_CHECK(
-        from_cuda(cudaGetDeviceProperties(&properties, plan->machine.device.ordinal), "feed_forward: the device's name"));
+    cudaError_t const error = cudaGetDeviceProperties(&properties, plan->machine.device.ordinal);
+    TRTLLM_EXT_CHECK(from_cuda(error, "feed_forward: the device's name"));
     plan->device_name = properties.name;
     add_cublaslt(*plan);
     *made = plan.release();

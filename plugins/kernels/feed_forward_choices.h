@@ -13,7 +13,7 @@ namespace trtllm_ext::feed_forward
 // Only tuned choices: the heuristic's are made again wherever a plan is.
 std::vector<unsigned char> write_choices(Plan const& plan);
 
-// Takes those that are this form's, device's and cublasLt's, and that cublasLt still accepts; INVALID_ARGUMENT for damage.
+// Takes those of this form, device and cublasLt that cublasLt still accepts; INVALID_ARGUMENT for damaged bytes.
 trtllm_ext_status read_choices(Plan& plan, void const* bytes, uint64_t size, int32_t* num_taken);
 
 // JSON: the road, the bucket, and what each product of it is computed by.

@@ -191,7 +191,8 @@ TRTLLM_EXT_API trtllm_ext_status trtllm_ext_gated_activation(
 /*
  * y = act(x fc^T + fc_bias) proj^T + proj_bias + residual, or with the gated form of trtllm_ext_gated_activation in
  * place of act. Weights are (out_features, in_features), rows without gaps. The inner activations are rounded to `type`
- * once, y once.
+ * once, y once; by cublasLt what no epilogue of a product can finish (a gate, a clamp, activations other than IDENTITY,
+ * RELU and GELU_TANH) is rounded once more, between the products and the activation.
  *
  * A plan holds what is chosen once for a form and a device: how each product is computed, by buckets of token counts.
  * It belongs to the device that was current when it was made. Any number of threads may run one plan, each with its
@@ -240,26 +241,30 @@ typedef struct trtllm_ext_feed_forward_args
 } trtllm_ext_feed_forward_args;
 
 /*
- * Makes a plan: no device memory, no launch. Without cublasLt the plan computes its products by a plain kernel, correct
- * and slow; trtllm_ext_feed_forward_describe() says so.
+ * Makes a plan: no launch, and no device memory but what cublasLt itself takes once a device. Without cublasLt the plan
+ * computes its products by a plain kernel, correct and slow; trtllm_ext_feed_forward_describe() says so.
+ *
+ * cublasLt is the file that the environment variable TRTLLM_EXT_CUBLASLT names; else what the process has opened
+ * already, else libcublasLt.so.13 or .12 where the loader finds it.
  */
 TRTLLM_EXT_API trtllm_ext_status trtllm_ext_feed_forward_create(
     trtllm_ext_feed_forward_form const* form, trtllm_ext_feed_forward_plan** plan);
 
 TRTLLM_EXT_API void trtllm_ext_feed_forward_destroy(trtllm_ext_feed_forward_plan* plan);
 
-/* Bytes of workspace that a run of at most this many tokens needs. */
+/* Bytes of workspace that a run of at most this many tokens needs. Tuning and taking choices do not change it. */
 TRTLLM_EXT_API uint64_t trtllm_ext_feed_forward_workspace(
     trtllm_ext_feed_forward_plan const* plan, int64_t num_tokens);
 
 /*
  * Times the algorithms for this many tokens on the arguments given (y is written) and keeps the fastest for every
- * token count of the same bucket. Waits for the device; not inside a graph capture.
+ * token count of the same bucket. Waits for the stream; not inside a graph capture, not with y in the residual's memory,
+ * and with operands at multiples of 16 bytes. LIBRARY_MISSING without cublasLt: there is nothing to choose then.
  */
 TRTLLM_EXT_API trtllm_ext_status trtllm_ext_feed_forward_tune(
     trtllm_ext_feed_forward_plan* plan, trtllm_ext_feed_forward_args const* args, trtllm_ext_stream stream);
 
-/* The bucket of a token count: the largest count that shares its choice. */
+/* The bucket of a token count: the largest that shares its choice; 0 of no tokens, -1 of counts that a run refuses. */
 TRTLLM_EXT_API int64_t trtllm_ext_feed_forward_bucket(trtllm_ext_feed_forward_plan const* plan, int64_t num_tokens);
 
 /*
@@ -271,7 +276,12 @@ TRTLLM_EXT_API trtllm_ext_status trtllm_ext_feed_forward_choices(
 TRTLLM_EXT_API trtllm_ext_status trtllm_ext_feed_forward_take_choices(
     trtllm_ext_feed_forward_plan* plan, void const* buffer, uint64_t size, int32_t* num_taken);
 
-/* How a run of this many tokens is computed, for people: JSON. Writes at most `size` bytes with the final 0. */
+/*
+ * How a run of this many tokens is computed, for people: JSON with "num_tokens", "bucket", "device", and for tokens to
+ * compute "road" and "workspace"; "no_cublaslt" (why) or "cublaslt" (the file), "cublaslt_version" and "products", each
+ * with "of" (such as "fc, gate"), "epilogue", "chosen" and, where known, "microseconds" and "algorithm" (a digest).
+ * Writes at most `size` bytes with the final 0; INVALID_ARGUMENT if those are too few.
+ */
 TRTLLM_EXT_API trtllm_ext_status trtllm_ext_feed_forward_describe(
     trtllm_ext_feed_forward_plan const* plan, int64_t num_tokens, char* text, uint64_t size);
 
