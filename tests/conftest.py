@@ -21,6 +21,11 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 # The programs that tests start import the package too: let the first one keep what it compiles for the others.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+# Products in NumPy are small here: threads that wait awake for a part of one cost more than they do, in each process.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Most of what the tests make is gone before anybody looks for garbage.
+gc.set_threshold(10_000, 20, 20)
+
 # What the default tests may take in all: they are to end within 8 minutes on two cores.
 TOTAL_BUDGET_S = 480
 
