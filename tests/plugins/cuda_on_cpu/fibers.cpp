@@ -93,19 +93,21 @@ void Fibers::prepare(unsigned count, Body body, void* argument)
     }
     for (unsigned i = 0; i < count; ++i)
     {
+        // Stacks that begin at the same offset in a page would share a few lines of the processor's cache.
+        size_t const offset = i % 32 * 576;
         Context& fiber = *fibers_[i];
         fiber.fake_stack = nullptr;
         fiber.stack_bottom = stacks_[i];
-        fiber.stack_size = stack_bytes;
+        fiber.stack_size = stack_bytes - offset;
 #if defined(__x86_64__)
         // Six registers, the address to return to, and a word that puts the stack where a call would have.
-        auto** top = reinterpret_cast<void**>(static_cast<char*>(stacks_[i]) + stack_bytes) - 2;
+        auto** top = reinterpret_cast<void**>(static_cast<char*>(stacks_[i]) + stack_bytes - offset) - 2;
         *top = reinterpret_cast<void*>(&Fibers::enter);
         fiber.stack_pointer = top - 6;
 #else
         getcontext(&fiber.context);
         fiber.context.uc_stack.ss_sp = stacks_[i];
-        fiber.context.uc_stack.ss_size = stack_bytes;
+        fiber.context.uc_stack.ss_size = stack_bytes - offset;
         makecontext(&fiber.context, &Fibers::enter, 0);
 #endif
     }
