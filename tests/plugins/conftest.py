@@ -1,12 +1,49 @@
 """The kernels' library for tests without a GPU."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cpu_library import KERNELS, compile_on_cpu
+from fake_cublaslt import FakeCublasLt
+
+
+def pytest_collection_modifyitems(items):
+    """The file whose budget has the compilation of the kernels comes first."""
+    items.sort(key=lambda item: item.path.name != "test_cuda_on_cpu.py")
 
 
 @pytest.fixture(scope="session")
-def kernels_on_cpu() -> Path:
-    """The path of plugins/kernels as a library that runs on the CPU; skips where it cannot be compiled."""
-    return compile_on_cpu([*KERNELS.glob("*.cu"), *KERNELS.glob("*.cpp")], "trtllm_ext_kernels")
+def kernels_on_cpu() -> Iterator[Path]:
+    """The path of plugins/kernels as a library that runs on the CPU; skips where it cannot be compiled.
+
+    It finds no cublasLt: a real one, where the machine has it, has no use for the CPU's memory.
+    """
+    library = compile_on_cpu([*KERNELS.glob("*.cu"), *KERNELS.glob("*.cpp")], "trtllm_ext_kernels")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("TRTLLM_EXT_CUBLASLT", os.devnull)
+        yield library
+
+
+def pytest_collection_modifyitems(items):
+    """The file whose budget has the compilation of the kernels comes first."""
+    items.sort(key=lambda item: item.path.name != "test_cuda_on_cpu.py")
+
+
+@pytest.fixture(scope="session")
+def _fake_cublaslt() -> FakeCublasLt:
+    return FakeCublasLt()
+
+
+def pytest_collection_modifyitems(items):
+    """The file whose budget has the compilation of the kernels comes first."""
+    items.sort(key=lambda item: item.path.name != "test_cuda_on_cpu.py")
+
+
+@pytest.fixture
+def fake_cublaslt(kernels_on_cpu, _fake_cublaslt, monkeypatch) -> FakeCublasLt:
+    """A cublasLt on the CPU that plans find, its knobs as they were made."""
+    monkeypatch.setenv("TRTLLM_EXT_CUBLASLT", str(_fake_cublaslt.path))
+    _fake_cublaslt.reset()
+    return _fake_cublaslt

@@ -8,12 +8,14 @@ import hashlib
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 STAND_IN = Path(__file__).parent / "cuda_on_cpu"
+CUBLASLT = Path(__file__).parent / "cublaslt_on_cpu"
 REPOSITORY = Path(__file__).parents[2]
 KERNELS = REPOSITORY / "plugins/kernels"
 BUILT = REPOSITORY / "build/kernels_on_cpu"
@@ -43,7 +45,7 @@ def cuda_include() -> Path:
     pytest.skip("CUDA's headers are not to be found: name CUDA's folder with CUDA_HOME")
 
 
-def compile_on_cpu(sources: list[Path], name: str, *, flags: tuple[str, ...] = ()) -> Path:
+def compile_on_cpu(sources: list[Path], name: str, *, flags: Sequence[str] = ()) -> Path:
     """A shared library of CUDA C++ sources and the stand-in; AssertionError with the compiler's words."""
     sources = [*sorted(sources), *sorted(STAND_IN.glob("*.cpp"))]
     include = cuda_include()
@@ -65,10 +67,23 @@ def compile_on_cpu(sources: list[Path], name: str, *, flags: tuple[str, ...] = (
     return _made(library, link)
 
 
+def address_sanitizer() -> dict[str, str]:
+    """The environment of a program that loads a library compiled with ADDRESS_SANITIZER."""
+    found = subprocess.run(
+        [compiler(), "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
+    )
+    # What Python itself keeps until its end is none of ours.
+    options = "detect_leaks=0:detect_stack_use_after_return=0"
+    return {"LD_PRELOAD": found.stdout.strip(), "ASAN_OPTIONS": options, "PYTHONMALLOC": "malloc"}
+
+
 def headers() -> list[Path]:
     """All that sources include, sorted: any of them may be in any object."""
     found = [
-        path for folder in (KERNELS, STAND_IN) for path in folder.rglob("*") if path.suffix in (".h", ".cuh")
+        path
+        for folder in (KERNELS, STAND_IN, CUBLASLT)
+        for path in folder.rglob("*")
+        if path.suffix in (".h", ".cuh")
     ]
     return sorted(found)
 
