@@ -26,19 +26,9 @@ def kernels_on_cpu() -> Iterator[Path]:
         yield library
 
 
-def pytest_collection_modifyitems(items):
-    """The file whose budget has the compilation of the kernels comes first."""
-    items.sort(key=lambda item: item.path.name != "test_cuda_on_cpu.py")
-
-
 @pytest.fixture(scope="session")
 def _fake_cublaslt() -> FakeCublasLt:
     return FakeCublasLt()
-
-
-def pytest_collection_modifyitems(items):
-    """The file whose budget has the compilation of the kernels comes first."""
-    items.sort(key=lambda item: item.path.name != "test_cuda_on_cpu.py")
 
 
 @pytest.fixture
