@@ -71,7 +71,8 @@ class BuildConfig:
     precision_constraints: 'obey', or 'prefer', by which TensorRT may compute layers of a weakly typed network (8.6) in
     another precision; strongly typed networks have no use for it.
     Which library has which of these: `builder.tensorrt_settings`; a build refuses what the one in use lacks.
-    plugin_config: accepted for files written for trtllm-build; only values that ask for no plugin.
+    plugin_config: `ffn_plugin`, `residual_norm_plugin` and `gated_activation_plugin`, each None, 'auto' or a type, as
+    `graph.plugin_config.PluginConfig` has them; of trtllm-build's names only values that ask for no plugin.
 
     Raises ConfigError (a ValueError) for unknown keys, wrong types, and limits that contradict each other.
     """

@@ -1,11 +1,35 @@
-"""The plugins that a network's layers run on, for the envelope of its engine."""
+"""The plugins of a network: which are asked for, and which its layers run on, for the envelope of its engine."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from trtllm_ext import backend
+from trtllm_ext.builder.build_config import BuildConfig
+from trtllm_ext.errors import ConfigError
+from trtllm_ext.graph.network import Network
+from trtllm_ext.graph.plugin_config import NO_PLUGIN, OWN_PLUGINS
 from trtllm_ext.runtime.envelope import PluginSummary
 from trtllm_ext.runtime.plugin_libraries import summary_of_plugin
+
+
+def ask_for_plugins(network: Any, build_config: BuildConfig) -> None:
+    """Have a network that is to be defined take the plugins that the build config asks for, and know of its taps.
+
+    Raises ConfigError where it is one of TensorRT-LLM's, whose layers have plugins of their own.
+    """
+    config = build_config.plugin_config
+    asked = {name: config[name] for name in OWN_PLUGINS if config.get(name) not in NO_PLUGIN}
+    if not isinstance(network, Network):
+        if asked:
+            raise ConfigError(
+                f"plugin_config: {', '.join(asked)} belong to networks of trtllm_ext.graph; with the graph API of "
+                f"TensorRT-LLM leave them out."
+            )
+        return
+    for name, value in asked.items():
+        setattr(network.plugin_config, name, value)
+    network.plugin_config.tf32 = build_config.tf32
+    network.tap_patterns = build_config.tap_patterns
 
 
 def plugins_of(trt_network: Any) -> tuple[PluginSummary, ...]:

@@ -1,8 +1,10 @@
-"""`plugin_config` of a build config written for trtllm-build: read, and refused where it asks for a plugin."""
+"""`plugin_config` of a build config: this package's plugins, and trtllm-build's, which are refused where asked for."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from trtllm_ext.errors import GraphError
+from trtllm_ext.graph.plugin_config import NO_PLUGIN, OWN_PLUGINS, own_choice
 from trtllm_ext.suggest import nearest
 
 # PluginConfig of TensorRT-LLM: names of switches that only say how it lays out or fuses its own decoders.
@@ -27,12 +29,21 @@ _PLUGINS = frozenset(
 
 
 def plugin_problems(values: Mapping[str, Any]) -> Iterator[str]:
-    """A sentence for each unknown name, and each that asks for a plugin by type ("auto" leaves it to us)."""
+    """A sentence for each unknown name or choice, and each that asks for one of TensorRT-LLM's plugins by type.
+
+    "auto" leaves those to us.
+    """
+    known = {*OWN_PLUGINS, *_LAYOUT_SWITCHES, *_PLUGINS}
     for name, value in values.items():
-        if name not in _LAYOUT_SWITCHES | _PLUGINS:
-            yield f"unknown plugin_config key {name!r}. {nearest(name, sorted(_LAYOUT_SWITCHES | _PLUGINS))}"
-        elif name in _PLUGINS and value not in (None, False, "auto", "disable", "disabled"):
+        if name in OWN_PLUGINS:
+            try:
+                own_choice(name, value)
+            except GraphError as problem:
+                yield str(problem)
+        elif name not in known:
+            yield f"unknown plugin_config key {name!r}. {nearest(name, sorted(known))}"
+        elif name in _PLUGINS and value not in (*NO_PLUGIN, "auto"):
             yield (
-                f"plugin_config: {name}={value!r} asks for a plugin, and this build has none; use null, or leave it "
-                f"out."
+                f"plugin_config: {name}={value!r} asks for a plugin, and this build has none of TensorRT-LLM's; use "
+                f"null, or leave it out. Its own are {', '.join(OWN_PLUGINS)}."
             )

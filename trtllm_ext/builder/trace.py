@@ -11,6 +11,7 @@ from trtllm_ext.builder.build_config import BuildConfig
 from trtllm_ext.builder.builder import Builder, BuilderConfig
 from trtllm_ext.builder.engine import EngineConfig, new_build_id
 from trtllm_ext.builder.limits import prepare_inputs_arguments, resolve_limits
+from trtllm_ext.builder.network_plugins import ask_for_plugins
 from trtllm_ext.builder.taps import Tap, mark_taps
 from trtllm_ext.builder.tensorrt_settings import settings_of
 from trtllm_ext.checkpoint.sharding import ways_to_ranks
@@ -75,6 +76,7 @@ def trace(model: Any, build_config: BuildConfig) -> Traced:
     )
     network = builder.create_network()
     network.set_named_parameters(model.named_parameters())
+    ask_for_plugins(network, limits)
     with graph.net_guard(network):
         inputs = model.prepare_inputs(**prepare_inputs_arguments(limits, model.prepare_inputs))
         model(**inputs)

@@ -53,6 +53,20 @@ class ModulePath:
         finally:
             self._stack.pop()
 
+    @contextmanager
+    def at(self, place: str) -> Iterator[None]:
+        """Layers that are made inside the block belong to `place`, a path that was `current` before."""
+        self._stack.append(place)
+        try:
+            yield
+        finally:
+            self._stack.pop()
+
+    def dotted_name(self, module: Any) -> str | None:
+        """Name of a module in the module called first; None if it is not one of its."""
+        path = self._names.get(id(module))
+        return None if path is None else ".".join(path.split("/")[1:])
+
     def parameter_name(self, parameter: Any) -> str | None:
         """Dotted name of a parameter in the module called first; None if it is not one of its."""
         if self._root is None:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, overload
 from trtllm_ext.checkpoint.contract import check_activation
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.graph import Module, Tensor
+from trtllm_ext.layers import plugin_roads
 from trtllm_ext.layers.linear import ColumnLinear, RowLinear
 from trtllm_ext.layers.tensor_parallel import check_sequence_parallel, check_summed, gather_tokens, shard_size
-from trtllm_ext.plugin.formulas import activate, gated_activation
 
 if TYPE_CHECKING:
     from trtllm_ext.graph.functional import AllReduceParams
@@ -66,9 +66,16 @@ class FeedForward(Module):
             sequence_parallel=sequence_parallel,
         )
 
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """hidden_states: (..., hidden_size); the result has its shape and type."""
-        return self.proj(self._before_proj(hidden_states))
+    def forward(self, hidden_states: Tensor, *, residual: Tensor | None = None) -> Tensor:
+        """hidden_states: (..., hidden_size); the result has its shape and type.
+
+        residual: of that shape and type, added to the result: a skip connection around the sublayer.
+        """
+        output = plugin_roads.feed_forward(self, hidden_states, residual)
+        if output is not None:
+            return output
+        output = self.proj(self._before_proj(hidden_states))
+        return output if residual is None else residual + output
 
     def partial(self, hidden_states: Tensor) -> Tensor:
         """This rank's share of the result, proj's bias not added: float32 on the embedded engine."""
@@ -85,7 +92,7 @@ class FeedForward(Module):
 
     def inner(self, hidden_states: Tensor) -> Tensor:
         """The activated values, (..., ffn_hidden_size / tp_size), before the inner norm."""
-        return activate(self.fc(hidden_states), self.hidden_act)
+        return plugin_roads.activated(self.fc(hidden_states), None, self.hidden_act)
 
 
 class GatedFeedForward(FeedForward):
@@ -132,23 +139,35 @@ class GatedFeedForward(FeedForward):
         self.gate_offset = gate_offset
 
     @overload
-    def forward(self, hidden_states: Tensor, *, all_reduce_params: None = None) -> Tensor: ...
+    def forward(
+        self, hidden_states: Tensor, *, residual: Tensor | None = None, all_reduce_params: None = None
+    ) -> Tensor: ...
 
     @overload
     def forward(
-        self, hidden_states: Tensor, *, all_reduce_params: AllReduceParams | None
+        self,
+        hidden_states: Tensor,
+        *,
+        residual: Tensor | None = None,
+        all_reduce_params: AllReduceParams | None,
     ) -> Tensor | tuple[Tensor, Tensor]: ...
 
     def forward(
-        self, hidden_states: Tensor, *, all_reduce_params: AllReduceParams | None = None
+        self,
+        hidden_states: Tensor,
+        *,
+        residual: Tensor | None = None,
+        all_reduce_params: AllReduceParams | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """As FeedForward's. all_reduce_params: for proj, see `RowLinear.forward`, whose result this has then."""
+        if all_reduce_params is None:
+            return super().forward(hidden_states, residual=residual)
         return self.proj(self._before_proj(hidden_states), all_reduce_params=all_reduce_params)
 
     def inner(self, hidden_states: Tensor) -> Tensor:
         """The gated values, (..., ffn_hidden_size / tp_size), before the inner norm."""
         fc, gate = self.fc(hidden_states), self.gate(hidden_states)
-        return gated_activation(fc, gate, self.hidden_act, self.clamp, self.gate_offset)
+        return plugin_roads.activated(fc, gate, self.hidden_act, self.clamp, self.gate_offset)
 
 
 def _check_inner_norm(inner_norm: Module | None, tp_group: list[int] | None, tp_size: int) -> Module | None:

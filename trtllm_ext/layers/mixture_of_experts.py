@@ -7,6 +7,7 @@ from typing import get_args, get_type_hints
 from trtllm_ext.checkpoint.contract import MixtureContract, check_activation
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.graph import Module, Parameter, Tensor, default_net, functional, str_dtype_to_trt
+from trtllm_ext.layers import plugin_roads
 from trtllm_ext.layers.feed_forward import FeedForward, GatedFeedForward, check_clamp
 from trtllm_ext.layers.linear import Linear
 from trtllm_ext.layers.tensor_parallel import (
@@ -17,7 +18,6 @@ from trtllm_ext.layers.tensor_parallel import (
     sum_over_ranks,
     wide,
 )
-from trtllm_ext.plugin.formulas import activate, gated_activation
 from trtllm_ext.suggest import nearest
 
 # What MixtureContract.weights may be.
@@ -197,11 +197,8 @@ class MixtureOfExperts(Module):
 
     def _expert(self, hidden_states: Tensor, expert: int) -> Tensor:
         fc = self.fc(hidden_states, expert)
-        if self.gate is None:
-            inner = activate(fc, self.hidden_act)
-        else:
-            gate = self.gate(hidden_states, expert)
-            inner = gated_activation(fc, gate, self.hidden_act, self.clamp, self.gate_offset)
+        gate = None if self.gate is None else self.gate(hidden_states, expert)
+        inner = plugin_roads.activated(fc, gate, self.hidden_act, self.clamp, self.gate_offset)
         return self.proj(inner, expert) if self.tp_size == 1 else self.proj.partial(inner, expert)
 
     def _shared(self, expert: FeedForward, hidden_states: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Literal
 from trtllm_ext.checkpoint.dtypes import weight_dtype
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.graph import Module, Parameter, Tensor, functional
+from trtllm_ext.layers import plugin_roads
 from trtllm_ext.layers.tensor_parallel import check_group, shard_size, sum_over_ranks
 from trtllm_ext.plugin import formulas
 from trtllm_ext.plugin.formulas import NormForm, float32, offset
@@ -65,6 +66,9 @@ class LayerNorm(Module):
         than the norm's own where that is split over ranks.
         """
         shape = _axes(normalized_shape, self)
+        normed = plugin_roads.normed(self, x, shape)
+        if normed is not None:
+            return normed
         weight = None if self.weight is None else self.weight.value
         bias = None if self.bias is None else self.bias.value
         to = self.output_dtype or (x.dtype if weight is None else weight.dtype)
@@ -153,6 +157,9 @@ class RmsNorm(Module):
         than the norm's own where that is split over ranks.
         """
         shape = _axes(normalized_shape, self)
+        normed = plugin_roads.normed(self, x, shape)
+        if normed is not None:
+            return normed
         weight = None if self.weight is None else self.weight.value
         to = self.output_dtype or (x.dtype if weight is None else weight.dtype)
         return functional.cast(self._normalized(x, shape, weight), to)

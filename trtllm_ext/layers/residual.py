@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from trtllm_ext.checkpoint.contract import PLACEMENTS
@@ -10,6 +11,8 @@ from trtllm_ext.checkpoint.dtypes import weight_dtype
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.graph import Module, Tensor, functional, str_dtype_to_trt
 from trtllm_ext.graph.either import note
+from trtllm_ext.graph.late import LateTensor
+from trtllm_ext.layers import plugin_roads
 from trtllm_ext.layers.clamp import clamped
 from trtllm_ext.suggest import nearest
 
@@ -118,8 +121,7 @@ class Residual(Module):
         meanings = self._meanings()
         self._note("before", hidden_states, meanings)
         if self.connections is None:
-            contribution = self._contribution(hidden_states, *args, **kwargs)
-            output = _scaled(hidden_states, self.skip_scale) + contribution
+            contribution, output = self._joined(hidden_states, *args, **kwargs)
         else:
             x, mixed, weights = self.connections(hidden_states)
             contribution = self._contribution(x, *args, **kwargs)
@@ -133,6 +135,16 @@ class Residual(Module):
             return output
         output = self.norm(output)
         return output if self.stream_dtype is None else functional.cast(output, self.stream_dtype)
+
+    def _joined(self, stream: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """What joins a single stream, and their sum."""
+        if not args and not kwargs and plugin_roads.hands_skip_over(self, stream):
+            x = stream if self.norm is None or self.placement == "post" else self.norm(stream)
+            output = self.sublayer(x, residual=_scaled(stream, self.skip_scale))
+            return LateTensor(output, partial(self.sublayer, x)), output
+        contribution = self._contribution(stream, *args, **kwargs)
+        skip = _scaled(stream, self.skip_scale)
+        return contribution, plugin_roads.total(skip, contribution, is_read_again=self.placement != "post")
 
     def _note(self, point: str, value: Tensor, meanings: Mapping[str, str]) -> None:
         note(self.sublayer, point, value, meanings[point], self.token_group)
