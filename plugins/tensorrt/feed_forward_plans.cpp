@@ -19,15 +19,9 @@ std::mutex& plans_mutex()
     return mutex;
 }
 
-struct Entry
+std::map<std::string, std::weak_ptr<trtllm_ext_feed_forward_plan const>>& plans()
 {
-    std::weak_ptr<trtllm_ext_feed_forward_plan const> plan;
-    std::string remark;
-};
-
-std::map<std::string, Entry>& plans()
-{
-    static std::map<std::string, Entry> plans;
+    static std::map<std::string, std::weak_ptr<trtllm_ext_feed_forward_plan const>> plans;
     return plans;
 }
 
@@ -136,9 +130,8 @@ FeedForwardPlan tuned_plan(
     std::lock_guard<std::mutex> const lock(plans_mutex());
     std::string key = key_of("tuned", form);
     append(key, least_num_tokens);
-    Entry& entry = plans()[key];
-    remark = entry.remark;
-    if (FeedForwardPlan const known = entry.plan.lock())
+    auto& place = plans()[key];
+    if (FeedForwardPlan const known = place.lock())
     {
         return known;
     }
@@ -146,14 +139,12 @@ FeedForwardPlan tuned_plan(
     try
     {
         tune(*plan, form, least_num_tokens);
-        entry.remark.clear();
     }
     catch (Refusal const& refusal)
     {
-        entry.remark = std::string("not tuned, cublasLt's own choice is taken: ") + refusal.what();
+        remark = std::string("the layer is not tuned: ") + refusal.what();
     }
-    remark = entry.remark;
-    entry.plan = plan;
+    place = plan;
     return plan;
 }
 
@@ -163,9 +154,8 @@ FeedForwardPlan plan_of_choices(
     std::lock_guard<std::mutex> const lock(plans_mutex());
     std::string key = key_of("chosen", form);
     key.append(choices.begin(), choices.end());
-    Entry& entry = plans()[key];
-    remark = entry.remark;
-    if (FeedForwardPlan const known = entry.plan.lock())
+    auto& place = plans()[key];
+    if (FeedForwardPlan const known = place.lock())
     {
         return known;
     }
@@ -177,10 +167,9 @@ FeedForwardPlan plan_of_choices(
     }
     if (num_taken == 0)
     {
-        entry.remark = "the engine has no choices that were timed on this device and cublasLt: its own are taken";
+        remark = "the engine has no choices that were timed on such a device with this cublasLt; untimed ones are taken";
     }
-    remark = entry.remark;
-    entry.plan = plan;
+    place = plan;
     return plan;
 }
 

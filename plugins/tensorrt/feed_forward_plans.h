@@ -48,8 +48,8 @@ using FeedForwardPlan = std::shared_ptr<trtllm_ext_feed_forward_plan const>;
 
 /*
  * A plan of this form, tuned for the buckets of least_num_tokens to form.max_num_tokens. Timing takes memory of the
- * device for the time that it lasts; where there is too little the plan is that of cublasLt's own heuristics, and
- * `remark` says so. Throws Refusal.
+ * device for the time that it lasts; where there is too little, or no cublasLt, the plan is not tuned, and `remark` says
+ * so to whom it is made for. Throws Refusal.
  */
 FeedForwardPlan tuned_plan(trtllm_ext_feed_forward_form const& form, int64_t least_num_tokens, std::string& remark);
 

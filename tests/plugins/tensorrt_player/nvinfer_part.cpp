@@ -1,7 +1,7 @@
 #include "nvinfer_part.h"
 
 #include <cstdio>
-#include <cstring>
+#include <cstdlib>
 #include <dlfcn.h>
 #include <map>
 #include <string>
@@ -17,12 +17,10 @@ namespace
 #if NV_TENSORRT_MAJOR >= 10
 using Creator = nvinfer1::IPluginCreatorInterface;
 using Named = nvinfer1::IPluginCreatorV3One;
-using DimensionValue = int64_t;
 constexpr char GIVE_CREATORS[] = "getCreators";
 #else
 using Creator = nvinfer1::IPluginCreator;
 using Named = nvinfer1::IPluginCreator;
-using DimensionValue = int32_t;
 constexpr char GIVE_CREATORS[] = "getPluginCreators";
 #endif
 
@@ -31,8 +29,13 @@ class Logger final : public nvinfer1::ILogger
 public:
     void log(Severity severity, char const* message) noexcept override
     {
-        std::printf("log %d %s\n", static_cast<int>(severity), message);
+        if (!quiet)
+        {
+            std::printf("log %d %s\n", static_cast<int>(severity), message);
+        }
     }
+
+    bool quiet = false;
 };
 
 Logger logger;
@@ -219,88 +222,11 @@ Registry& registry()
     return registry;
 }
 
-class Value final : public nvinfer1::IDimensionExpr
-{
-public:
-    explicit Value(DimensionValue value)
-        : implementation_(value)
-    {
-        mImpl = &implementation_;
-    }
-
-private:
-    class Implementation final : public nvinfer1::apiv::VDimensionExpr
-    {
-    public:
-        explicit Implementation(DimensionValue value)
-            : value_(value)
-        {
-        }
-
-        bool isConstant() const override
-        {
-            return value_ >= 0;
-        }
-
-        DimensionValue getConstantValue() const override
-        {
-            return value_;
-        }
-
-#if NV_TENSORRT_MAJOR >= 10
-        bool isSizeTensor() const override
-        {
-            return false;
-        }
-#endif
-
-    private:
-        DimensionValue value_;
-    };
-
-    Implementation implementation_;
-};
-
 } // namespace
 
-class Expressions::Implementation final : public nvinfer1::apiv::VExprBuilder
+void set_quiet(bool quiet)
 {
-public:
-    nvinfer1::IDimensionExpr const* constant(DimensionValue value) override
-    {
-        values_.push_back(std::make_unique<Value>(value));
-        return values_.back().get();
-    }
-
-    nvinfer1::IDimensionExpr const* operation(
-        nvinfer1::DimensionOperation, nvinfer1::IDimensionExpr const&, nvinfer1::IDimensionExpr const&) override
-    {
-        return nullptr;
-    }
-
-#if NV_TENSORRT_MAJOR >= 10
-    nvinfer1::IDimensionExpr const* declareSizeTensor(
-        int32_t, nvinfer1::IDimensionExpr const&, nvinfer1::IDimensionExpr const&) override
-    {
-        return nullptr;
-    }
-#endif
-
-private:
-    std::vector<std::unique_ptr<Value>> values_;
-};
-
-Expressions::Expressions()
-    : implementation_(std::make_unique<Implementation>())
-{
-    mImpl = implementation_.get();
-}
-
-Expressions::~Expressions() = default;
-
-nvinfer1::IDimensionExpr const* Expressions::unknown()
-{
-    return constant(-1);
+    logger.quiet = quiet;
 }
 
 int32_t num_registered()

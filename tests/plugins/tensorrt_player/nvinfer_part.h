@@ -27,6 +27,9 @@ private:
 /* The number of creators in the registry. */
 int32_t num_registered();
 
+/* Whether the logger says nothing. */
+void set_quiet(bool quiet);
+
 } // namespace player
 
 #endif
