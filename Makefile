@@ -3,6 +3,10 @@
 PYTHON ?= python3
 # Over how many processes the demo's model is split.
 TP ?= 1
+# For `make plugins`: the folder that TensorRT was unpacked to (empty: the system's, else the kernels alone), and the
+# compute capabilities to compile for.
+TENSORRT_ROOT ?=
+ARCHITECTURES ?= 80;89;90a;100
 VENV := .venv
 BIN := $(VENV)/bin
 # Relative, since pip splits this variable at spaces and a clone may lie in "My Projects".
@@ -10,7 +14,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all check bench clean
+.PHONY: help demo test test-all test-gpu check bench bench-gpu plugins clean
 
 help:
 	@echo "make demo      set-up, then checkpoint -> engine -> numbers with a real sentence encoder"
@@ -19,6 +23,11 @@ help:
 	@echo "make test-all  the default tests and the long ones; writes a summary to benchmarks/results"
 	@echo "make check     format, lint, types, room order"
 	@echo "make bench     the figures of benchmarks/README.md"
+	@echo "make plugins   compiles the CUDA kernels (CMake, nvcc) into trtllm_ext/plugin/lib"
+	@echo "make plugins TENSORRT_ROOT=/opt/TensorRT ARCHITECTURES=90a"
+	@echo "               with the TensorRT plugins, for some GPUs only"
+	@echo "make test-gpu  the kernels' tests on this machine's GPU"
+	@echo "make bench-gpu the kernels beside PyTorch on this machine's GPU"
 	@echo "make clean     removes what the demo wrote"
 
 $(BIN)/python:
@@ -59,6 +68,20 @@ check: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/pip install --quiet -e '.[bench]'
 	$(BIN)/python benchmarks/run_all.py
+
+bench-gpu: $(VENV)/.dev
+	$(BIN)/python benchmarks/gpu/run.py
+
+test-gpu: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/on_gpu
+
+# What an earlier build left there may be of another TensorRT.
+plugins:
+	@command -v cmake > /dev/null || { echo "make plugins needs CMake 3.25 or newer (pip install cmake)"; exit 1; }
+	cmake -S plugins -B build/plugins "-DTENSORRT_ROOT=$(TENSORRT_ROOT)" "-DTRTLLM_EXT_ARCHITECTURES=$(ARCHITECTURES)"
+	cmake --build build/plugins --parallel
+	rm -f trtllm_ext/plugin/lib/libtrtllm_ext_*.so
+	cmake --install build/plugins --prefix trtllm_ext/plugin/lib
 
 clean:
 	rm -rf demo-output
