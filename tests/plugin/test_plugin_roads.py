@@ -101,7 +101,9 @@ STANDS_BETWEEN = {
 
 @pytest.mark.parametrize("name", STANDS_BETWEEN)
 def test_what_stands_between_keeps_the_sum_apart(name, tmp_path):
-    network = traced(model_of(STANDS_BETWEEN[name], tmp_path), FFN)
+    form = STANDS_BETWEEN[name]
+    side = form.residual.parallel != "none"
+    network = traced(model_of(form, tmp_path, attention_input=side), FFN)
     assert plugin_layers(network) == [feed_forward(0, 0)] * 2
 
 
