@@ -89,7 +89,6 @@ class FeedForwardCase:
 
 ALL = ("residual", "bias", "weight", "norm_bias")
 GATED = ("gate_weight", "residual")
-PLAIN = ("fc_bias", "proj_bias", "residual")
 EVERYTHING = ("gate_weight", "fc_bias", "gate_bias", "proj_bias", "residual")
 
 
@@ -159,11 +158,13 @@ def distinct(cases):
     return list(dict.fromkeys(cases))
 
 
-# A few of each: an emulated thread costs thousands of times a real one.
+# A few of each: an emulated thread costs thousands of times a real one. Tuning needs cublasLt.
 SMALL = {
     "residual_norm": distinct(norm_cases((0, 1, 3), (1, 7, 64), 40)),
     "gated_activation": distinct(activation_cases((0, 1, 3), (1, 7, 64), 24)),
-    "feed_forward": distinct(feed_forward_cases((0, 1, 9), ((16, 24), (7, 5)), 16, 32)),
+    "feed_forward": [
+        each for each in distinct(feed_forward_cases((0, 1, 9), ((16, 24), (7, 5)), 16, 32)) if not each.tuned
+    ],
 }
 LARGE = {
     "residual_norm": distinct(
@@ -173,4 +174,33 @@ LARGE = {
     "feed_forward": distinct(
         feed_forward_cases(TOKENS, ((64, 256), (768, 3072), (1024, 1001), (33, 65), (4096, 14336)), 512, 2048)
     ),
+}
+# For compute-sanitizer, under which a kernel takes a hundred times as long: every path once.
+_TYPED = [replace(NormCase(num_tokens=3, hidden=4096, dtype="float32"), dtype=dtype) for dtype in TYPES]
+SANITIZED = {
+    "residual_norm": [
+        *_TYPED,
+        NormCase(num_tokens=33, hidden=1001, dtype="bfloat16", norm="layer_norm", parts=ALL, layout="odd"),
+        NormCase(num_tokens=5, hidden=4096, dtype="float16", quantized="int8", layout="shifted"),
+        NormCase(
+            num_tokens=5, hidden=64, dtype="bfloat16", quantized="float8_e4m3fn", rounding="before_weight"
+        ),
+        NormCase(
+            num_tokens=2, hidden=40000, dtype="float32", norm="layer_norm", parts=ALL, layout="in_place"
+        ),
+    ],
+    "gated_activation": [
+        ActivationCase(num_tokens=33, width=1001, dtype="bfloat16", layout="odd", parts=("gate", "fc_bias")),
+        ActivationCase(num_tokens=17, width=1024, dtype="float16", layout="halves", clamp=0.75),
+        ActivationCase(
+            num_tokens=3, width=40, dtype="float32", activation="gelu_erf", parts=(), layout="shifted"
+        ),
+    ],
+    "feed_forward": [
+        FeedForwardCase(num_tokens=17, hidden=64, ffn=256, dtype="bfloat16", activation="silu", parts=GATED),
+        FeedForwardCase(num_tokens=5, hidden=33, ffn=65, dtype="float32", parts=EVERYTHING, layout="odd"),
+        FeedForwardCase(
+            num_tokens=9, hidden=64, ffn=128, dtype="float16", layout="shifted", activation="gelu_tanh"
+        ),
+    ],
 }

@@ -11,9 +11,9 @@ or, side by side and with a limit of time, a script at a time, which writes one 
     python tests/on_tensorrt/table.py *.jsonl
 
 forms: each form of a model beside the embedded engine. faults: what `verify` finds. settings, sessions, wrong_engines,
-refit: as they say. definitions: the oracle and the ONNX export on TensorRT's own networks. With other arguments (each
-says which): zoo and lowering, single networks; buffers_on_device, without TensorRT. `--engine embedded` tries a script
-where there is no GPU. docs/tensorrt_8.md is what came of it on TensorRT 8.6.
+refit, plugins: as they say. definitions: the oracle and the ONNX export on TensorRT's own networks. With other
+arguments (each says which): zoo and lowering, single networks; buffers_on_device, without TensorRT. `--engine embedded`
+tries a script where there is no GPU. docs/tensorrt_8.md is what came of it on TensorRT 8.6.
 """
 
 import json
@@ -33,7 +33,7 @@ from trtllm_ext.builder.way_out import way_out
 BUDGET_S = 8
 
 HERE = Path(__file__).parent
-SCRIPTS = ("definitions", "faults", "forms", "refit", "sessions", "settings", "wrong_engines")
+SCRIPTS = ("definitions", "faults", "forms", "plugins", "refit", "sessions", "settings", "wrong_engines")
 LIMIT_S = 300
 
 # Cases that end in every way.

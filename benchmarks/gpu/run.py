@@ -1,0 +1,198 @@
+"""The kernels beside PyTorch on one GPU, in one run: tables on the screen, raw numbers as JSON.
+
+    python benchmarks/gpu/run.py [--limit SECONDS] [--rounds N] [--only REGEX] [--output DIRECTORY]
+
+Copy and read rates and a large bf16 product are measured first, so that ratios are of one run. Every variant is held
+against float64 before it is timed; both sides run as CUDA graphs over random data in rotation, in turns. When the time
+is up the cases that are left are named, and what there is is written. `--device cpu --tiny` tries the harness itself.
+"""
+
+import argparse
+import gc
+import json
+import platform
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).parents[each]) for each in range(3)]
+
+import ceilings  # noqa: E402
+import feed_forward_cases  # noqa: E402
+import norm_cases  # noqa: E402
+import torch  # noqa: E402
+from cases import Case, Setting  # noqa: E402
+from common import Spread, ratios  # noqa: E402
+from timing import interleaved_us, kernels_of, prepare  # noqa: E402
+
+from trtllm_ext.plugin.kernels import load_kernels  # noqa: E402
+
+Record = dict[str, Any]
+OURS = "ours"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _options(arguments)
+    until = time.monotonic() + options.limit
+    kernels = load_kernels(options.library)
+    kernels.check_device()
+    torch.manual_seed(0)
+    setting = Setting(kernels, options.device, options.tiny)
+    record: Record = {"command": _command(), "machine": _machine(options.device, kernels.info), "cases": []}
+    record["ceilings"] = ceilings.measure(options.device, options.tiny, options.rounds)
+    _tell(f"{record['machine']}\nceilings: {_ceilings(record['ceilings'])}")
+    cases = [*norm_cases.cases(setting), *feed_forward_cases.cases(setting)]
+    longest = 0.0
+    for case in (each for each in cases if re.match(options.only, each.name)):
+        begin = time.monotonic()
+        # A case takes about as long as the longest before it; the first has to compile more than others.
+        if begin + 1.2 * longest > until:
+            record["cases"].append(
+                {"name": case.name, "table": case.table, "came": "not run: the time was up"}
+            )
+            continue
+        record["cases"].append(_run(case, setting, options.rounds))
+        longest = max(longest, time.monotonic() - begin)
+        _tell(f"{time.monotonic() - begin:5.1f} s  {_line(record['cases'][-1])}")
+        _write(record, options.output)
+    _tell(_tables(record))
+    _write(record, options.output)
+    return int(any(each["came"] != "ok" for each in record["cases"]))
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--limit", type=float, default=420.0, metavar="SECONDS", help="of the whole run")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--only", default="", metavar="REGEX", help="cases whose names begin so")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "results")
+    parser.add_argument("--library", help="of the kernels, where it is not the package's own")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--tiny", action="store_true", help="sizes that try the harness and measure nothing")
+    return parser.parse_args(arguments)
+
+
+def _run(case: Case, setting: Setting, rounds: int) -> Record:
+    """Checks and times one case; what goes wrong is told in its record."""
+    found: Record = {"name": case.name, "table": case.table, "came": "ok"}
+    try:
+        with torch.inference_mode():
+            ready = case.begin()
+            found |= {
+                "sets": ready.sets,
+                "errors": {name: ready.error(name) for name in ready.calls},
+                **ready.notes,
+            }
+            wrong = {name: each for name, each in found["errors"].items() if not each <= case.tolerance}
+            if wrong:
+                return found | {"came": f"wrong: {wrong}, {case.tolerance} is right"}
+            timed = {name: prepare(call, ready.sets, setting.device) for name, call in ready.calls.items()}
+            found["microseconds"] = interleaved_us(timed, setting.device, rounds)
+            found["kernels"] = {name: kernels_of(call, setting.device) for name, call in ready.calls.items()}
+    except Exception as problem:  # the other cases are worth having
+        found["came"] = f"failed: {type(problem).__name__}: {problem}"[:600]
+    finally:
+        gc.collect()
+        if setting.device == "cuda":
+            torch.cuda.empty_cache()
+    if case.moved_bytes:
+        found["moved_bytes"] = case.moved_bytes
+    if case.operations:
+        found["operations"] = case.operations
+    return found
+
+
+def _line(case: Record) -> str:
+    if "microseconds" not in case:
+        return f"{case['name']}: {case['came']}"
+    times = ", ".join(f"{name} {Spread.of(each).median:.2f}" for name, each in case["microseconds"].items())
+    return f"{case['name']}: {times} us"
+
+
+def _tables(record: Record) -> str:
+    """Markdown: our microseconds, our share of the ceiling, and the others' time over ours, paired by rounds."""
+    lines = [f"\nCeilings: {_ceilings(record['ceilings'])}"]
+    for table in dict.fromkeys(each["table"] for each in record["cases"]):
+        cases = [each for each in record["cases"] if each["table"] == table]
+        others = list(
+            dict.fromkeys(name for each in cases for name in each.get("microseconds", ()) if name != OURS)
+        )
+        lines += [
+            f"\n## {table}\n",
+            f"| case | ours, us | of the ceiling | {' | '.join(f'{each} / ours' for each in others)} |",
+        ]
+        lines += ["|" + " --- |" * (3 + len(others))]
+        for case in cases:
+            samples = case.get("microseconds")
+            if samples is None:
+                lines.append(f"| {case['name']} | {case['came'][:80]} |" + " |" * (1 + len(others)))
+                continue
+            cells = [
+                f"{ratios(samples[name], samples[OURS]):.3f}" if name in samples else "" for name in others
+            ]
+            share = _share(case, record["ceilings"])
+            lines.append(
+                f"| {case['name']} | {Spread.of(samples[OURS]):.2f} | {share} | {' | '.join(cells)} |"
+            )
+    return "\n".join(lines)
+
+
+def _share(case: Record, rates: dict[str, float]) -> str:
+    """The least time that the machine's rates allow over ours; of what moves both ways, the copy rate."""
+    seconds = Spread.of(case["microseconds"][OURS]).median * 1e-6
+    if "operations" in case:
+        floor = max(
+            case["operations"] / rates["bf16_flop_per_s"], case["moved_bytes"] / rates["read_bytes_per_s"]
+        )
+        return f"{floor / seconds:.3f}"
+    return f"{case['moved_bytes'] / rates['copy_bytes_per_s'] / seconds:.3f}" if "moved_bytes" in case else ""
+
+
+def _ceilings(rates: dict[str, float]) -> str:
+    return (
+        f"copy {rates['copy_bytes_per_s'] / 1e12:.2f} TB/s, read {rates['read_bytes_per_s'] / 1e12:.2f} TB/s, "
+        f"bf16 product {rates['bf16_flop_per_s'] / 1e12:.0f} TFLOP/s"
+    )
+
+
+def _machine(device: str, info: Record) -> Record:
+    facts = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "kernels": info,
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    if device == "cpu":
+        return facts | {"device": "cpu: a try of the harness, no measurement"}
+    query = [
+        "nvidia-smi",
+        "--query-gpu=name,driver_version,clocks.sm,clocks.mem,power.draw",
+        "--format=csv,noheader",
+    ]
+    try:
+        told = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError) as problem:
+        told = f"nvidia-smi: {problem}"
+    return facts | {"device": torch.cuda.get_device_name(), "cuda": torch.version.cuda, "nvidia-smi": told}
+
+
+def _command() -> str:
+    return " ".join(["python", "benchmarks/gpu/run.py", *sys.argv[1:]])
+
+
+def _write(record: Record, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "gpu_kernels.json").write_text(json.dumps(record, indent=1) + "\n")
+    text = f"# gpu_kernels\n\n`{record['command']}`; {record['machine']}\n{_tables(record)}\n"
+    (folder / "gpu_kernels.md").write_text(text)
+
+
+def _tell(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
