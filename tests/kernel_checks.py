@@ -199,7 +199,13 @@ def check_feed_forward(lab: Lab, case: FeedForwardCase) -> None:
         again["y"] = torch.full_like(first, float("nan"))
         plan.run(**again, workspace=workspace_for(lab, plan, case.num_tokens), stream=lab.stream)
         assert torch.equal(bits(first), bits(again["y"])), "a second run gave other numbers"
-    settings = {"activation": case.activation, "clamp": case.clamp, "gate_offset": case.gate_offset}
+        by_cublaslt = plan.describe(case.num_tokens).get("road") == "cublaslt"
+    settings = {
+        "activation": case.activation,
+        "clamp": case.clamp,
+        "gate_offset": case.gate_offset,
+        "by_cublaslt": by_cublaslt,
+    }
     tolerance = _TF32_TOLERANCE if case.tf32 else _FEED_FORWARD_TOLERANCE[first.dtype]
     close(first, formulas.feed_forward(inputs, **settings), tolerance, "y")
     buffers.check_around()

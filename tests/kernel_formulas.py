@@ -79,11 +79,17 @@ def gated(fc, gate=None, fc_bias=None, gate_bias=None, activation="silu", clamp=
     return inner * (gate.clamp(-limit, limit) + gate_offset)
 
 
-def feed_forward(tensors, **settings):
-    """y, float64, of tensors by the names of the C interface, with inner activations rounded to x's type."""
+def feed_forward(tensors, by_cublaslt=False, **settings):
+    """y, float64, of tensors by the names of the C interface, with inner activations rounded to x's type.
+
+    by_cublaslt: products that no epilogue finishes are rounded, too.
+    """
     x = tensors["x"].double()
+    epilogue = settings.get("activation") in ("identity", "relu", "gelu_tanh") and not settings.get("clamp")
     fc = x @ tensors["fc_weight"].double().T
     gate = x @ tensors["gate_weight"].double().T if tensors.get("gate_weight") is not None else None
+    if by_cublaslt and not (epilogue and gate is None):
+        fc, gate = (None if each is None else rounded(each, tensors["x"].dtype) for each in (fc, gate))
     inner = gated(fc, gate, tensors.get("fc_bias"), tensors.get("gate_bias"), **settings)
     y = rounded(inner, tensors["x"].dtype) @ tensors["proj_weight"].double().T
     for name in ("proj_bias", "residual"):
