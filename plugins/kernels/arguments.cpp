@@ -202,13 +202,14 @@ trtllm_ext_status check_apart(char const* call, MatrixArgument const& output, Ma
 }
 
 trtllm_ext_status check_apart(char const* call, MatrixArgument const& output, VectorArgument const& other,
-    int64_t num_tokens, int64_t width) noexcept
+    int64_t num_tokens, int64_t width, int64_t vector_width) noexcept
 {
     if (output.data == nullptr || other.data == nullptr || num_tokens == 0)
     {
         return TRTLLM_EXT_SUCCESS;
     }
-    Span const row{reinterpret_cast<intptr_t>(other.data), 0, width * other.element_size, 1};
+    int64_t const num_elements = vector_width > 0 ? vector_width : width;
+    Span const row{reinterpret_cast<intptr_t>(other.data), 0, num_elements * other.element_size, 1};
     return share_memory(span_of(output, num_tokens, width), row) ? shares(call, output.name, other.name)
                                                                  : TRTLLM_EXT_SUCCESS;
 }

@@ -63,8 +63,9 @@ trtllm_ext_status check_vector(char const* call, VectorArgument const& vector) n
  */
 trtllm_ext_status check_apart(char const* call, MatrixArgument const& output, MatrixArgument const& other,
     int64_t num_tokens, int64_t width, bool may_be_same) noexcept;
+/* vector_width: how many elements the vector has; 0: as many as a row. */
 trtllm_ext_status check_apart(char const* call, MatrixArgument const& output, VectorArgument const& other,
-    int64_t num_tokens, int64_t width) noexcept;
+    int64_t num_tokens, int64_t width, int64_t vector_width = 0) noexcept;
 
 /* Whether all rows of the matrices begin at multiples of `bytes`; those that are not there do. */
 bool rows_aligned(std::initializer_list<MatrixArgument> matrices, int64_t num_tokens, int bytes) noexcept;

@@ -7,6 +7,7 @@
  * threads idle at the end of each row.
  */
 #include <algorithm>
+#include <cstddef>
 
 #include "arguments.h"
 #include "device/activations.cuh"
@@ -31,11 +32,10 @@ constexpr int64_t LARGEST_GRID = 0x7fffffff;
 template <typename T, int WIDTH>
 struct Matrices
 {
-    using Elements = Vector<T, WIDTH>;
     T const* fc;
     T const* gate;
-    Elements const* fc_bias;
-    Elements const* gate_bias;
+    Elements<T, WIDTH> const* fc_bias;
+    Elements<T, WIDTH> const* gate_bias;
     T* output;
     int64_t fc_stride; // elements
     int64_t gate_stride;
@@ -68,41 +68,41 @@ struct Named
 };
 
 template <typename T, int WIDTH, typename Activation>
-__device__ Vector<T, WIDTH> gated(Matrices<T, WIDTH> const& matrices, Activation const& activation, uint32_t column,
-    Vector<T, WIDTH> const& fc, Vector<T, WIDTH> const& gate)
+__device__ Elements<T, WIDTH> gated(Matrices<T, WIDTH> const& matrices, Activation const& activation, uint32_t column,
+    Elements<T, WIDTH> const& fc, Elements<T, WIDTH> const& gate)
 {
-    Vector<T, WIDTH> fc_bias{};
-    Vector<T, WIDTH> gate_bias{};
+    float inner[WIDTH];
+    float factor[WIDTH];
+    to_floats(fc, inner);
+    to_floats(gate, factor);
     if (matrices.fc_bias != nullptr)
     {
-        fc_bias = matrices.fc_bias[column];
+        add_to(inner, matrices.fc_bias[column]);
     }
     if (matrices.gate_bias != nullptr)
     {
-        gate_bias = matrices.gate_bias[column];
+        add_to(factor, matrices.gate_bias[column]);
     }
-    Vector<T, WIDTH> output;
 #pragma unroll
     for (int i = 0; i < WIDTH; ++i)
     {
-        float inner = to_float(fc.elements[i]) + to_float(fc_bias.elements[i]);
-        float factor = to_float(gate.elements[i]) + to_float(gate_bias.elements[i]);
         if (matrices.clamp > 0.0f)
         {
-            inner = at_most(inner, matrices.clamp);
-            factor = clip(factor, matrices.clamp);
+            inner[i] = at_most(inner[i], matrices.clamp);
+            factor[i] = clip(factor[i], matrices.clamp);
         }
-        float const activated = activation(inner);
-        output.elements[i] = from_float<T>(
-            matrices.gate != nullptr ? activated * (factor + matrices.gate_offset) : activated);
+        inner[i] = activation(inner[i]);
+        inner[i] = matrices.gate != nullptr ? inner[i] * (factor[i] + matrices.gate_offset) : inner[i];
     }
+    Elements<T, WIDTH> output;
+    from_floats(inner, output);
     return output;
 }
 
 template <typename T, int WIDTH, typename Activation>
 __global__ void __launch_bounds__(THREADS) gated_activation_kernel(Matrices<T, WIDTH> matrices, Activation activation)
 {
-    using Elements = Vector<T, WIDTH>;
+    using Vector = Elements<T, WIDTH>;
     wait_for_previous_kernel();
     let_next_kernel_start();
     uint32_t const vectors_per_row = matrices.vectors_per_row;
@@ -111,8 +111,8 @@ __global__ void __launch_bounds__(THREADS) gated_activation_kernel(Matrices<T, W
     {
         int64_t const first_row = first / vectors_per_row;
         uint32_t const first_column = static_cast<uint32_t>(first - first_row * vectors_per_row);
-        Elements fc[VECTORS_PER_THREAD];
-        Elements gate[VECTORS_PER_THREAD];
+        Vector fc[VECTORS_PER_THREAD];
+        Vector gate[VECTORS_PER_THREAD];
         int64_t row[VECTORS_PER_THREAD];
         uint32_t column[VECTORS_PER_THREAD];
 #pragma unroll
@@ -126,10 +126,10 @@ __global__ void __launch_bounds__(THREADS) gated_activation_kernel(Matrices<T, W
             if (first + threadIdx.x + v * THREADS < matrices.num_vectors)
             {
                 int64_t const offset = static_cast<int64_t>(column[v]) * WIDTH;
-                fc[v] = *reinterpret_cast<Elements const*>(matrices.fc + row[v] * matrices.fc_stride + offset);
+                fc[v] = load<WIDTH>(matrices.fc + row[v] * matrices.fc_stride + offset);
                 if (matrices.gate != nullptr)
                 {
-                    gate[v] = *reinterpret_cast<Elements const*>(matrices.gate + row[v] * matrices.gate_stride + offset);
+                    gate[v] = load<WIDTH>(matrices.gate + row[v] * matrices.gate_stride + offset);
                 }
             }
         }
@@ -139,8 +139,8 @@ __global__ void __launch_bounds__(THREADS) gated_activation_kernel(Matrices<T, W
             if (first + threadIdx.x + v * THREADS < matrices.num_vectors)
             {
                 int64_t const offset = static_cast<int64_t>(column[v]) * WIDTH;
-                *reinterpret_cast<Elements*>(matrices.output + row[v] * matrices.output_stride + offset)
-                    = gated(matrices, activation, column[v], fc[v], gate[v]);
+                Vector const output = gated<T, WIDTH>(matrices, activation, column[v], fc[v], gate[v]);
+                store(matrices.output + row[v] * matrices.output_stride + offset, output);
             }
         }
     }
@@ -150,11 +150,11 @@ template <int WIDTH, typename T, typename Activation>
 trtllm_ext_status run(
     trtllm_ext_gated_activation_args const& args, Activation const& activation, trtllm_ext_stream stream)
 {
-    using Elements = Vector<T, WIDTH>;
+    using Vector = Elements<T, WIDTH>;
     int64_t const vectors_per_row = args.width / WIDTH;
     int64_t const num_vectors = vectors_per_row * args.num_tokens;
     Matrices<T, WIDTH> const matrices{static_cast<T const*>(args.fc), static_cast<T const*>(args.gate),
-        static_cast<Elements const*>(args.fc_bias), static_cast<Elements const*>(args.gate_bias),
+        static_cast<Vector const*>(args.fc_bias), static_cast<Vector const*>(args.gate_bias),
         static_cast<T*>(args.output), args.fc_stride, args.gate_stride, args.output_stride, num_vectors,
         static_cast<uint32_t>(vectors_per_row), args.clamp, args.gate_offset};
     int64_t const num_blocks = std::min((num_vectors + VECTORS_PER_BLOCK - 1) / VECTORS_PER_BLOCK, LARGEST_GRID);
@@ -187,14 +187,21 @@ trtllm_ext_status run(trtllm_ext_gated_activation_args const& args, bool wide, t
     return check_choice(CALL, "activation", "trtllm_ext_activation", args.activation, 0, -1);
 }
 
-trtllm_ext_status check(trtllm_ext_gated_activation_args const& args, bool* wide)
+trtllm_ext_status check_form(trtllm_ext_gated_activation_args const& args)
 {
     TRTLLM_EXT_CHECK(check_float_type(CALL, args.type));
     TRTLLM_EXT_CHECK(check_choice(CALL, "activation", "trtllm_ext_activation", args.activation, TRTLLM_EXT_IDENTITY,
         TRTLLM_EXT_TANH));
     TRTLLM_EXT_CHECK(check_choice(CALL, "reserved", "it", args.reserved, 0, 0));
     TRTLLM_EXT_CHECK(check_gate(CALL, args.gate != nullptr, args.gate_bias != nullptr, args.clamp, args.gate_offset));
-    TRTLLM_EXT_CHECK(check_sizes(CALL, args.num_tokens, "width", args.width));
+    return check_sizes(CALL, args.num_tokens, "width", args.width);
+}
+
+/* wide: whether all of it is vectors of 16 bytes. */
+trtllm_ext_status check_memory(trtllm_ext_gated_activation_args const& args, bool* wide)
+{
+    TRTLLM_EXT_CHECK(check_given(CALL, "fc", args.fc));
+    TRTLLM_EXT_CHECK(check_given(CALL, "output", args.output));
     int const size = size_of_type(args.type);
     MatrixArgument const fc{"fc", args.fc, args.fc_stride, size};
     MatrixArgument const gate{"gate", args.gate, args.gate_stride, size};
@@ -214,11 +221,6 @@ trtllm_ext_status check(trtllm_ext_gated_activation_args const& args, bool* wide
     TRTLLM_EXT_CHECK(check_apart(CALL, output, gate, args.num_tokens, args.width, true));
     *wide = args.width * size % VECTOR_BYTES == 0 && rows_aligned({fc, gate, output}, args.num_tokens, VECTOR_BYTES)
         && vectors_aligned({fc_bias, gate_bias}, VECTOR_BYTES);
-    if (args.num_tokens > 0)
-    {
-        TRTLLM_EXT_CHECK(check_given(CALL, "fc", args.fc));
-        TRTLLM_EXT_CHECK(check_given(CALL, "output", args.output));
-    }
     return TRTLLM_EXT_SUCCESS;
 }
 
@@ -231,12 +233,14 @@ extern "C" trtllm_ext_status trtllm_ext_gated_activation(
     using namespace trtllm_ext;
     trtllm_ext_gated_activation_args args;
     bool wide = false;
-    TRTLLM_EXT_CHECK(take_struct(CALL, given, offsetof(trtllm_ext_gated_activation_args, output_stride) + 8, &args));
-    TRTLLM_EXT_CHECK(check(args, &wide));
+    constexpr uint32_t FIRST_SIZE = offsetof(trtllm_ext_gated_activation_args, output_stride) + sizeof(int64_t);
+    TRTLLM_EXT_CHECK(take_struct(CALL, given, FIRST_SIZE, &args));
+    TRTLLM_EXT_CHECK(check_form(args));
     if (args.num_tokens == 0)
     {
         return TRTLLM_EXT_SUCCESS;
     }
+    TRTLLM_EXT_CHECK(check_memory(args, &wide));
     DeviceFacts device{};
     TRTLLM_EXT_CHECK(current_device(&device));
     switch (args.type)
