@@ -30,7 +30,7 @@ def main() -> int:
 def _sanitized(seconds: float) -> int:
     sanitizer = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
     if not Path(sanitizer).exists():
-        print("compute-sanitizer is not here: it comes with CUDA's toolkit")
+        _tell("compute-sanitizer is not here: it comes with CUDA's toolkit")
         return 2
     until, running = time.monotonic() + seconds, {}
     for tool in TOOLS:
@@ -63,10 +63,10 @@ def _told(tool: str, process: "subprocess.Popen[str]", until: float) -> int:
     except subprocess.TimeoutExpired:
         process.kill()
         out, _ = process.communicate()
-        print(f"{tool}: not done in time; its last words: {out[-500:]}")
+        _tell(f"{tool}: not done in time; its last words: {out[-500:]}")
         return 1
     clean = process.returncode == 0
-    print(f"{tool}: exit code {process.returncode}\n{out[-600 if clean else -4000 :]}", flush=True)
+    _tell(f"{tool}: exit code {process.returncode}\n{out[-600 if clean else -4000 :]}")
     return int(not clean)
 
 
@@ -85,8 +85,13 @@ def _cases() -> int:
     for operation, cases in SANITIZED.items():
         for case in cases:
             checks[operation](lab, case)
-        print(f"{operation}: {len(cases)} cases are right", flush=True)
+        _tell(f"{operation}: {len(cases)} cases are right")
     return 0
+
+
+def _tell(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -93,6 +93,10 @@ class Kernels:
         """Raise KernelError unless the library has code for the current device."""
         self.check(self.library.trtllm_ext_device_status())
 
+    def set_dependent_launch(self, enabled: bool) -> None:
+        """Whether kernels begin while the one before them ends, for the whole process; off at first. See the header."""
+        self.library.trtllm_ext_set_dependent_launch(int(enabled))
+
     def check(self, status: int) -> None:
         """Raise KernelError, with the library's sentence, for any status but SUCCESS."""
         if status != Status.SUCCESS:
