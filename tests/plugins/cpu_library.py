@@ -52,7 +52,7 @@ def compile_on_cpu(sources: list[Path], name: str, *, flags: Sequence[str] = ())
     # Older toolkits have no folder cccl: its headers lie beside the others.
     folders = [f"-I{STAND_IN}", f"-I{KERNELS}", "-isystem", str(include), "-isystem", str(include / "cccl")]
     options = [*FLAGS, '-DTRTLLM_EXT_ARCHITECTURES="90a"', *folders, *flags]
-    common = digest([*headers(), STAND_IN / "shared_memory.ld"], _version(compiler()), *options)
+    common = digest([*headers(), STAND_IN / "shared_memory.ld"], version_of(compiler()), *options)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(lambda source: _object(source, options, common), sources))
     library = BUILT / f"lib{name}-{digest([], *map(str, objects))}.so"
@@ -64,7 +64,7 @@ def compile_on_cpu(sources: list[Path], name: str, *, flags: Sequence[str] = ())
         "-ldl",
         "-lpthread",
     ]
-    return _made(library, link)
+    return made(library, link)
 
 
 def address_sanitizer() -> dict[str, str]:
@@ -100,10 +100,10 @@ def digest(files: list[Path], *texts: str) -> str:
 def _object(source: Path, options: list[str], common: str) -> Path:
     inside = source.is_relative_to(REPOSITORY)
     key = digest([source] if inside else [], common, "" if inside else source.read_text())
-    return _made(BUILT / f"{source.stem}-{key}.o", ["-c", *options, "-x", "c++", str(source)])
+    return made(BUILT / f"{source.stem}-{key}.o", ["-c", *options, "-x", "c++", str(source)])
 
 
-def _made(target: Path, arguments: list[str]) -> Path:
+def made(target: Path, arguments: list[str]) -> Path:
     """The target, made by the compiler unless it is there; of several processes the last one's stays."""
     if not target.exists():
         BUILT.mkdir(parents=True, exist_ok=True)
@@ -115,5 +115,5 @@ def _made(target: Path, arguments: list[str]) -> Path:
 
 
 @functools.cache
-def _version(program: str) -> str:
+def version_of(program: str) -> str:
     return subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
