@@ -75,15 +75,57 @@ def test_it_tells_of_the_ranks_that_share_the_cores():
 def test_whatever_is_absent_has_its_fix():
     absent = [each for each in findings().values() if each["state"] == "absent"]
     assert [each["subject"] for each in absent if not each["fix"]] == []
-    subjects = {each["subject"] for each in absent}
-    assert "plugins" in subjects, "this version has none"
 
 
-def test_plugins_are_not_asked_for():
-    assert doctor(TRTLLM_EXT_PLUGINS="nowhere.so").returncode == 0
-    found = findings(TRTLLM_EXT_PLUGINS="nowhere.so")["plugins"]
-    assert "this version loads no plugin library" in found["text"]
-    assert "nowhere.so" not in found["text"]
+def library(path, tensorrt="10.14.1"):
+    """A file that says of itself what the compiled plugins do."""
+    info = {
+        "tensorrt": tensorrt,
+        "tensorrt_major": int(tensorrt.partition(".")[0]),
+        "kernels_abi": 1,
+        "cuda": "13.0",
+        "architectures": "90a",
+        "plugins": [],
+    }
+    path.write_text(f"TRTLLM_EXT_PLUGINS_INFO_BEGIN{json.dumps(info)}TRTLLM_EXT_PLUGINS_INFO_END")
+    return str(path)
+
+
+@pytest.fixture
+def nothing_built(monkeypatch, tmp_path):
+    for variable in ("TRTLLM_EXT_PLUGINS", "TRTLLM_EXT_KERNELS"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("trtllm_ext.runtime.own_plugins.PACKAGE_DATA", tmp_path / "none")
+    monkeypatch.setattr("trtllm_ext.plugin.kernels._PACKAGE_DATA", tmp_path / "none")
+
+
+@pytest.mark.usefixtures("nothing_built")
+def test_plugins_and_kernels(monkeypatch, tmp_path):
+    def found():
+        return {each.subject: each for each in doctor_module._plugins()}
+
+    assert {each.state for each in found().values()} == {"absent"}
+    assert all("make plugins" in each.fix for each in found().values())
+    monkeypatch.setenv("TRTLLM_EXT_PLUGINS", library(tmp_path / "some.so"))
+    assert "some.so, for TensorRT 10.14.1, CUDA 13.0, 90a; not in use" in found()["plugins"].text
+    assert found()["kernels"].text == str(tmp_path / "some.so")
+    monkeypatch.setenv("TRTLLM_EXT_PLUGINS", "nowhere.so")
+    assert found()["plugins"].state == "absent" and "nowhere.so" in found()["plugins"].text
+
+
+@pytest.mark.usefixtures("nothing_built")
+def test_plugins_for_another_tensorrt(monkeypatch, tmp_path):
+    monkeypatch.setattr(backend, "choice", lambda: backend.Choice("tensorrt", "trtllm_ext", ()))
+    monkeypatch.setattr(backend, "tensorrt", lambda: SimpleNamespace(__version__="10.14.1"))
+
+    def found(version):
+        monkeypatch.setenv("TRTLLM_EXT_PLUGINS", library(tmp_path / "some.so", version))
+        return next(doctor_module._plugins())
+
+    assert found("10.9.0").state == "ok"
+    finding = found("8.6.1")
+    assert finding.state == "problem" and finding.fix
+    assert "was built for TensorRT 8.6.1, but TensorRT 10.14.1 is in use" in finding.text
 
 
 def test_nvidia_s_packages_that_are_not_installed(monkeypatch):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from trtllm_ext.builder.engine_writer import EngineWriter
 from trtllm_ext.builder.network_plugins import plugins_of
 from trtllm_ext.builder.trace import save_timing_cache, trace
 from trtllm_ext.errors import BuildError, TrtllmExtError
+from trtllm_ext.runtime import own_plugins
 from trtllm_ext.runtime.atomic import write_errors
 from trtllm_ext.runtime.envelope import engine_name
 
@@ -31,6 +32,7 @@ class RankJob:
     """What every rank of a build is told, whichever process builds it.
 
     staging: the directory that the engines go to. output_dir: its name in messages, where it will be at the end.
+    plugin_library: what `own_plugins.use` was told, for processes that are started to build.
     """
 
     checkpoint_dir: Path
@@ -40,6 +42,7 @@ class RankJob:
     allow_nan: bool
     build_id: str
     world_size: int
+    plugin_library: Path | None = field(default_factory=own_plugins.asked_for)
 
 
 def build_rank(job: RankJob, rank: int, tell: Progress) -> dict[str, Any]:

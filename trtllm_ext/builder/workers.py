@@ -15,6 +15,7 @@ from typing import Any
 
 from trtllm_ext.builder.rank_build import Progress, RankJob, build_rank, revived, told
 from trtllm_ext.errors import BuildError
+from trtllm_ext.runtime import own_plugins
 
 _END_S = 5.0
 
@@ -135,6 +136,7 @@ def _work(pipe: Connection, job: RankJob, threads: int) -> None:
     with suppress(EOFError, ConnectionError):
         while (rank := pipe.recv()) is not None:
             try:
+                own_plugins.use(job.plugin_library)
                 config = build_rank(job, rank, lambda step, done: pipe.send(("step", step, done)))
             except ConnectionError:
                 raise

@@ -45,6 +45,12 @@ _SWITCHES = {
     "deterministic": "keep to optimisations after which a build with taps and one without agree bit for bit",
     "sequence_parallel": "of several ranks: each keeps a share of the tokens between sublayers",
 }
+_PLUGINS = {
+    "ffn_plugin": "whole feed-forwards by a plugin: auto, or a type (float32, float16, bfloat16) for layers of that "
+    "type; disable (default) for TensorRT's own layers",
+    "residual_norm_plugin": "norms, with the residual sum that they read: likewise",
+    "gated_activation_plugin": "activations of feed-forwards and experts: likewise",
+}
 _TEXTS = {
     "profiling_verbosity": "what the engine keeps for `inspect`: layer_names_only (default), detailed, none",
     "input_timing_cache": "file of measured times to start from; one that does not fit is left aside",
@@ -76,6 +82,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         parser.add_argument(f"--{name}", type=int, metavar="N", help=text)
     for name, text in _TEXTS.items():
         parser.add_argument(f"--{name}", metavar="TEXT", help=text)
+    for name, text in _PLUGINS.items():
+        parser.add_argument(f"--{name}", metavar="CHOICE", help=text)
     parser.add_argument(
         "--taps",
         nargs="+",

@@ -29,6 +29,8 @@ COMMANDS = {
     "inspect": inspect,
     "doctor": doctor,
 }
+# Those that make or load engines, which may need the compiled plugins.
+_WITH_ENGINES = (build, refit, run, embed, verify, inspect)
 LOG_LEVELS = {
     "internal_error": logging.CRITICAL,
     "error": logging.ERROR,
@@ -100,8 +102,22 @@ def make_parser() -> argparse.ArgumentParser:
             metavar="LEVEL",
             help=f"what to log on stderr: {', '.join(LOG_LEVELS)} (default: warning)",
         )
+        if module in _WITH_ENGINES:
+            sub.add_argument(
+                "--plugin_library",
+                metavar="FILE",
+                help="libtrtllm_ext_plugins.so, for TensorRT (default: the package's own, or what TRTLLM_EXT_PLUGINS "
+                "names)",
+            )
         sub.set_defaults(run=module.run, parser=sub)
     return parser
+
+
+def _use_plugins(arguments: argparse.Namespace) -> None:
+    if getattr(arguments, "plugin_library", None):
+        from trtllm_ext.runtime import own_plugins
+
+        own_plugins.use(arguments.plugin_library)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -129,6 +145,7 @@ def _run(argv: Sequence[str] | None) -> int:
     try:
         code = code_of_launched(arguments.command)
         if code is None:
+            _use_plugins(arguments)
             code = arguments.run(arguments)
         sys.stdout.flush()
     except Exception as problem:

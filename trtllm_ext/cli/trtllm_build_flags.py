@@ -8,6 +8,7 @@ import argparse
 from typing import Any
 
 from trtllm_ext.errors import ConfigError
+from trtllm_ext.graph.plugin_config import OWN_PLUGINS
 
 # Settings of BuildConfig with a value, and those that a bare flag turns on: flag -> setting.
 VALUES = {
@@ -82,7 +83,7 @@ def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
     settings = {
         setting: _plain(given[name]) for name, setting in {**VALUES, **SWITCHES}.items() if name in given
     }
-    plugins = {name: _plain(given[name]) for name in PLUGINS if name in given}
+    plugins = {name: _plain(given[name]) for name in (*PLUGINS, *OWN_PLUGINS) if name in given}
     return {**settings, "plugin_config": plugins} if plugins else settings
 
 

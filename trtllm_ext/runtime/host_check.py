@@ -9,6 +9,7 @@ from typing import Any
 
 from trtllm_ext import backend
 from trtllm_ext.errors import BackendError, EngineError
+from trtllm_ext.runtime import own_plugins
 from trtllm_ext.runtime.device import compute_capability
 from trtllm_ext.runtime.envelope import Envelope, PluginSummary
 from trtllm_ext.runtime.loading import HOST_CODE_VARIABLE, host_code_allowed
@@ -50,7 +51,9 @@ def check_host(envelope: Envelope, engine: str, directory: str) -> None:
                 f'{rebuilding(directory)} with a --build_config that holds "version_compatible": false.'
             )
     for plugin in envelope.plugins:
-        if problem := plugin_problem(plugin, trt):
+        if plugin.namespace == own_plugins.NAMESPACE and here == "embedded":
+            continue  # its plans hold the plain layers that the plugin stands for
+        if problem := own_plugin_problem(plugin, envelope) or plugin_problem(plugin, trt):
             raise EngineError(f"{engine} {problem}, or {rebuilding(directory)}.")
 
 
@@ -114,6 +117,16 @@ def device_problem(envelope: Envelope, capability: str) -> str | None:
         f"was built for compute capability {built}{kept}, but this device has {capability}. Run it on a device of "
         f"{built}"
     )
+
+
+def own_plugin_problem(plugin: PluginSummary, envelope: Envelope) -> str | None:
+    """Why this package's library of plugins does not give the plugin, which is loaded now; None when it does."""
+    if plugin.namespace != own_plugins.NAMESPACE:
+        return None
+    if problem := own_plugins.plugin_problem(plugin.name, plugin.version):
+        by = f"{plugin.library} for TensorRT {envelope.engine_version}" if plugin.library else "an application"
+        return f"was built with the plugin {plugin} of {by}: {problem.removesuffix('.')}"
+    return None
 
 
 def plugin_problem(plugin: PluginSummary, trt: Any) -> str | None:

@@ -10,7 +10,6 @@ import re
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from trtllm_ext import backend
 from trtllm_ext.errors import BackendError
@@ -46,14 +45,31 @@ class PluginLibraryInfo:
 
 
 _lock = threading.RLock()
+_asked_for: Path | None = None
 _loaded: PluginLibraryInfo | None = None
 
 
-def find_library(path: str | os.PathLike[str] | None = None) -> Path | None:
-    """Where the library is: `path`, else the package's own, else what TRTLLM_EXT_PLUGINS names; None if nowhere.
+def use(path: str | os.PathLike[str] | None) -> None:
+    """Have this process load the library at `path`, when it needs one; None leaves it as it is.
 
-    Raises BackendError when `path`, or what the variable names, is no file.
+    Raises BackendError when there is no such file, or it is not the library.
     """
+    global _asked_for
+    if path is not None:
+        _asked_for = read_info(_existing(Path(path), "the plugin library that was asked for")).path
+
+
+def asked_for() -> Path | None:
+    """What `use` was told."""
+    return _asked_for
+
+
+def find_library(path: str | os.PathLike[str] | None = None) -> Path | None:
+    """Where the library is: `path`, or what `use` was told, else the package's own, else what TRTLLM_EXT_PLUGINS names.
+
+    None if nowhere. Raises BackendError when `path`, or what the variable names, is no file.
+    """
+    path = path if path is not None else _asked_for
     if path is not None:
         return _existing(Path(path), "the plugin library that was asked for")
     if (PACKAGE_DATA / LIBRARY).is_file():
@@ -129,6 +145,20 @@ def version_problem(info: PluginLibraryInfo, version: str) -> str | None:
     )
 
 
+def plugin_problem(name: str, version: str) -> str | None:
+    """Why NVIDIA's TensorRT has no plugin of that name and version in this process, after a look; None if it has."""
+    registry = backend.tensorrt().get_plugin_registry()
+    if find_creator(registry, name, version, NAMESPACE) is not None:
+        return None
+    try:
+        load()
+    except BackendError as problem:
+        return str(problem)
+    if find_creator(registry, name, version, NAMESPACE) is not None:
+        return None
+    return missing_plugin(name, version)
+
+
 def missing_library() -> str:
     """That there is no library, and the way to one."""
     return (
@@ -150,20 +180,7 @@ def missing_plugin(name: str, version: str) -> str:
     )
 
 
-def loaded() -> PluginLibraryInfo | None:
-    """The library that `load` has loaded in this process."""
-    return _loaded
-
-
 def _existing(path: Path, what: str) -> Path:
     if not path.is_file():
         raise BackendError(f"{path}, {what}, is not there. {BUILDING}, or leave it out.")
     return path
-
-
-def forget() -> Any:
-    """Take no library for loaded; for tests."""
-    global _loaded
-    with _lock:
-        before, _loaded = _loaded, None
-    return before

@@ -9,6 +9,7 @@ from typing import Any, Self
 from trtllm_ext import backend
 from trtllm_ext.errors import EngineError, InputError, RankError
 from trtllm_ext.parallel import Communicator
+from trtllm_ext.runtime import own_plugins
 from trtllm_ext.runtime.bindings import Bindings
 from trtllm_ext.runtime.engine_dir import EngineDir
 from trtllm_ext.runtime.inspector import layers_of
@@ -70,6 +71,7 @@ class Session:
         communicator: Communicator | None = None,
         self_test: bool = True,
         gpu_weights_percent: float = 1.0,
+        plugin_library: str | os.PathLike[str] | None = None,
     ) -> "Session":
         """Load a rank's engine of an engine directory, after its envelope has been checked.
 
@@ -81,9 +83,12 @@ class Session:
         this process. It is not closed with the session.
         self_test: an engine of several ranks is tried on the input that was stored with its answer at build.
         gpu_weights_percent: the part of the weights (0 to 1) that the device's memory holds, if built for streaming.
+        plugin_library: where this package's compiled plugins are, for an engine that needs them; by default they are
+        looked for (`runtime.own_plugins`).
         Raises EngineError for anything missing, damaged, or built for another library or device. With several ranks
         loading and `run` are collective: all do them, and what is wrong on one raises RankError on the others.
         """
+        own_plugins.use(plugin_library)
         world = communicator_for(path, rank, communicator)
         load = partial(cls._load, gpu_weights_percent=gpu_weights_percent)
         if world is not None:
