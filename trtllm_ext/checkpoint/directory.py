@@ -29,6 +29,9 @@ CONFIG_FILE = "config.json"
 # Files of the source model that those who run the engine need as well.
 COMPANIONS = ("tokenizer.json",)
 # What write_checkpoint may replace. The contract tells our checkpoints from other model folders.
+# Weights that are checked by the thread at hand.
+_SMALL_BYTES = 1 << 18
+
 CHECKPOINT_DIRECTORY = Kind(
     what="checkpoint",
     files=re.compile(r"rank\d+\.safetensors|" + "|".join(map(re.escape, (CONFIG_FILE, *COMPANIONS)))),
@@ -121,8 +124,13 @@ def load_checkpoint(path: str | os.PathLike[str], *, rank: int = 0, allow_nan: b
         file.release_pages(name)
         return problem
 
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        problems = [problem for problem in pool.map(check, enumerate(file)) if problem]
+    if (
+        sum(values.nbytes for values in file.values()) <= _SMALL_BYTES
+    ):  # before a thread has started, it is done
+        problems = [problem for problem in map(check, enumerate(file)) if problem]
+    else:
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            problems = [problem for problem in pool.map(check, enumerate(file)) if problem]
     if problems:
         raise CheckpointError(f"{file.path}: " + "; ".join(problems[:10]) + _more(problems))
     return Checkpoint(config, {name: aligned(file[name]) for name in expected_weights(config)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import types
 import typing
@@ -29,12 +30,17 @@ def parse(kind: type[T], data: object, where: str) -> T:
     for name in names:
         if name not in data:
             raise ConfigError(f"{where} lacks the field {name!r}; it has {', '.join(data) or 'none'}.")
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     values = {name: _value(hints[name], data[name], f"{where}.{name}") for name in names}
     try:
         return kind(**values)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
+
+
+@functools.cache
+def _hints(kind: type[Any]) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
 
 
 def check(hint: Any, value: object, where: str) -> Any:

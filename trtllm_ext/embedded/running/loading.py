@@ -25,6 +25,8 @@ Shape = tuple[int, ...]
 
 # Shapes of outputs are remembered for this many combinations of input shapes.
 _MAX_REMEMBERED = 1024
+# Weights that are checked by the thread at hand.
+_SMALL_BYTES = 1 << 18
 
 
 class LoadedPlan:
@@ -98,19 +100,26 @@ def load_plan(
     plan = read_plan(view)
     program = _shape_program(plan)
     plugins = make_plugins(plan.header.plugins, registry)
-    with ThreadPoolExecutor(1, "plan-check") as executor:
-        check = executor.submit(plan.check_weights, num_threads())
-        try:
-            segments = Segments(plan, mode, _elements(plan), pool)
-        finally:
-            # Damage explains whatever else went wrong, so it is reported first.
-            check.result()
+    segments = _checked_segments(plan, mode, pool)
     _drop_pages(buffer)
     loaded = LoadedPlan(plan, segments, program, plugins)
     if not segments.missing and not all(isinstance(step, OnnxStep) for step in loaded.steps):
         types_of_values(loaded.steps, loaded.sessions, loaded.elements)
     _check_shapes(loaded)
     return loaded
+
+
+def _checked_segments(plan: Plan, mode: LoadMode, pool: ThreadPool | None) -> Segments:
+    # Damage explains whatever else went wrong, so it is reported first.
+    if plan.layout.weights_bytes <= _SMALL_BYTES:  # before a thread has started, it is done
+        plan.check_weights(1)
+        return Segments(plan, mode, _elements(plan), pool)
+    with ThreadPoolExecutor(1, "plan-check") as executor:
+        check = executor.submit(plan.check_weights, num_threads())
+        try:
+            return Segments(plan, mode, _elements(plan), pool)
+        finally:
+            check.result()
 
 
 def _stable_view(buffer: Any) -> memoryview:
