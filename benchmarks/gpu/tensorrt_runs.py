@@ -1,4 +1,4 @@
-"""An engine's runs inside TensorRT, timed on the device: CUDA graphs through the driver, and TensorRT's own profiler.
+"""An engine's runs inside TensorRT, timed on the device: CUDA graphs through the driver, TensorRT's own profiler.
 
 No torch: a Python that is made for TensorRT 8.6 has cuda-python alone. On the embedded engine, where only the harness is
 tried, runs are timed with the host's clock.

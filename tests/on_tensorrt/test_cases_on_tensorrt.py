@@ -83,6 +83,14 @@ def test_a_form_of_the_embedded_engine_beside_itself(tmp_path):
     )
 
 
+def test_engines_with_plugins_where_both_engines_are_the_same_one():
+    line = cases.run_case(
+        str(HERE / "plugins_on_tensorrt.py"), "float16 llama_swiglu: all plugins", 60, "embedded"
+    )
+    assert line["came"] == "ok", line
+    assert line["why"].startswith("FeedForward, ResidualNorm: right within 0.0e+00"), line
+
+
 def test_what_a_release_has_no_kernel_for_is_told_apart():
     def without_kernel(folder):
         told = way_out("1: Could not infer output types", {"precision": "float16"})
