@@ -1,6 +1,6 @@
 """An engine's runs inside TensorRT, timed on the device: CUDA graphs through the driver, TensorRT's own profiler.
 
-No torch: a Python that is made for TensorRT 8.6 has cuda-python alone. On the embedded engine, where only the harness is
+A Python that is made for TensorRT 8.6 has no torch, but cuda-python. On the embedded engine, where only the harness is
 tried, runs are timed with the host's clock.
 """
 
