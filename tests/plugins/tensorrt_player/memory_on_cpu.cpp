@@ -2,10 +2,12 @@
  * The functions of CUDA's runtime that the adapters and the player take, where device memory is the host's. The kernels
  * have their own, in the stand-in of ../cuda_on_cpu.
  *
- * MOST_DEVICE_MEMORY in the environment plays a device of that many bytes.
+ * Compiled with IN_THE_PLUGIN_LIBRARY it takes MOST_TUNING_MEMORY of the environment for the size of the largest block
+ * that the device still has.
  */
 #include <cuda_runtime_api.h>
 
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 
@@ -13,6 +15,17 @@ namespace
 {
 
 thread_local cudaError_t last_error = cudaSuccess;
+
+size_t largest_block()
+{
+#ifdef IN_THE_PLUGIN_LIBRARY
+    if (char const* const told = std::getenv("MOST_TUNING_MEMORY"))
+    {
+        return std::strtoull(told, nullptr, 10);
+    }
+#endif
+    return SIZE_MAX;
+}
 
 } // namespace
 
@@ -24,11 +37,8 @@ cudaError_t cudaGetDevice(int* device)
 
 cudaError_t cudaMalloc(void** memory, size_t size)
 {
-    char const* const most = std::getenv("MOST_DEVICE_MEMORY");
     // As CUDA's: 256-byte addresses.
-    *memory = most != nullptr && size > std::strtoull(most, nullptr, 10)
-        ? nullptr
-        : std::aligned_alloc(256, (size + 255) / 256 * 256);
+    *memory = size > largest_block() ? nullptr : std::aligned_alloc(256, (size + 255) / 256 * 256);
     last_error = *memory == nullptr ? cudaErrorMemoryAllocation : last_error;
     return *memory == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
 }

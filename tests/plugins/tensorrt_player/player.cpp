@@ -105,8 +105,10 @@ void add_field(Played& played, Words& words)
     std::string type;
     Field field{};
     words >> type >> field.name;
-    for (double value; words >> value;)
+    // Streams read no "nan".
+    for (std::string word; words >> word;)
     {
+        double const value = std::strtod(word.c_str(), nullptr);
         if (type == "int32")
         {
             field.type = nvinfer1::PluginFieldType::kINT32;
