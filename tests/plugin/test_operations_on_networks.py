@@ -4,11 +4,13 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
+from onnxruntime import InferenceSession
 from sublayer_formulas import DTYPES
 
 import trtllm_ext as tx
 from trtllm_ext import backend
 from trtllm_ext.builder.network_plugins import plugins_of
+from trtllm_ext.builder.onnx_export import export_network
 from trtllm_ext.errors import GraphError
 from trtllm_ext.graph import constant, functional
 from trtllm_ext.graph.known import known_of
@@ -192,6 +194,22 @@ def test_the_oracle_the_envelope_and_records_know_the_plugin():
     )
     for output, value in got.items():
         np.testing.assert_allclose(value, exact[output], rtol=1e-5, atol=1e-6)
+
+
+def test_an_exported_network_has_plain_layers(tmp_path):
+    def define(weight, x, residual):
+        y = plugins.feed_forward(
+            x, weight("fc_weight"), weight("proj_weight"), residual=residual, activation="silu"
+        )
+        return plugins.residual_norm(y, residual, weight=weight("weight"), norm="layer_norm")
+
+    names = ("x", "residual")
+    got, network, _ = run(define, names, "float32")
+    export_network(network, tmp_path / "m.onnx")
+    session = InferenceSession(str(tmp_path / "m.onnx"))
+    feeds = {name: VALUES[name].astype(np.float32) for name in names}
+    for name, value in zip(got, session.run(list(got), feeds), strict=True):
+        np.testing.assert_allclose(value, got[name], rtol=1e-5, atol=1e-5)
 
 
 BAD = {

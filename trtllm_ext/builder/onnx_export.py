@@ -70,7 +70,8 @@ def export_onnx(
     whole = load_whole(checkpoint_dir, allow_nan=allow_nan)
     model = models.model_from_config(whole.config)
     model.load(whole.weights)
-    config = (build_config or BuildConfig()).updated(sequence_parallel=False)
+    # Plugins would be written as the same plain layers, and TensorRT would need their library for it.
+    config = (build_config or BuildConfig()).updated(sequence_parallel=False, plugin_config={})
     traced = trace(model, config)
     description = whole.config.to_dict()
     metadata = {
