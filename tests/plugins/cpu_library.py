@@ -3,11 +3,13 @@
 What is compiled is kept in build/kernels_on_cpu under the digest of all that went into it.
 """
 
+import contextlib
 import functools
 import hashlib
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,16 +21,18 @@ CUBLASLT = Path(__file__).parent / "cublaslt_on_cpu"
 REPOSITORY = Path(__file__).parents[2]
 KERNELS = REPOSITORY / "plugins/kernels"
 BUILT = REPOSITORY / "build/kernels_on_cpu"
+# What nobody has used for so long is removed.
+UNUSED_S = 3 * 24 * 3600
 
 # CUDA has a pragma of its own for loops, and its half types copy themselves by functions that compilers do not trust.
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-class-memaccess"]
-FLAGS = ["-std=c++17", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", *WARNINGS]
-ADDRESS_SANITIZER = ["-fsanitize=address", "-fsanitize-sections=cuda_shared.*", "-fno-omit-frame-pointer"]
+FLAGS = ["-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", *WARNINGS]
+ADDRESS_SANITIZER = ["-fsanitize=address", "-fsanitize-sections=cuda_shared.*", "-g1"]
 
 
 def compiler() -> str:
-    """The path of g++; skips where there is none."""
-    found = shutil.which(os.environ.get("CXX", "g++"))
+    """The path of g++, which the stand-in is made for; skips where there is none."""
+    found = shutil.which("g++")
     if found is None:
         pytest.skip("no g++ on the PATH: the kernels cannot be compiled for the CPU")
     return found
@@ -48,23 +52,38 @@ def cuda_include() -> Path:
 def compile_on_cpu(sources: list[Path], name: str, *, flags: Sequence[str] = ()) -> Path:
     """A shared library of CUDA C++ sources and the stand-in; AssertionError with the compiler's words."""
     sources = [*sorted(sources), *sorted(STAND_IN.glob("*.cpp"))]
+    options = _options([flag for flag in flags if not flag.startswith("-I")])
+    prefix = _precompiled(options)
+    common = digest([*headers(), STAND_IN / "shared_memory.ld"], str(prefix), *flags)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        arguments = ["-c", "-include", str(prefix), *options, *flags, "-x", "c++"]
+        objects = list(pool.map(lambda source: _object(source, arguments, common), sources))
+    library = BUILT / f"lib{name}-{digest([], *map(str, objects))}.so"
+    script = f"-Wl,-T,{STAND_IN / 'shared_memory.ld'}"
+    return made(library, ["-shared", *flags, *map(str, objects), script, "-ldl", "-lpthread"])
+
+
+def _options(flags: list[str]) -> list[str]:
+    """What everything is compiled with, the precompiled header too."""
     include = cuda_include()
     # Older toolkits have no folder cccl: its headers lie beside the others.
-    folders = [f"-I{STAND_IN}", f"-I{KERNELS}", "-isystem", str(include), "-isystem", str(include / "cccl")]
-    options = [*FLAGS, '-DTRTLLM_EXT_ARCHITECTURES="90a"', *folders, *flags]
-    common = digest([*headers(), STAND_IN / "shared_memory.ld"], version_of(compiler()), *options)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(lambda source: _object(source, options, common), sources))
-    library = BUILT / f"lib{name}-{digest([], *map(str, objects))}.so"
-    link = [
-        "-shared",
-        *flags,
-        *map(str, objects),
-        f"-Wl,-T,{STAND_IN / 'shared_memory.ld'}",
-        "-ldl",
-        "-lpthread",
+    folders = [
+        f"-I{STAND_IN}",
+        f"-I{REPOSITORY}",
+        "-isystem",
+        str(include),
+        "-isystem",
+        str(include / "cccl"),
     ]
-    return made(library, link)
+    return [*FLAGS, '-DTRTLLM_EXT_ARCHITECTURES="90a"', *folders, *flags]
+
+
+def _precompiled(options: list[str]) -> Path:
+    """What -include is to name: precompiled.h without its suffix .gch, as g++ looks for it."""
+    source = STAND_IN / "precompiled.h"
+    key = digest(sorted(STAND_IN.glob("*.h")), version_of(compiler()), *options)
+    compiled = made(BUILT / f"precompiled-{key}.h.gch", [*options, "-x", "c++-header", str(source)])
+    return compiled.with_suffix("")
 
 
 def address_sanitizer() -> dict[str, str]:
@@ -97,20 +116,26 @@ def digest(files: list[Path], *texts: str) -> str:
     return sha.hexdigest()[:16]
 
 
-def _object(source: Path, options: list[str], common: str) -> Path:
+def _object(source: Path, arguments: list[str], common: str) -> Path:
     inside = source.is_relative_to(REPOSITORY)
     key = digest([source] if inside else [], common, "" if inside else source.read_text())
-    return made(BUILT / f"{source.stem}-{key}.o", ["-c", *options, "-x", "c++", str(source)])
+    return made(BUILT / f"{source.stem}-{key}.o", [*arguments, str(source)])
 
 
 def made(target: Path, arguments: list[str]) -> Path:
     """The target, made by the compiler unless it is there; of several processes the last one's stays."""
-    if not target.exists():
-        BUILT.mkdir(parents=True, exist_ok=True)
-        unfinished = target.with_suffix(f".{os.getpid()}{target.suffix}")
-        made = subprocess.run([compiler(), *arguments, "-o", str(unfinished)], capture_output=True, text=True)
-        assert made.returncode == 0, made.stderr[:4000]
-        unfinished.replace(target)
+    if target.exists():
+        target.touch()
+        return target
+    BUILT.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_suffix(f".{os.getpid()}{target.suffix}")
+    run = subprocess.run([compiler(), *arguments, "-o", str(unfinished)], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[:4000]
+    unfinished.replace(target)
+    for old in BUILT.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another process has done it
+            if old.is_file() and old.stat().st_mtime < time.time() - UNUSED_S:
+                old.unlink()
     return target
 
 
