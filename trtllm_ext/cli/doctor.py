@@ -14,7 +14,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from typing import TYPE_CHECKING
 
 from trtllm_ext import backend
@@ -321,6 +320,8 @@ def _uses_tensorrt() -> bool:
 
 
 def _version(package: str) -> str | None:
+    from importlib import metadata  # takes as long to import as all the commands
+
     if importlib.util.find_spec(package) is None:
         return None
     try:

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -106,8 +107,14 @@ def calls(stop: CodeType | None) -> list[str]:
 
 
 def _is_helper(code: CodeType) -> bool:
-    if not code.co_filename.startswith(_GRAPH):
+    is_plumbing = _is_plumbing(code.co_filename)
+    if is_plumbing is None:
         return False
     name = code.co_name
-    private = name.startswith(("_", "<")) and not name.endswith("__")
-    return private or code.co_filename.removeprefix(_GRAPH) in _PLUMBING
+    return is_plumbing or (name.startswith(("_", "<")) and not name.endswith("__"))
+
+
+@cache
+def _is_plumbing(filename: str) -> bool | None:
+    """Whether all of a file of this folder is; None for another file."""
+    return filename.removeprefix(_GRAPH) in _PLUMBING if filename.startswith(_GRAPH) else None

@@ -102,8 +102,8 @@ class Tensor:
     def trt_shape(self) -> tuple[int, ...]:
         """The shape that TensorRT infers. Raises ValueError when it cannot."""
         dims = self.trt_tensor.shape
-        # Dims that could not be inferred have the length -1: len() raises, while iteration would just end.
-        return tuple(int(dims[i]) for i in range(len(dims)))
+        len(dims)  # raises for dims that could not be inferred, where iteration would just end
+        return tuple(map(int, dims))
 
     @property
     def location(self) -> Any:
