@@ -2,6 +2,8 @@
 
 import pytest
 
+from trtllm_ext.parallel.world import default_timeout
+
 BUDGET_S = 18  # MPI keeps a processor busy in a rank that waits
 
 long = pytest.mark.long
@@ -9,10 +11,22 @@ TIMEOUT_S = 2
 SLEEP = "time.sleep(60)"
 
 
-@pytest.mark.parametrize("launcher", ["mpiexec", pytest.param("nproc", marks=long)])
-def test_a_rank_that_never_starts_mpi(ranks, engine, launcher):
-    ranks.start(launcher, engine, (1, "start", SLEEP))  # with the default timeout
-    ranks.end().names("rank 1 has not started.*10 s.* in MPI_Init")
+@pytest.mark.parametrize(
+    "launcher, timeout_s, seconds",
+    [
+        ("mpiexec", TIMEOUT_S, TIMEOUT_S),
+        pytest.param("mpiexec", None, 10, marks=long),
+        pytest.param("nproc", None, 10, marks=long),
+    ],
+)
+def test_a_rank_that_never_starts_mpi(ranks, engine, launcher, timeout_s, seconds):
+    ranks.start(launcher, engine, (1, "start", SLEEP), timeout_s=timeout_s)
+    ranks.end().names(f"rank 1 has not started.*[^0-9]{seconds} s.* in MPI_Init")
+
+
+def test_the_default_is_ten_seconds(monkeypatch):
+    monkeypatch.delenv("TRTLLM_EXT_RANK_TIMEOUT", raising=False)
+    assert default_timeout() == 10
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,14 @@
 """Two ranks on two hosts whose cable is cut in the middle of a run: each side ends, and says what it does not hear."""
 
+import pytest
 from host_runs import await_end, cut_in_the_middle, ranks_on, run_command, started
 from hosts import ADDRESSES, NAMES
 
 BUDGET_S = 8
+
+# By default: the same cut under `--nproc`, in test_two_hosts_cut_nproc.py, and what either side says of a silent one,
+# in parallel/test_monitor.py. For as long as the ranks wait for each other, MPI keeps a processor busy.
+pytestmark = pytest.mark.long
 
 # What each rank says, and its exit code, go to a file of its own; what a launcher passes on is lost with the cable.
 TO_FILE = ["sh", "-c", 'file=$1.$PMI_RANK; shift; "$@" 2> "$file"; echo "exit code $?" >> "$file"', "rank"]
