@@ -1,11 +1,10 @@
 # The sources of the plugins, beside the kernels. TENSORRT_ROOT/include has TensorRT's headers; there is no link to its
 # library. They include each other from the repository's root.
-set(TRTLLM_EXT_TENSORRT_SOURCES
+
+# What any library of plugins is made of, whichever its operations are.
+set(TRTLLM_EXT_TENSORRT_ADAPTERS
     blob.cpp
-    feed_forward.cpp
-    feed_forward_plans.cpp
     fields.cpp
-    gated_activation.cpp
     info.cpp
     layer.cpp
     logging.cpp
@@ -14,9 +13,19 @@ set(TRTLLM_EXT_TENSORRT_SOURCES
     plugin_v3.cpp
     plugin_v3_fields.cpp
     registration.cpp
-    residual_norm.cpp
     tensorrt_library.cpp
-    translate.cpp
+    translate.cpp)
+list(TRANSFORM TRTLLM_EXT_TENSORRT_ADAPTERS PREPEND "${CMAKE_CURRENT_LIST_DIR}/")
+
+# The operations of this one.
+set(TRTLLM_EXT_TENSORRT_OPERATIONS
+    feed_forward.cpp
+    feed_forward_plans.cpp
+    gated_activation.cpp
+    operations.cpp
+    residual_norm.cpp
     tuning_memory.cpp)
-list(TRANSFORM TRTLLM_EXT_TENSORRT_SOURCES PREPEND "${CMAKE_CURRENT_LIST_DIR}/")
+list(TRANSFORM TRTLLM_EXT_TENSORRT_OPERATIONS PREPEND "${CMAKE_CURRENT_LIST_DIR}/")
+
+set(TRTLLM_EXT_TENSORRT_SOURCES ${TRTLLM_EXT_TENSORRT_ADAPTERS} ${TRTLLM_EXT_TENSORRT_OPERATIONS})
 set(TRTLLM_EXT_TENSORRT_EXPORTS "${CMAKE_CURRENT_LIST_DIR}/exports.map")

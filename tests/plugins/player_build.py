@@ -5,7 +5,7 @@ each with NVIDIA's own `include` in it.
 
 For a GPU the program is compiled ahead, beside the library that it is to drive:
 
-python tests/plugins/player_build.py --headers FOLDER/v10.14 --library libtrtllm_ext_plugins.so --output build/played/v10.14
+python tests/plugins/player_build.py --headers HEADERS/v10.14 --library LIBRARY --output build/played/v10.14
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ RELEASES = ("v8.6.1", "v10.14", "v11.1")
 PROGRAM = ("host_v2", "host_v3", "tensors", "play_build", "play_run", "allocations", "player")
 LIBRARY = ("nvinfer_part", "expressions")
 OPERATIONS = (
-    *("fields", "operation", "gated_activation", "residual_norm", "feed_forward_plans", "feed_forward"),
-    *("tuning_memory", "blob"),
+    *("fields", "operation", "operations", "gated_activation", "residual_norm"),
+    *("feed_forward_plans", "feed_forward", "tuning_memory", "blob"),
 )
 INTERFACES = (
     *("info", "logging", "tensorrt_library", "translate", "layer", "plugin_v2", "plugin_v3"),
