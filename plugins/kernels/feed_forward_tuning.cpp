@@ -228,17 +228,16 @@ trtllm_ext_status check_tunable(Plan const& plan, Args const& args, trtllm_ext_s
 trtllm_ext_status tune(Plan& plan, Args const& args, trtllm_ext_stream stream)
 {
     TRTLLM_EXT_CHECK(check_tunable(plan, args, stream));
-    Road const& road = choose_road(plan.form, args.num_tokens, plan.machine);
-    // First, so that the outer product is timed on what an activation really leaves: zeros, for one, are cheaper.
-    TRTLLM_EXT_CHECK(road.run(plan, args, stream));
+    // A run first, and then the outer product, so that this is timed on what an activation really leaves (zeros, for
+    // one, are cheaper) and y is what a run writes. Timing the inner product overwrites u.
+    TRTLLM_EXT_CHECK(choose_road(plan.form, args.num_tokens, plan.machine).run(plan, args, stream));
     int64_t const bucket = bucket_of(plan.form, args.num_tokens);
     Workspace const workspace = cublaslt_workspace(plan.form, args.num_tokens);
     TRTLLM_EXT_CHECK(tune_product(
         plan.cublaslt->outer, outer_args(args, workspace), planned_outer_args(plan.form, bucket), stream));
     TRTLLM_EXT_CHECK(tune_product(plan.cublaslt->inner, inner_args(plan.form, args, workspace),
         planned_inner_args(plan.form, bucket), stream));
-    TRTLLM_EXT_CHECK(road.run(plan, args, stream));
-    return from_cuda(cudaStreamSynchronize(stream), "feed_forward: the run that ends tuning");
+    return from_cuda(cudaStreamSynchronize(stream), "feed_forward: tuning");
 }
 
 } // namespace trtllm_ext::feed_forward

@@ -9,7 +9,7 @@ namespace trtllm_ext::feed_forward
 
 /*
  * Times the algorithms of the plan's products on a checked run and makes the fastest the choices of its bucket. Waits
- * for the stream. Ends with the run itself, so that y is what it is after a run.
+ * for the stream. y is then what a run writes.
  */
 trtllm_ext_status tune(Plan& plan, Args const& args, trtllm_ext_stream stream);
 

@@ -32,8 +32,11 @@ def _fake_cublaslt() -> FakeCublasLt:
 
 
 @pytest.fixture
-def fake_cublaslt(kernels_on_cpu, _fake_cublaslt, monkeypatch) -> FakeCublasLt:
+def fake_cublaslt(kernels_on_cpu, _fake_cublaslt, monkeypatch) -> Iterator[FakeCublasLt]:
     """A cublasLt on the CPU that plans find, its knobs as they were made."""
     monkeypatch.setenv("TRTLLM_EXT_CUBLASLT", str(_fake_cublaslt.path))
     _fake_cublaslt.reset()
-    return _fake_cublaslt
+    yield _fake_cublaslt
+    # Whatever a test did: what cublasLt made is given back, and no algorithm met operands that it cannot read.
+    assert _fake_cublaslt.get("live") == 0
+    assert _fake_cublaslt.get("broken_promises") == 0

@@ -8,6 +8,7 @@ from cpu_library import CUBLASLT, compile_on_cpu
 # What tests set, and its value in a fake that nobody touched.
 _MOODS = {
     "num_algorithms": 40,
+    "scratch": 0,
     "fastest": -1,
     "slow_us": 0,
     "refused": -1,

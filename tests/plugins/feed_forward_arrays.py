@@ -84,8 +84,19 @@ def run(plan: FeedForwardPlan, arrays: dict[str, np.ndarray]) -> np.ndarray:
     return arrays["y"]
 
 
-def tune(plan: FeedForwardPlan, num_tokens: int, **layout: int) -> None:
-    plan.tune(**arrays_of(plan.form, num_tokens, **layout), workspace=workspace_for(plan, num_tokens))
+def tune(plan: FeedForwardPlan, num_tokens: int) -> None:
+    tune_on(plan, arrays_of(plan.form, num_tokens))
+
+
+def tune_on(plan: FeedForwardPlan, arrays: dict[str, np.ndarray]) -> None:
+    plan.tune(**arrays, workspace=workspace_for(plan, len(arrays["x"])))
+
+
+def check_run(plan: FeedForwardPlan, num_tokens: int) -> None:
+    """A run by cublasLt is the reference."""
+    arrays = arrays_of(plan.form, num_tokens)
+    wanted = reference(plan.form, arrays, by_cublaslt=True)
+    assert error_of(run(plan, arrays), wanted) <= TOLERANCE[plan.form.dtype]
 
 
 def reference(form: FeedForwardForm, arrays: dict[str, np.ndarray], *, by_cublaslt: bool) -> np.ndarray:

@@ -39,7 +39,7 @@ int number_of(Algorithm const& algorithm)
 
 size_t scratch_of(int number)
 {
-    return static_cast<size_t>(number % 4) * 1024;
+    return static_cast<size_t>(number % 4) * 1024 + static_cast<size_t>(knobs.scratch);
 }
 
 template <typename Data>
@@ -105,8 +105,8 @@ EXPORTED std::atomic<int64_t>* fake_cublaslt_knob(char const* name)
     {                                                                                                                  \
         return &knobs.member;                                                                                          \
     }
-    KNOB(version) KNOB(num_algorithms) KNOB(fastest) KNOB(slow_us) KNOB(refused) KNOB(refused_rows)
-    KNOB(narrow_columns) KNOB(broken) KNOB(handles_refused) KNOB(live) KNOB(created) KNOB(queries) KNOB(products)
+    KNOB(version) KNOB(num_algorithms) KNOB(fastest) KNOB(scratch) KNOB(slow_us) KNOB(refused)
+    KNOB(refused_rows) KNOB(narrow_columns) KNOB(broken) KNOB(handles_refused) KNOB(live) KNOB(created) KNOB(queries) KNOB(products)
     KNOB(broken_promises) KNOB(algorithms) KNOB(epilogues) KNOB(compute_type) KNOB(beta) KNOB(in_place)
 #undef KNOB
     return nullptr;

@@ -8,7 +8,7 @@
 #ifndef FAKE_CUBLASLT_H
 #define FAKE_CUBLASLT_H
 
-#include "cublaslt_abi.h"
+#include "plugins/kernels/cublaslt_abi.h"
 
 #include <atomic>
 
@@ -19,7 +19,7 @@ using namespace trtllm_ext::cublaslt;
 
 /*
  * Algorithms are numbered from 0, in the heuristic's order. Those below `first_for_any` need operands at multiples of
- * 16 bytes; algorithm i needs (i % 4) KiB of scratch memory, and fills it.
+ * 16 bytes; algorithm i needs (i % 4) KiB and `scratch` bytes of scratch memory, and fills it.
  */
 constexpr int first_for_any = 32;
 
@@ -28,6 +28,7 @@ struct Knobs
 {
     std::atomic<int64_t> version{130002};
     std::atomic<int64_t> num_algorithms{40};
+    std::atomic<int64_t> scratch{0};
     std::atomic<int64_t> fastest{-1}; // all others take slow_us longer; -1: none does
     std::atomic<int64_t> slow_us{0};
     std::atomic<int64_t> refused{-1};        // this algorithm is offered, and refused when it is to run
