@@ -17,8 +17,9 @@ either; but the lowering is, which reads a network through the API.
 `recorded()` is the same without a dress: everything of the embedded engine is shown, and the uses are kept.
 
 A dress changes names only, but for what the package could not be seen to get right otherwise: in 8.6, where lengths
-are INT32, a shape layer is followed by a cast to INT32, and weights that nobody named have names in a refit; in 11 all
-networks are strongly typed, whatever the flag. What the release has and the embedded engine has not is there for
+are INT32, a shape layer is followed by a cast to INT32, weights that nobody named have names in a refit, and plugins,
+which are of the second version, are the embedded engine's of the third; in 11 all networks are strongly typed, whatever
+the flag. What the release has and the embedded engine has not is there for
 `hasattr`; to call it is a LookupError.
 """
 
@@ -131,6 +132,36 @@ def _weights_of_8(refitter):
     return get_all_weights
 
 
+class IPluginV2:
+    """A plugin of the version that 8.6 has, over one of the embedded engine's."""
+
+    def __init__(self, plugin):
+        self.plugin = plugin
+
+
+class _CreatorOfV2:
+    def __init__(self, creator):
+        self._creator = creator
+
+    def create_plugin(self, name, field_collection):
+        return IPluginV2(self._creator.create_plugin(name, field_collection, None))
+
+
+def _plugin_creator_of_8(registry):
+    def get_plugin_creator(type, version, plugin_namespace=""):
+        found = registry.get_creator(type, version, plugin_namespace)
+        return None if found is None else _CreatorOfV2(found)
+
+    return get_plugin_creator
+
+
+def _plugin_v2_of_8(network):
+    def add_plugin_v2(inputs, plugin):
+        return network.add_plugin_v3(inputs, [], plugin.plugin)
+
+    return add_plugin_v2
+
+
 def _normalization_v2(network):
     def add_normalization_v2(input, scale, bias, axesMask):
         return network.add_normalization(input, scale, bias, axesMask)
@@ -153,6 +184,8 @@ _OTHERWISE = {
     "8": {
         ("INetworkDefinition", "add_shape"): _shape_of_8,
         ("Refitter", "get_all_weights"): _weights_of_8,
+        ("IPluginRegistry", "get_plugin_creator"): _plugin_creator_of_8,
+        ("INetworkDefinition", "add_plugin_v2"): _plugin_v2_of_8,
     },
     "10": {},
     "11": {

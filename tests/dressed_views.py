@@ -13,10 +13,13 @@ from tensorrt_surface import Given, refusal
 import trtllm_ext.embedded as embedded
 
 _OURS = "trtllm_ext"
-_INSIDE = "trtllm_ext.embedded"
+# The plugins in Python are the embedded engine's, as its own code is.
+_INSIDE = ("trtllm_ext.embedded", "trtllm_ext.plugin.embedded_creators")
 # TensorRT tells nothing of a collective, and the embedded engine's own lowering has to know.
 _TOLD_TO_THE_LOWERING = ("IDistCollectiveLayer",)
 
+# What stands for a class in a release that does not have it yet.
+_BEFORE = {"IPluginV3Layer": "IPluginV2Layer"}
 
 NOTHING = Given()
 
@@ -57,6 +60,8 @@ class Dress:
         """The member as the release has it. Raises AttributeError when it has none."""
         if self.surface is None:
             return None
+        if owner not in self.surface:
+            owner = _BEFORE.get(owner, owner)
         found = self.surface.member(owner, name)
         if found is None:
             raise AttributeError(f"{owner} has no attribute {name!r} in TensorRT {self.surface.release}")

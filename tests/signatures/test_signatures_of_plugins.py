@@ -1,0 +1,59 @@
+"""Plugin layers on TensorRT 8.6, 10.14 and 11.4: every call is in their bindings, and the numbers are those undressed.
+
+In the dress of 8.6 plugins are of the second version: a fake over the embedded engine's, which is of the third.
+"""
+
+import numpy as np
+import pytest
+from dressed_tensorrt import dressed, recorded
+from stack_forms import config_of, random_input
+from tensorrt_surface import releases
+
+import trtllm_ext as tx
+from trtllm_ext.builder.trace import trace
+from trtllm_ext.checkpoint import FORMS
+from trtllm_ext.graph.plugin_config import OWN_PLUGINS
+from trtllm_ext.models import model_from_checkpoint, write_random_checkpoint
+
+BUDGET_S = 6
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+# Of whole feed-forwards, of sums that norms take over, of activations of experts.
+CASES = {"llama_swiglu": "float16", "bert": "float32", "mixture_renormalized": "float32"}
+V2 = {
+    "IPluginRegistry.get_plugin_creator",
+    "INetworkDefinition.add_plugin_v2",
+}
+V3 = {
+    "IPluginRegistry.get_creator",
+    "IPluginCreatorV3One.create_plugin",
+    "INetworkDefinition.add_plugin_v3",
+}
+
+
+def output_of(path, config):
+    """What an engine with plugins gives, through the package's own builder and session."""
+    limits = tx.BuildConfig(max_num_tokens=32, plugin_config=dict.fromkeys(OWN_PLUGINS, "auto"))
+    traced = trace(model_from_checkpoint(path), limits)
+    assert traced.network.plugins
+    engine = traced.builder.build_engine(traced.network, traced.builder_config)
+    with tx.Session.from_serialized_engine(engine) as session:
+        return session.run({"hidden_states": random_input(config)})["hidden_states_out"]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_networks_with_plugins(name, tmp_path):
+    config = config_of(FORMS[name], CASES[name])
+    write_random_checkpoint(tmp_path, config, seed=1)
+    with recorded():
+        expected = output_of(tmp_path, config).astype(np.float64)
+    for release in releases():
+        with dressed(release) as dress:
+            found = output_of(tmp_path, config)
+        tolerance = (2e-3 if CASES[name] == "float16" else 2e-6) * abs(expected).max()
+        np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance, err_msg=release)
+        used = {f"{use.owner}.{use.name}" for use in dress.uses if use.what == "call"}
+        wanted, not_there = (V2, V3) if release.startswith("8.") else (V3, V2)
+        assert wanted <= used and not used & not_there, release
+        assert "PluginField.__init__" in used
