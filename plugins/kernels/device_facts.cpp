@@ -4,16 +4,14 @@
 
 #include <atomic>
 #include <cstdio>
-#include <cstdlib>
-#include <cstring>
 
+#include "architectures.h"
 #include "launch.h"
 #include "status.h"
 
 #ifndef TRTLLM_EXT_ARCHITECTURES
 #error "Say which architectures are compiled: -DTRTLLM_EXT_ARCHITECTURES='\"90a\"'"
 #endif
-
 
 namespace
 {
@@ -63,29 +61,6 @@ cudaError_t ask(int ordinal, int* known) noexcept
 
 namespace trtllm_ext
 {
-
-bool architectures_serve(char const* architectures, int compute_capability) noexcept
-{
-    for (char const* at = architectures; *at != '\0';)
-    {
-        char* end = nullptr;
-        long const number = std::strtol(at, &end, 10);
-        if (end == at)
-        {
-            ++at;
-            continue;
-        }
-        bool const same_major = number / 10 == compute_capability / 10;
-        bool const is_virtual = std::strncmp(end, "-virtual", 8) == 0;
-        bool const serves = *end == 'a' ? number == compute_capability : same_major && number <= compute_capability;
-        if (serves && !is_virtual)
-        {
-            return true;
-        }
-        at = end + std::strcspn(end, ";, ");
-    }
-    return false;
-}
 
 trtllm_ext_status current_device(DeviceFacts* facts) noexcept
 {

@@ -34,8 +34,8 @@ struct Matrices
 {
     T const* fc;
     T const* gate;
-    Elements<T, WIDTH> const* fc_bias;
-    Elements<T, WIDTH> const* gate_bias;
+    T const* fc_bias;
+    T const* gate_bias;
     T* output;
     int64_t fc_stride; // elements
     int64_t gate_stride;
@@ -77,11 +77,11 @@ __device__ Elements<T, WIDTH> gated(Matrices<T, WIDTH> const& matrices, Activati
     to_floats(gate, factor);
     if (matrices.fc_bias != nullptr)
     {
-        add_to(inner, matrices.fc_bias[column]);
+        add_to(inner, load<WIDTH>(matrices.fc_bias + column * int64_t{WIDTH}));
     }
     if (matrices.gate_bias != nullptr)
     {
-        add_to(factor, matrices.gate_bias[column]);
+        add_to(factor, load<WIDTH>(matrices.gate_bias + column * int64_t{WIDTH}));
     }
 #pragma unroll
     for (int i = 0; i < WIDTH; ++i)
@@ -150,11 +150,10 @@ template <int WIDTH, typename T, typename Activation>
 trtllm_ext_status run(
     trtllm_ext_gated_activation_args const& args, Activation const& activation, trtllm_ext_stream stream)
 {
-    using Vector = Elements<T, WIDTH>;
     int64_t const vectors_per_row = args.width / WIDTH;
     int64_t const num_vectors = vectors_per_row * args.num_tokens;
     Matrices<T, WIDTH> const matrices{static_cast<T const*>(args.fc), static_cast<T const*>(args.gate),
-        static_cast<Vector const*>(args.fc_bias), static_cast<Vector const*>(args.gate_bias),
+        static_cast<T const*>(args.fc_bias), static_cast<T const*>(args.gate_bias),
         static_cast<T*>(args.output), args.fc_stride, args.gate_stride, args.output_stride, num_vectors,
         static_cast<uint32_t>(vectors_per_row), args.clamp, args.gate_offset};
     int64_t const num_blocks = std::min((num_vectors + VECTORS_PER_BLOCK - 1) / VECTORS_PER_BLOCK, LARGEST_GRID);

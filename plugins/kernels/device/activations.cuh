@@ -11,10 +11,13 @@
 namespace trtllm_ext
 {
 
-/* expf overflows to infinity for large -x, and 1 / infinity is the 0 that is wanted: no branch is needed. */
+/*
+ * expf overflows to infinity for large -x, and 1 / infinity is the 0 that is wanted. __fdividef is within 2 ulp for these
+ * denominators, which are at least 1, and gives 0 from 2^126 on; the exact division would branch for each element.
+ */
 __device__ inline float sigmoid(float x)
 {
-    return 1.0f / (1.0f + expf(-x));
+    return __fdividef(1.0f, 1.0f + expf(-x));
 }
 
 /* NaN stays NaN, as it does in the formula max(x, 0) of every framework; fmaxf would make 0 of it. */

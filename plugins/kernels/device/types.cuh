@@ -93,7 +93,7 @@ __host__ __device__ inline To same_bits(From const& from)
 {
     static_assert(sizeof(To) == sizeof(From), "not the same bits");
     To to;
-    memcpy(&to, &from, sizeof(to));
+    memcpy(static_cast<void*>(&to), &from, sizeof(to));
     return to;
 }
 
