@@ -14,7 +14,7 @@ from trtllm_ext.graph.network import default_net
 from trtllm_ext.graph.plugin_record import PluginRecord
 from trtllm_ext.plugin.c_interface import Type
 from trtllm_ext.plugin.creators import creator_of
-from trtllm_ext.plugin.operation import NAMESPACE, Operation
+from trtllm_ext.plugin.operation import Operation
 from trtllm_ext.plugin.packing import packed
 from trtllm_ext.runtime.dtypes import readable
 
@@ -39,7 +39,7 @@ def add_operation(
     record = PluginRecord(
         name=operation.plugin,
         version=operation.version,
-        namespace=NAMESPACE,
+        namespace=operation.namespace,
         fields=fields,
         expansion=partial(_expanded, operation, fields),
     )

@@ -13,7 +13,7 @@ import trtllm_ext.embedded as trt
 from trtllm_ext.graph import Tensor, functional
 from trtllm_ext.graph.network import Network, net_guard
 from trtllm_ext.plugin.c_interface import Type
-from trtllm_ext.plugin.operation import NAMESPACE, Operand, Operation
+from trtllm_ext.plugin.operation import Operand, Operation
 from trtllm_ext.plugin.operations import OPERATIONS
 from trtllm_ext.plugin.packing import packed, unpacked
 
@@ -26,10 +26,10 @@ _DATA_TYPES = {
 }
 
 
-def register(registry: Any) -> None:
-    """Put the creators of all operations into a registry; those that are there stay."""
-    for operation in OPERATIONS.values():
-        registry.register_creator(Creator(operation), NAMESPACE)
+def register(registry: Any, operations: Iterable[Operation] = tuple(OPERATIONS.values())) -> None:
+    """Put the creators of operations, by default of all here, into a registry; those that are there stay."""
+    for operation in operations:
+        registry.register_creator(Creator(operation), operation.namespace)
 
 
 class Creator(trt.IPluginCreatorV3One):
@@ -40,7 +40,7 @@ class Creator(trt.IPluginCreatorV3One):
         self.operation = operation
         self.name = operation.plugin
         self.plugin_version = operation.version
-        self.plugin_namespace = NAMESPACE
+        self.plugin_namespace = operation.namespace
         self.field_names = trt.PluginFieldCollection(
             [trt.PluginField(each.name) for each in operation.fields]
         )

@@ -81,7 +81,8 @@ class Operand:
 class Operation:
     """One operation: its plugin's identity, fields, inputs and outputs, and what it computes.
 
-    name: the same in kernels, Python, and torch.ops. plugin, version: as TensorRT's registry has it, in NAMESPACE.
+    name: the same in kernels, Python, and torch.ops. plugin, version, namespace: as TensorRT's registry has it; an
+        operation of somebody else's library has a namespace of its own.
     types: of the field `type` that the kernels take, by their names.
     expansion: the same through `functional`, from all fields by name and a Tensor for each input that is there (None
         for others), by name, to the outputs that are there, in order. It is what the native layers are made of.
@@ -96,11 +97,12 @@ class Operation:
     types: tuple[str, ...]
     expansion: Callable[..., Sequence[Any]]
     version: str = "1"
+    namespace: str = NAMESPACE
 
     @property
     def key(self) -> tuple[str, str, str]:
         """Name, version and namespace, as a registry asks for them."""
-        return (self.plugin, self.version, NAMESPACE)
+        return (self.plugin, self.version, self.namespace)
 
     def complete(self, given: Mapping[str, Any]) -> dict[str, int | float]:
         """All fields, those not given with their defaults.

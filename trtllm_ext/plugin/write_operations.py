@@ -1,19 +1,22 @@
 """Write the field tables of the TensorRT plugins in C++ from the records of the operations.
 
-python -m trtllm_ext.plugin.write_operations [--check]
+python -m trtllm_ext.plugin.write_operations [--check] [--operations FILE.py --output FILE.h]
 
 The file is plugins/tensorrt/generated/operations.h, of the structures in plugins/tensorrt/record.h; --check only says
-whether it is as it would be written.
+whether it is as it would be written. --operations: for a library of your own, a Python file with its OPERATIONS, all of
+one namespace.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import runpy
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from trtllm_ext.plugin.operation import NAMESPACE, Field, Operation
+from trtllm_ext.plugin.operation import Field, Operation
 from trtllm_ext.plugin.operations import OPERATIONS
 
 HEADER = Path(__file__).parents[2] / "plugins" / "tensorrt" / "generated" / "operations.h"
@@ -33,12 +36,12 @@ _AFTER = """
 """
 
 
-def header() -> str:
-    """The text of the header."""
-    operations = list(OPERATIONS.values())
+def header(operations: Sequence[Operation] = tuple(OPERATIONS.values())) -> str:
+    """The text of the header, for operations of one namespace."""
+    (namespace,) = {each.namespace for each in operations}
     parts = [
         _BEFORE,
-        f"#define TRTLLM_EXT_PLUGIN_NAMESPACE {_text(NAMESPACE)}\n",
+        f"#define TRTLLM_EXT_PLUGIN_NAMESPACE {_text(namespace)}\n",
         "/* The plugins as a JSON list, for the text that is read without loading the library. */",
         f"#define TRTLLM_EXT_PLUGINS_JSON \\\n{_json_list(operations)}\n",
         "namespace trtllm_ext::plugins\n{\n",
@@ -48,10 +51,10 @@ def header() -> str:
     return "\n".join(parts) + _AFTER
 
 
-def _json_list(operations: list[Operation]) -> str:
+def _json_list(operations: Sequence[Operation]) -> str:
     """A C string literal, a line a plugin."""
     rows = [
-        json.dumps({"name": each.plugin, "version": each.version, "namespace": NAMESPACE})
+        json.dumps({"name": each.plugin, "version": each.version, "namespace": each.namespace})
         for each in operations
     ]
     pieces = [f"{row}, " for row in rows[:-1]] + [f"{rows[-1]}]"]
@@ -85,6 +88,12 @@ def _text(text: str) -> str:
     return json.dumps(text)
 
 
+def _operations_of(path: Path) -> Sequence[Operation]:
+    """OPERATIONS of a Python file, which is run for them."""
+    operations: dict[str, Operation] = runpy.run_path(str(path))["OPERATIONS"]
+    return tuple(operations.values())
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Write the file, or with --check compare it: 1 when it is out of date."""
     parser = argparse.ArgumentParser(
@@ -94,8 +103,9 @@ def main(arguments: list[str] | None = None) -> int:
         "--check", action="store_true", help="write nothing; fail when the file is out of date"
     )
     parser.add_argument("--output", type=Path, default=HEADER, help="the file to write")
+    parser.add_argument("--operations", type=Path, help="a Python file with OPERATIONS, by their names")
     given = parser.parse_args(arguments)
-    text = header()
+    text = header() if given.operations is None else header(_operations_of(given.operations))
     if given.check:
         is_current = given.output.is_file() and given.output.read_text(encoding="utf-8") == text
         return 0 if is_current else 1
