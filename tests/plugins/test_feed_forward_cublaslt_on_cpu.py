@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 from cpu_library import KERNELS, compiler
 from fake_cublaslt import FakeCublasLt
-from feed_forward_arrays import (
+from feed_forward_arrays import TOLERANCE, arrays_of, check, check_run, error_of, form, reference, run, tune
     TOLERANCE,
     arrays_of,
     check,
