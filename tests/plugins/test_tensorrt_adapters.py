@@ -74,8 +74,9 @@ def test_in_the_player_every_operation_is_built_kept_made_again_and_right(played
             f"run {play.folder} {BEST}",
         )
         types = case.output_types()
-        assert ["created 1", "configured 0"] == [
-            line for line in lines if line in ("created 1", "configured 0")
+        assert [line for line in lines if line in ("created 1", "configured 0")] == [
+            "created 1",
+            "configured 0",
         ]
         assert numbers(lines, "run") == [[0, 0, 0, 0]], lines
         assert numbers(lines, "margins") == [[1]]
