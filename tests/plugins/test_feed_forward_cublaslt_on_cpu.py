@@ -12,15 +12,6 @@ import pytest
 from cpu_library import KERNELS, compiler
 from fake_cublaslt import FakeCublasLt
 from feed_forward_arrays import TOLERANCE, arrays_of, check, check_run, error_of, form, reference, run, tune
-    TOLERANCE,
-    arrays_of,
-    check,
-    error_of,
-    form,
-    reference,
-    run,
-    tune,
-)
 
 from trtllm_ext.errors import KernelError
 from trtllm_ext.plugin.feed_forward_plan import FeedForwardPlan
