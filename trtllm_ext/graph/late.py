@@ -68,6 +68,10 @@ class LateTensor(Tensor):
         """The element type, a `trt.DataType`."""
         return (self._like if self._given is None else self._given).dtype
 
+    @dtype.setter
+    def dtype(self, dtype: Any) -> None:
+        self._made().dtype = dtype
+
     def trt_shape(self) -> tuple[int, ...]:
         """The shape that TensorRT infers."""
         return (self._like if self._given is None else self._given).trt_shape()

@@ -159,9 +159,14 @@ class GatedFeedForward(FeedForward):
         residual: Tensor | None = None,
         all_reduce_params: AllReduceParams | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """As FeedForward's. all_reduce_params: for proj, see `RowLinear.forward`, whose result this has then."""
+        """As FeedForward's. all_reduce_params: for proj, see `RowLinear.forward`, whose result this has then.
+
+        Raises ConfigError for both: all_reduce_params have a residual of their own.
+        """
         if all_reduce_params is None:
             return super().forward(hidden_states, residual=residual)
+        if residual is not None:
+            raise ConfigError("give the residual in all_reduce_params alone, where those are given.")
         return self.proj(self._before_proj(hidden_states), all_reduce_params=all_reduce_params)
 
     def inner(self, hidden_states: Tensor) -> Tensor:

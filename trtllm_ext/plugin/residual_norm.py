@@ -39,7 +39,7 @@ def _expansion(
         normed = formulas.norm_of_rows(total, weight, norm_bias, form)
         return (*outputs, functional.cast(normed, x.dtype))
     # What is divided by the scales has not been rounded to a narrow type.
-    wide = formulas.norm_of_rows(*map(_float32, (total, weight, norm_bias)), form)
+    wide = formulas.norm_of_rows(formulas.float32(total), _float32(weight), _float32(norm_bias), form)
     return (*outputs, *formulas.quantized_rows(wide, quantized_type.name.lower()))
 
 

@@ -90,22 +90,32 @@ class Sublayer(FeedForward):
     """A FeedForward that is called as an MLP."""
 
     def forward(
-        self, hidden_states: Tensor, lora_layer_params: Any = None, gegelu_limit: float | None = None
+        self,
+        hidden_states: Tensor,
+        lora_layer_params: Any = None,
+        gegelu_limit: float | None = None,
+        *,
+        residual: Tensor | None = None,
     ) -> Tensor:
         """gegelu_limit: of no effect, as with every activation but gegelu. Raises ConfigError for LoRA."""
         _refuse_lora(lora_layer_params)
-        return super().forward(hidden_states)
+        return super().forward(hidden_states, residual=residual)
 
 
 class GatedSublayer(GatedFeedForward):
     """A GatedFeedForward that is called as a GatedMLP."""
 
     def forward(
-        self, hidden_states: Tensor, lora_layer_params: Any = None, all_reduce_params: Any = None
+        self,
+        hidden_states: Tensor,
+        lora_layer_params: Any = None,
+        all_reduce_params: Any = None,
+        *,
+        residual: Tensor | None = None,
     ) -> Any:
         """all_reduce_params: as `GatedFeedForward` takes them. Raises ConfigError for LoRA."""
         _refuse_lora(lora_layer_params)
-        return super().forward(hidden_states, all_reduce_params=all_reduce_params)
+        return super().forward(hidden_states, residual=residual, all_reduce_params=all_reduce_params)
 
 
 class FusedGatedSublayer(Module):
