@@ -13,7 +13,7 @@ from ulps import assert_rounded  # noqa: E402
 
 from trtllm_ext.plugin.kernels import load_kernels  # noqa: E402
 
-BUDGET_S = 5
+BUDGET_S = 3
 
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
 LAYOUTS = ("packed", "apart", "odd", "shifted")

@@ -8,7 +8,7 @@ from kernel_buffers import Buffers, bits  # noqa: E402
 
 from trtllm_ext.plugin.kernels import load_kernels  # noqa: E402
 
-BUDGET_S = 4
+BUDGET_S = 3
 
 EPS = 1e-5
 LARGEST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}

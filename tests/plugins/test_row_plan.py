@@ -6,10 +6,9 @@ from ctypes import c_int64
 from pathlib import Path
 
 import pytest
-
 from cpu_library import KERNELS, compiler
 
-BUDGET_S = 2
+BUDGET_S = 1
 
 SOURCE = Path(__file__).with_name("pure_functions.cpp")
 
