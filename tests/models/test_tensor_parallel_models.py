@@ -136,7 +136,15 @@ def test_own_tokens_of_a_model_that_does_not_say_how_many_there_are():
         tx.build(model, tx.BuildConfig(dry_run=True, taps=["*.after"]))
 
 
-@pytest.mark.parametrize(("size", "dtype"), [(2, "float32"), (4, "float32"), (2, "float16"), (4, "bfloat16")])
+@pytest.mark.parametrize(
+    ("size", "dtype"),
+    [
+        pytest.param(2, "float32", marks=pytest.mark.long),
+        (4, "float32"),
+        (2, "float16"),
+        (4, "bfloat16"),
+    ],
+)
 def test_encoder(tmp_path, size, dtype):
     config = small_config(dtype)
     write_random_checkpoint(tmp_path / "c", config, seed=2)

@@ -12,13 +12,13 @@ BUDGET_S = 6
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-LAYERS = 40
+LAYERS = 28
 LAST = f"transformer.layers.{LAYERS - 1}.mlp"
 
 
 @pytest.fixture(scope="module")
 def deep(tmp_path_factory):
-    """Norms behind every add keep the roundings of all layers: 9e-2 at the end, where one layer is allowed 5e-2."""
+    """Norms behind every add keep the roundings of all layers: 7e-2 at the end, where one layer is allowed 5e-2."""
     path = tmp_path_factory.mktemp("deep") / "c"
     return stack(path, "bfloat16", num_hidden_layers=LAYERS, placement="post")
 
