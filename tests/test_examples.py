@@ -79,6 +79,7 @@ def test_the_comparison_says_how_it_is_called():
     [
         ("own_sublayer.py", r"largest difference from NumPy: \S+e-0[67]\n"),
         ("own_layer_on_ranks.py", r"largest difference from NumPy: \S+e-0[67]\n"),
+        ("own_plugin/soft_cap.py", r"largest value 3\d\.\d became 5\.0; largest error \S+e-0[67]\n"),
         ("tap_a_stack.py", r"(transformer\.layers\.\d\.mlp\.contribution: .+\n){4}.+ within \S+e-0[67]\n"),
     ],
 )
