@@ -10,6 +10,7 @@ from typing import Any, Literal
 from trtllm_ext.errors import GraphError
 from trtllm_ext.suggest import nearest
 
+Choices = type[enum.IntEnum]
 NAMESPACE = "trtllm_ext"
 INT32_MAX = 2**31 - 1
 # Above any float32; JSON and C++ have no infinity in common.
@@ -30,10 +31,10 @@ class Field:
     default: float | None = None
     least: float = 0
     most: float = 1
-    choices: type[enum.IntEnum] | None = None
+    choices: Choices | None = None
 
 
-def choice(name: str, choices: type[enum.IntEnum], doc: str, default: int | None = None) -> Field:
+def choice(name: str, choices: Choices, doc: str, default: int | None = None) -> Field:
     """A field that is one of an enumeration."""
     numbers = [int(each) for each in choices]
     return Field(
