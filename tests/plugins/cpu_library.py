@@ -50,7 +50,12 @@ def cuda_include() -> Path:
 
 
 def compile_on_cpu(sources: list[Path], name: str, *, flags: Sequence[str] = ()) -> Path:
-    """A shared library of CUDA C++ sources and the stand-in; AssertionError with the compiler's words."""
+    """A shared library of CUDA C++ sources and the stand-in; AssertionError with the compiler's words.
+
+    With the environment variable CUDA_ON_CPU_SANITIZE=address it is compiled with AddressSanitizer.
+    """
+    if os.environ.get("CUDA_ON_CPU_SANITIZE") == "address":
+        flags = [*flags, *ADDRESS_SANITIZER]
     sources = [*sorted(sources), *sorted(STAND_IN.glob("*.cpp"))]
     options = _options([flag for flag in flags if not flag.startswith("-I")])
     prefix = _precompiled(options)
@@ -87,13 +92,14 @@ def _precompiled(options: list[str]) -> Path:
 
 
 def address_sanitizer() -> dict[str, str]:
-    """The environment of a program that loads a library compiled with ADDRESS_SANITIZER."""
+    """The environment of a program that loads libraries compiled with AddressSanitizer, and compiles them so."""
     found = subprocess.run(
         [compiler(), "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
     )
     # What Python itself keeps until its end is none of ours.
     options = "detect_leaks=0:detect_stack_use_after_return=0"
-    return {"LD_PRELOAD": found.stdout.strip(), "ASAN_OPTIONS": options, "PYTHONMALLOC": "malloc"}
+    variables = {"LD_PRELOAD": found.stdout.strip(), "ASAN_OPTIONS": options, "PYTHONMALLOC": "malloc"}
+    return {**os.environ, **variables, "CUDA_ON_CPU_SANITIZE": "address"}
 
 
 def headers() -> list[Path]:

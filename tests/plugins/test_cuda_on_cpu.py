@@ -1,6 +1,5 @@
 """CUDA on the CPU: kernels compute what they would on a GPU, and wrong ones are found out."""
 
-import os
 import re
 import subprocess
 import sys
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cpu_library import ADDRESS_SANITIZER, KERNELS, address_sanitizer, compile_on_cpu
+from cpu_library import ADDRESS_SANITIZER, KERNELS, REPOSITORY, address_sanitizer, compile_on_cpu
 from small_kernels import SOURCE, SmallKernels, line_of
 
 BUDGET_S = 32  # it is the first to run: the kernels' library is compiled here, for all tests
@@ -172,6 +171,16 @@ def test_host_threads_launch_one_after_another(small):
 
 
 @pytest.mark.long
+def test_the_kernels_stay_within_their_buffers():
+    """All tests of kernels, those of the feed-forward's host code too, with AddressSanitizer."""
+    files = [path for path in Path(__file__).parent.glob("test_*_on_cpu.py") if path != Path(__file__)]
+    command = [sys.executable, "-m", "pytest", "-x", "-m", "not long", *map(str, files)]
+    ran = subprocess.run(command, env=address_sanitizer(), cwd=REPOSITORY, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
+    assert " passed" in ran.stdout
+
+
+@pytest.mark.long
 @pytest.mark.parametrize(
     "call, found",
     [
@@ -188,7 +197,7 @@ def test_accesses_out_of_bounds_are_found(call, found):
         f"SmallKernels(Path({str(library)!r})).launch({call})"
     )
     here = str(Path(__file__).parent)
-    environment = {**os.environ, **address_sanitizer(), "PYTHONPATH": here}
+    environment = {**address_sanitizer(), "PYTHONPATH": here}
     ran = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
     assert (ran.returncode == 0) == (found is None), ran.stderr
     assert found is None or (found in ran.stderr and "small_kernels.cu" in ran.stderr), ran.stderr
