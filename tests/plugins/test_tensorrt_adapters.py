@@ -270,6 +270,20 @@ def test_in_the_player_more_tokens_than_planned_are_refused_and_the_layer_goes_o
     play.check_outputs(case, MOST)
 
 
+def test_in_the_player_an_engine_runs_the_profiles_of_all_clones(play):
+    case = SOME[2]
+    lines = play(
+        *(play.load, *play.layer(case), "create", "build 2", f"serialize {play.folder}/engine"),
+        *(
+            f"restore {play.folder}/engine",
+            f"run {play.folder} {2 * MOST}",
+            f"run {play.folder} {2 * MOST + 1}",
+        ),
+    )
+    assert [status for status, *_ in numbers(lines, "run")] == [0, 4]
+    assert numbers(lines, "margins") == [[1], [1]]
+
+
 def test_in_the_player_a_profile_beyond_max_num_tokens_is_refused(play):
     case = LayerCase(operation="feed_forward", given={**PLAIN_FFN, "max_num_tokens": 8})
     lines = play(play.load, *play.layer(case), "create", "build")

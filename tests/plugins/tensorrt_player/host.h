@@ -29,6 +29,13 @@ struct Input
     nvinfer1::Dims most;
 };
 
+/* The tensors of a layer for one profile. */
+struct Profile
+{
+    std::vector<nvinfer1::DynamicPluginTensorDesc> inputs;
+    std::vector<nvinfer1::DynamicPluginTensorDesc> outputs;
+};
+
 struct LayerName
 {
     std::string operation;
@@ -60,13 +67,11 @@ public:
     virtual bool supports(int32_t position, std::vector<nvinfer1::PluginTensorDesc> const& tensors, int32_t num_inputs)
         = 0;
 
-    /* As a builder does before it times a layer; the status that stops it, or 0. */
-    virtual int32_t configure(std::vector<nvinfer1::DynamicPluginTensorDesc> const& inputs,
-        std::vector<nvinfer1::DynamicPluginTensorDesc> const& outputs)
-        = 0;
-    virtual size_t workspace_size(std::vector<nvinfer1::DynamicPluginTensorDesc> const& inputs,
-        std::vector<nvinfer1::DynamicPluginTensorDesc> const& outputs)
-        = 0;
+    /*
+     * As a builder does before it times a layer: a clone for every profile but the first, which the layer that is kept
+     * is configured for. The status that stops it, or 0, and the largest workspace that one of them asks for.
+     */
+    virtual int32_t configure(std::vector<Profile> const& profiles, size_t& workspace_size) = 0;
     virtual std::vector<uint8_t> serialize() = 0;
 
     /* As an execution context does before it runs other shapes than before. */

@@ -4,6 +4,8 @@
 
 #include "host.h"
 
+#include <algorithm>
+
 namespace player
 {
 
@@ -84,30 +86,19 @@ public:
         return plugin_->supportsFormatCombination(position, tensors.data(), num_inputs, num_outputs());
     }
 
-    int32_t configure(std::vector<DynamicPluginTensorDesc> const& inputs,
-        std::vector<DynamicPluginTensorDesc> const& outputs) override
+    int32_t configure(std::vector<Profile> const& profiles, size_t& workspace_size) override
     {
-        // Another clone than that which is kept is configured first, as a builder may do.
-        Plugin const other(plugin_->clone());
-        other->configurePlugin(inputs.data(), count(inputs), outputs.data(), count(outputs));
-        plugin_->configurePlugin(inputs.data(), count(inputs), outputs.data(), count(outputs));
-        return plugin_->initialize();
-    }
-
-    size_t workspace_size(std::vector<DynamicPluginTensorDesc> const& inputs,
-        std::vector<DynamicPluginTensorDesc> const& outputs) override
-    {
-        std::vector<PluginTensorDesc> most_in;
-        std::vector<PluginTensorDesc> most_out;
-        for (auto const& input : inputs)
+        workspace_size = 0;
+        for (size_t i = profiles.size(); i-- > 1;)
         {
-            most_in.push_back({input.max, input.desc.type, input.desc.format, 0});
+            Plugin const clone(plugin_->clone());
+            int32_t const status = configure(*clone, profiles[i], workspace_size);
+            if (status != 0)
+            {
+                return status;
+            }
         }
-        for (auto const& output : outputs)
-        {
-            most_out.push_back({output.max, output.desc.type, output.desc.format, 0});
-        }
-        return plugin_->getWorkspaceSize(most_in.data(), count(most_in), most_out.data(), count(most_out));
+        return configure(*plugin_, profiles[0], workspace_size);
     }
 
     std::vector<uint8_t> serialize() override
@@ -143,6 +134,29 @@ public:
     }
 
 private:
+    static int32_t configure(IPluginV2DynamicExt& plugin, Profile const& profile, size_t& workspace_size)
+    {
+        auto const& in = profile.inputs;
+        auto const& out = profile.outputs;
+        plugin.configurePlugin(in.data(), count(in), out.data(), count(out));
+        int32_t const status = plugin.initialize();
+        auto const most_in = largest(in);
+        auto const most_out = largest(out);
+        workspace_size = std::max(workspace_size,
+            plugin.getWorkspaceSize(most_in.data(), count(most_in), most_out.data(), count(most_out)));
+        return status;
+    }
+
+    static std::vector<PluginTensorDesc> largest(std::vector<DynamicPluginTensorDesc> const& tensors)
+    {
+        std::vector<PluginTensorDesc> most;
+        for (auto const& tensor : tensors)
+        {
+            most.push_back({tensor.max, tensor.desc.type, tensor.desc.format, 0});
+        }
+        return most;
+    }
+
     Plugin plugin_;
 };
 

@@ -4,6 +4,7 @@
 
 #include "host.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace player
@@ -146,23 +147,19 @@ public:
         return build_->supportsFormatCombination(position, dynamic.data(), num_inputs, num_outputs());
     }
 
-    int32_t configure(std::vector<DynamicPluginTensorDesc> const& inputs,
-        std::vector<DynamicPluginTensorDesc> const& outputs) override
+    int32_t configure(std::vector<Profile> const& profiles, size_t& workspace_size) override
     {
-        // Another clone than that which is kept is configured first, as a builder may do.
-        Plugin const other(plugin_->clone());
-        auto* const build = static_cast<nvinfer1::IPluginV3OneBuild*>(
-            other->getCapabilityInterface(PluginCapabilityType::kBUILD));
-        int32_t const status = build->configurePlugin(inputs.data(), count(inputs), outputs.data(), count(outputs));
-        return status != 0
-            ? status
-            : build_->configurePlugin(inputs.data(), count(inputs), outputs.data(), count(outputs));
-    }
-
-    size_t workspace_size(std::vector<DynamicPluginTensorDesc> const& inputs,
-        std::vector<DynamicPluginTensorDesc> const& outputs) override
-    {
-        return build_->getWorkspaceSize(inputs.data(), count(inputs), outputs.data(), count(outputs));
+        workspace_size = 0;
+        for (size_t i = profiles.size(); i-- > 1;)
+        {
+            Plugin const clone(plugin_->clone());
+            int32_t const status = configure(*clone, profiles[i], workspace_size);
+            if (status != 0)
+            {
+                return status;
+            }
+        }
+        return configure(*plugin_, profiles[0], workspace_size);
     }
 
     std::vector<uint8_t> serialize() override
@@ -191,6 +188,18 @@ public:
     }
 
 private:
+    static int32_t configure(nvinfer1::IPluginV3& plugin, Profile const& profile, size_t& workspace_size)
+    {
+        auto const& in = profile.inputs;
+        auto const& out = profile.outputs;
+        auto* const build
+            = static_cast<nvinfer1::IPluginV3OneBuild*>(plugin.getCapabilityInterface(PluginCapabilityType::kBUILD));
+        int32_t const status = build->configurePlugin(in.data(), count(in), out.data(), count(out));
+        workspace_size
+            = std::max(workspace_size, build->getWorkspaceSize(in.data(), count(in), out.data(), count(out)));
+        return status;
+    }
+
     Plugin plugin_;
     nvinfer1::IPluginV3OneBuild* build_;
     nvinfer1::IPluginV3OneRuntime* runtime_;

@@ -26,8 +26,8 @@ struct Played
 /* The inputs' least, best or most dimensions. */
 std::vector<nvinfer1::Dims> shapes(Played const& played, nvinfer1::Dims Input::*which);
 
-/* Everything that a builder asks of a layer. */
-void build(Played& played);
+/* Everything that a builder asks of a layer, for the inputs' profile and one up to `wider` times as long. */
+void build(Played& played, int64_t wider);
 
 /* Runs the layer, and where num_replays is not 0, that often from a graph. */
 void run(Played& played, int32_t num_replays);

@@ -64,6 +64,47 @@ std::vector<PluginTensorDesc> find_formats(Played& played)
     return tensors;
 }
 
+std::vector<Dims> in_network(Played const& played)
+{
+    std::vector<Dims> all;
+    for (Input const& input : played.inputs)
+    {
+        all.push_back(network_dims(input));
+    }
+    return all;
+}
+
+/* Descriptions of the first tensors, with bounds. */
+std::vector<DynamicPluginTensorDesc> described(PluginTensorDesc const* tensors, std::vector<Dims> const& network,
+    std::vector<Dims> const& least, std::vector<Dims> const& best, std::vector<Dims> const& most)
+{
+    std::vector<DynamicPluginTensorDesc> all;
+    for (size_t i = 0; i < network.size(); ++i)
+    {
+        PluginTensorDesc desc = tensors[i];
+        desc.dims = network[i];
+        all.push_back(dynamic(desc, least[i], best[i], most[i]));
+    }
+    return all;
+}
+
+/* The inputs' shapes, and up to `wider` times as many where they vary. */
+Profile profile_of(Played const& played, std::vector<PluginTensorDesc> const& tensors, int64_t wider)
+{
+    auto const network = in_network(played);
+    auto const least = shapes(played, &Input::least);
+    auto const best = shapes(played, &Input::best);
+    auto most = shapes(played, &Input::most);
+    for (size_t i = 0; i < most.size(); ++i)
+    {
+        most[i].d[0] *= least[i].d[0] == most[i].d[0] ? 1 : wider;
+    }
+    Host& host = *played.host;
+    return {described(tensors.data(), network, least, best, most),
+        described(tensors.data() + network.size(), outputs_of(host, network), outputs_of(host, least),
+            outputs_of(host, best), outputs_of(host, most))};
+}
+
 } // namespace
 
 std::vector<Dims> shapes(Played const& played, Dims Input::*which)
@@ -76,7 +117,7 @@ std::vector<Dims> shapes(Played const& played, Dims Input::*which)
     return all;
 }
 
-void build(Played& played)
+void build(Played& played, int64_t wider)
 {
     if (played.host == nullptr)
     {
@@ -84,36 +125,14 @@ void build(Played& played)
         return;
     }
     auto const types = played.host->output_types(played.inputs);
-    std::vector<Dims> network;
-    for (Input const& input : played.inputs)
-    {
-        network.push_back(network_dims(input));
-    }
-    auto const in_network = outputs_of(*played.host, network);
+    auto const dims = outputs_of(*played.host, in_network(played));
     for (size_t i = 0; i < types.size(); ++i)
     {
-        std::printf("output %d %s\n", static_cast<int>(types[i]), text_of(in_network[i]).c_str());
+        std::printf("output %d %s\n", static_cast<int>(types[i]), text_of(dims[i]).c_str());
     }
     auto const tensors = find_formats(played);
-    auto const least = outputs_of(*played.host, shapes(played, &Input::least));
-    auto const best = outputs_of(*played.host, shapes(played, &Input::best));
-    auto const most = outputs_of(*played.host, shapes(played, &Input::most));
-    std::vector<DynamicPluginTensorDesc> in;
-    std::vector<DynamicPluginTensorDesc> out;
-    for (size_t i = 0; i < played.inputs.size(); ++i)
-    {
-        PluginTensorDesc desc = tensors[i];
-        desc.dims = network[i];
-        in.push_back(dynamic(desc, played.inputs[i].least, played.inputs[i].best, played.inputs[i].most));
-    }
-    for (size_t i = 0; i < types.size(); ++i)
-    {
-        PluginTensorDesc desc = tensors[played.inputs.size() + i];
-        desc.dims = in_network[i];
-        out.push_back(dynamic(desc, least[i], best[i], most[i]));
-    }
-    std::printf("configured %d\n", played.host->configure(in, out));
-    played.workspace_size = played.host->workspace_size(in, out);
+    std::vector<Profile> const profiles{profile_of(played, tensors, 1), profile_of(played, tensors, wider)};
+    std::printf("configured %d\n", played.host->configure(profiles, played.workspace_size));
     std::printf("workspace %zu\n", played.workspace_size);
 }
 

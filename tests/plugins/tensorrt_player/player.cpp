@@ -9,7 +9,8 @@
  *   field int32|float32|float64 NAME VALUE...
  *   create                               a plugin from the fields
  *   input TYPE LEAST BEST MOST FILE      a tensor: TensorRT's number of its type, its shapes in a profile (4x8), its data
- *   build                                types, shapes, formats, configuration and workspace, as in a build
+ *   build [WIDER]                        types, shapes, formats, configuration and workspace, as in a build; with a second
+ *                                        profile that goes up to WIDER times as many tokens, for a clone
  *   serialize FILE                       what an engine would keep
  *   restore FILE                         the layer of an engine
  *   damage FILE STEP                     restores with every STEPth byte changed, quietly; how many of these were taken
@@ -143,6 +144,13 @@ void add_input(Played& played, Words& words)
     played.data.push_back(read_file(file));
 }
 
+void build_layer(Played& played, Words& words)
+{
+    int64_t wider = 0;
+    words >> wider;
+    build(played, wider > 0 ? wider : 1);
+}
+
 /* The file begins with the size of the workspace, which an engine knows, too. */
 void serialize(Played& played, Words& words)
 {
@@ -223,7 +231,7 @@ Command command_of(std::string const& verb)
         {"field", add_field},
         {"create", create},
         {"input", add_input},
-        {"build", [](Played& played, Words&) { build(played); }},
+        {"build", build_layer},
         {"serialize", serialize},
         {"restore", restore},
         {"damage", damage},
