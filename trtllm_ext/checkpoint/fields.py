@@ -30,7 +30,7 @@ def parse(kind: type[T], data: object, where: str) -> T:
     for name in names:
         if name not in data:
             raise ConfigError(f"{where} lacks the field {name!r}; it has {', '.join(data) or 'none'}.")
-    hints = _hints(kind)
+    hints = _hints(kind)  # type: ignore[arg-type]  # classes are hashable, whatever the checker says
     values = {name: _value(hints[name], data[name], f"{where}.{name}") for name in names}
     try:
         return kind(**values)

@@ -121,7 +121,7 @@ class Dims:
 
     def __init__(self, shape: "Iterable[int] | Dims" = ()) -> None:
         if (
-            type(shape) in (tuple, list)
+            isinstance(shape, tuple | list)
             and len(shape) <= self.MAX_DIMS
             and set(map(type, shape)) <= _ONLY_INTS
         ):
