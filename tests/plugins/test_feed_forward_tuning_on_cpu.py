@@ -92,6 +92,10 @@ def test_choices_go_from_plan_to_plan(fake_cublaslt, kernels):
     with FeedForwardPlan(kernels, replace(its, max_num_tokens=20)) as fewer:
         assert fewer.take_choices(choices) == 2
         assert fewer.describe(20)["products"][0]["chosen"] == "by cublasLt's heuristic"
+        tune(fewer, 20)
+        with FeedForwardPlan(kernels, its) as other:
+            assert other.take_choices(fewer.choices()) == 2
+            assert other.describe(20)["products"][0]["chosen"] == "by cublasLt's heuristic"
     for foreign in (replace(its, activation="tanh"), replace(its, dtype="bfloat16"), form()):
         with FeedForwardPlan(kernels, foreign) as other:
             assert other.take_choices(choices) == 0
