@@ -1,4 +1,4 @@
-"""Writes docs/forms.md, docs/architectures.md and tables of docs/compatibility.md and docs/migration.md from the code.
+"""Writes docs/forms.md, docs/architectures.md and tables of other pages from the code.
 
 `tests/test_docs.py` finds them out of date.
 
@@ -34,6 +34,8 @@ from trtllm_ext.cli.support import columns, features
 from trtllm_ext.cli.trtllm_build_flags import PLUGINS, SWITCHES, VALUES
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.models import MODELS
+from trtllm_ext.plugin.operation import NAMESPACE, Operand, Operation
+from trtllm_ext.plugin.operations import OPERATIONS
 
 DOCS = Path(__file__).parent
 WRITTEN = "<!-- Written by docs/make_tables.py from the code. -->\n"
@@ -154,6 +156,57 @@ def compatibility() -> str:
     return with_table("compatibility", table(("", *columns().values()), rows))
 
 
+def plugins() -> str:
+    """The page with its table of operations as their records have it."""
+    rows = (
+        (
+            f"`{each.name}`",
+            f"`{each.plugin}`",
+            code(each.doc),
+            operands(each.inputs),
+            operands(each.outputs),
+            fields(each),
+        )
+        for each in OPERATIONS.values()
+    )
+    heads = (
+        "operation",
+        "plugin",
+        "what it computes",
+        "inputs",
+        "outputs",
+        "fields beside `type` and those of inputs",
+    )
+    (types,) = {each.types for each in OPERATIONS.values()}
+    told = f"Version {versions()}, namespace `{NAMESPACE}`; {', '.join(types)}. In brackets: what need not be there."
+    return with_table("plugins", f"{table(heads, rows)}\n{told}\n")
+
+
+def versions() -> str:
+    return ", ".join(sorted({each.version for each in OPERATIONS.values()}))
+
+
+def code(doc: str) -> str:
+    """A formula as it stands in a cell: bars would end it."""
+    return doc.replace("|", "\\|")
+
+
+def operands(ports: Iterable[Operand]) -> str:
+    return ", ".join(
+        f"{f'[{each.name}]' if each.when else each.name} ({', '.join(each.shape)})" for each in ports
+    )
+
+
+def fields(operation: Operation) -> str:
+    """Those that a caller chooses: which inputs there are follows from what is given."""
+    presence = {each.when for each in operation.inputs}
+    return "; ".join(
+        f"`{each.name}`: {code(each.doc)}"
+        for each in operation.fields
+        if each.name != "type" and each.name not in presence
+    )
+
+
 def migration() -> str:
     """The page with its tables of flags and keys as the code takes them; the rest of the page stays as it is."""
     answers = {f"`--{name}`": answer_to_flag(name, value) for name, value in FLAGS.items()}
@@ -269,6 +322,7 @@ def main() -> None:
     (DOCS / "architectures.md").write_text(architectures())
     (DOCS / "compatibility.md").write_text(compatibility())
     (DOCS / "migration.md").write_text(migration())
+    (DOCS / "plugins.md").write_text(plugins())
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def make_tables():
     return module
 
 
-@pytest.mark.parametrize("name", ["forms", "architectures", "compatibility", "migration"])
+@pytest.mark.parametrize("name", ["forms", "architectures", "compatibility", "migration", "plugins"])
 def test_a_table_is_up_to_date(name):
     text = getattr(make_tables(), name)()
     assert (DOCS / f"{name}.md").read_text() == text, "run `python docs/make_tables.py`"
@@ -68,3 +68,21 @@ def test_the_commands_for_a_model_of_ones_own(tmp_path, monkeypatch, capsys):
     added = [outputs[name] for name in outputs if name.endswith(".contribution")]
     assert len(added) == 4
     np.testing.assert_allclose(x + sum(added), outputs["hidden_states_out"], rtol=0, atol=1e-4)
+
+
+def test_what_the_page_of_plugins_names_is_there():
+    text = (DOCS / "plugins.md").read_text()
+    makefile = (DOCS.parent / "Makefile").read_text()
+    (block,) = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    for line in block.splitlines():
+        words = shlex.split(line, comments=True)
+        if words[0] == "trtllm-ext":
+            cli.make_parser().parse_args(words[1:])
+        else:
+            assert words[0] == "make"
+    for target in re.findall(r"(?:`|\n)make ([a-z-]+)", text):
+        assert f"\n{target}:" in makefile, target
+    for link in re.findall(r"\]\(([^)#]+)", text):
+        assert (DOCS / link).exists(), link
+    for path in re.findall(r"(?:python|-S) ((?:tests|examples|benchmarks)/\S+?)[`\s]", text):
+        assert (DOCS.parent / path).exists(), path
