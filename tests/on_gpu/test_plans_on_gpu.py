@@ -58,6 +58,7 @@ def test_threads_share_a_plan():
         with torch.cuda.stream(torch.cuda.Stream()):
             errors.extend(formulas.relative_error(run(plan, arguments), wanted) for _ in range(20))
 
+    torch.cuda.synchronize()  # the inputs were made on another stream than the threads'
     with FeedForwardPlan(LAB.kernels, form_of(CASE)) as plan:
         threads = [threading.Thread(target=work, args=(plan,)) for _ in range(8)]
         for thread in threads:

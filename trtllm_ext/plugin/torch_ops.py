@@ -19,8 +19,8 @@ from trtllm_ext.errors import TrtllmExtError
 from trtllm_ext.plugin import torch_checks as checks
 from trtllm_ext.plugin import torch_formulas
 from trtllm_ext.plugin.c_interface import Activation
-from trtllm_ext.plugin.kernels import load_kernels, member
-from trtllm_ext.plugin.torch_plans import plan_for, workspace_of
+from trtllm_ext.plugin.kernels import member
+from trtllm_ext.plugin.torch_plans import kernels, plan_for, workspace_of
 
 
 @torch.library.custom_op("trtllm_ext::residual_norm", mutates_args=(), device_types="cuda")
@@ -108,7 +108,7 @@ def gated_activation(
     checks.check_activation_args(fc, gate, fc_bias, gate_bias, activation)
     output = fc.new_empty(fc.shape)
     with torch.cuda.device(fc.device):
-        load_kernels().gated_activation(
+        kernels().gated_activation(
             _rows(fc),
             _rows(output),
             gate=_rows(gate),
@@ -204,7 +204,7 @@ def _norm_rows(inputs: tuple[Tensor | None, ...], total: Tensor, **settings: Any
     assert x is not None
     checks.check_norm_args(x, residual, bias, weight, norm_bias, settings)
     with torch.cuda.device(x.device):
-        load_kernels().residual_norm(
+        kernels().residual_norm(
             _rows(x),
             residual=_rows(residual),
             bias=_packed(bias),

@@ -3,19 +3,26 @@
 import atexit
 import threading
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from trtllm_ext.plugin.feed_forward_plan import FeedForwardForm, FeedForwardPlan
-from trtllm_ext.plugin.kernels import load_kernels
+from trtllm_ext.plugin.kernels import Kernels, load_kernels
 
 # Batches of all usual sizes share one plan: it chooses by buckets of tokens in any case.
 _LEAST_LIMIT = 8192
 
 _plans: dict[tuple[torch.device, FeedForwardForm], FeedForwardPlan] = {}
 _lock = threading.Lock()
+
+
+@cache
+def kernels() -> Kernels:
+    """The library of the process, looked for once: an operator's call has no time for it."""
+    return load_kernels()
 
 
 def plan_for(tensors: Mapping[str, Tensor | None], settings: Mapping[str, Any]) -> FeedForwardPlan:
@@ -39,7 +46,7 @@ def plan_for(tensors: Mapping[str, Tensor | None], settings: Mapping[str, Any]) 
     with _lock:
         found = _plans.get((x.device, form))
         if found is None:
-            found = _plans[x.device, form] = FeedForwardPlan(load_kernels(), form)
+            found = _plans[x.device, form] = FeedForwardPlan(kernels(), form)
         return found
 
 
