@@ -87,10 +87,19 @@ enum DescAttribute : int32_t
 enum PreferenceAttribute : int32_t
 {
     PREF_MAX_WORKSPACE_BYTES = 1,   // uint64_t
+    PREF_REDUCTION_SCHEME_MASK = 3, // uint32_t: of ReductionScheme
     PREF_MIN_ALIGNMENT_A_BYTES = 5, // uint32_t, as those of B, C and D
     PREF_MIN_ALIGNMENT_B_BYTES = 6,
     PREF_MIN_ALIGNMENT_C_BYTES = 7,
     PREF_MIN_ALIGNMENT_D_BYTES = 8
+};
+
+// cublasLtReductionScheme_t, of products that are split along K; none at all is always allowed.
+enum ReductionScheme : uint32_t
+{
+    REDUCTION_SCHEME_INPLACE = 1, // parts are rounded to the output's type and added there
+    REDUCTION_SCHEME_COMPUTE_TYPE = 2,
+    REDUCTION_SCHEME_OUTPUT_TYPE = 4
 };
 
 // cublasLtMatmulAlgo_t: bytes that only cublasLt reads; they may be kept and given to the same version again.

@@ -120,6 +120,12 @@ Descriptors::Descriptors(Library const& library, Handle handle, Product const& p
     also(status_, functions_.desc_set(desc_, DESC_TRANSA, &transposed, sizeof transposed));
     also(status_, functions_.desc_set(desc_, DESC_TRANSB, &as_it_is, sizeof as_it_is));
     also(status_, functions_.desc_set(desc_, DESC_EPILOGUE, &epilogue, sizeof epilogue));
+    // Parts of a split product are added in float32, never rounded to a narrower type before.
+    ReductionScheme const scheme = REDUCTION_SCHEME_COMPUTE_TYPE;
+    if (product.type != TRTLLM_EXT_FLOAT32)
+    {
+        also(status_, functions_.preference_set(preference_, PREF_REDUCTION_SCHEME_MASK, &scheme, sizeof scheme));
+    }
     if (product.has_bias)
     {
         also(status_, functions_.desc_set(desc_, DESC_BIAS_DATA_TYPE, &type, sizeof type));

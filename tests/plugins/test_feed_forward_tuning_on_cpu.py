@@ -58,6 +58,16 @@ def test_algorithms_that_fail_are_left_out(fake_cublaslt, kernels):
         assert 3 not in fake_cublaslt.recent("algorithms", 2)
 
 
+def test_parts_of_a_product_are_added_in_float32(fake_cublaslt, kernels):
+    # Algorithm 5 rounds parts to the output's type first.
+    fake_cublaslt.set(fastest=5, slow_us=200, num_algorithms=12)
+    for dtype in ("float32", "float16", "bfloat16"):
+        with FeedForwardPlan(kernels, form(dtype=dtype)) as plan:
+            tune(plan, 4)
+            run(plan, arrays_of(plan.form, 4))
+        assert (fake_cublaslt.recent("algorithms", 2) == [5, 5]) == (dtype == "float32")
+
+
 def test_what_cannot_be_tuned(fake_cublaslt, kernels):
     with FeedForwardPlan(kernels, form(has_residual=True)) as plan:
         arrays = arrays_of(plan.form, 3)

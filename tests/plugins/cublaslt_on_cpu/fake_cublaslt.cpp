@@ -190,6 +190,10 @@ EXPORTED Status cublasLtMatmulPreferenceSetAttribute(
     {
         return take(data.scratch_size, value, size);
     }
+    if (attribute == PREF_REDUCTION_SCHEME_MASK)
+    {
+        return take(data.reduction_schemes, value, size);
+    }
     bool const is_alignment = attribute >= PREF_MIN_ALIGNMENT_A_BYTES && attribute <= PREF_MIN_ALIGNMENT_D_BYTES;
     return is_alignment ? take(data.alignments[attribute - PREF_MIN_ALIGNMENT_A_BYTES], value, size) : INVALID_VALUE;
 }
@@ -225,7 +229,9 @@ EXPORTED Status cublasLtMatmulAlgoGetHeuristic(Handle, Desc desc, Layout a, Layo
     uint32_t const alignment = *std::min_element(preferred.alignments, preferred.alignments + 4);
     for (int number = alignment >= 16 ? 0 : first_for_any; suits(number, problem) || number < first_for_any; ++number)
     {
-        bool const offered = suits(number, problem) && scratch_of(number) <= preferred.scratch_size;
+        bool const may_round = (preferred.reduction_schemes & REDUCTION_SCHEME_OUTPUT_TYPE) != 0;
+        bool const offered = suits(number, problem) && scratch_of(number) <= preferred.scratch_size
+            && (number != rounding || may_round);
         if (offered && *found < requested && !is_refused(problem))
         {
             results[(*found)++] = {algorithm_of(number), scratch_of(number), SUCCESS, 1, {}};

@@ -19,9 +19,11 @@ using namespace trtllm_ext::cublaslt;
 
 /*
  * Algorithms are numbered from 0, in the heuristic's order. Those below `first_for_any` need operands at multiples of
- * 16 bytes; algorithm i needs (i % 4) KiB and `scratch` bytes of scratch memory, and fills it.
+ * 16 bytes; algorithm i needs (i % 4) KiB and `scratch` bytes of scratch memory, and fills it. The one named `rounding`
+ * adds the parts of a split product in the output's type.
  */
 constexpr int first_for_any = 32;
+constexpr int rounding = 5;
 
 // Set and read by tests, through fake_cublaslt_knob().
 struct Knobs
@@ -75,6 +77,7 @@ struct DescData
 struct PreferenceData
 {
     uint64_t scratch_size = 0;
+    uint32_t reduction_schemes = 7;
     uint32_t alignments[4] = {256, 256, 256, 256}; // of A, B, C, D
 };
 
