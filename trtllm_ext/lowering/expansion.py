@@ -14,7 +14,8 @@ def expansion(layer: Layer) -> tuple[Value, ...]:
     outer, told = layer.network, layer.network.expansions[layer.view.name]
     inner = NetworkView(told.network, outer.trt, (), told.expansions, told.weights)
     inner.positive, inner.fuses_bias, inner.standard = outer.positive, outer.fuses_bias, outer.standard
-    inner.names_outputs = False
+    for tensor, known in zip(inner.outputs, layer.view.outputs, strict=False):
+        inner.given_names[id(tensor)] = outer.name_of(known)
     if len(inner.inputs) != len(layer.values):
         raise layer.refusal(f"it has {len(layer.values)} inputs, its expansion {len(inner.inputs)}")
     values: dict[int, Value] = {}

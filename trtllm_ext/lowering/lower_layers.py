@@ -73,11 +73,8 @@ def _finished(layer: Layer, index: int, value: Value) -> Value:
 
 
 def _named(layer: Layer, index: int, value: Value) -> Value:
-    tensor = layer.view.outputs[index]
-    is_output = id(tensor) in layer.network.output_ids
-    if is_output and not layer.network.names_outputs:
-        return value
-    return layer.emitter.rename(value, tensor.name, reserved=is_output)
+    name, is_kept = layer.network.name_of(layer.view.outputs[index])
+    return layer.emitter.rename(value, name, reserved=is_kept)
 
 
 def _refined(shape: tuple[int, ...], network_shape: tuple[int, ...]) -> tuple[int, ...]:

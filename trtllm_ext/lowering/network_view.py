@@ -34,8 +34,8 @@ class NetworkView:
         self.outputs = [*(network.get_output(index) for index in range(network.num_outputs)), *also]
         self.strongly_typed = _strongly_typed(network, trt)
         self.output_ids = {id(tensor) for tensor in self.outputs}
-        # Whether outputs get their names here: those of an expansion get them from the layer that it stands for.
-        self.names_outputs = True
+        # Where they are others than the tensors': by id, the name and whether it is kept for that tensor.
+        self.given_names: dict[int, tuple[str, bool]] = {}
         # Kept with their tensors, needed or not: the identity of an object is that of nothing else while it lives.
         self._seen = [LayerView(network.get_layer(index), trt) for index in range(network.num_layers)]
         for view in self._seen:
@@ -63,6 +63,10 @@ class NetworkView:
     def read_once(self, tensor: Any) -> bool:
         """Whether one layer input is all that sees `tensor`."""
         return self.readers[id(tensor)] == 1 and id(tensor) not in self.output_ids
+
+    def name_of(self, tensor: Any) -> tuple[str, bool]:
+        """What the value of a tensor is to be called, and whether that is kept for it, as for an output's."""
+        return self.given_names.get(id(tensor), (tensor.name, id(tensor) in self.output_ids))
 
     def producer(self, tensor: Any) -> LayerView | None:
         """The layer that makes `tensor`; None for an input of the network."""

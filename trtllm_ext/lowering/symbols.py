@@ -10,6 +10,7 @@ from math import prod
 
 from trtllm_ext.lowering.einsum import terms_of
 from trtllm_ext.lowering.layer import Layer
+from trtllm_ext.lowering.layer_view import EXPANSION
 from trtllm_ext.lowering.reduction import axes_of_mask
 from trtllm_ext.lowering.unit_axes import axes_of
 from trtllm_ext.lowering.values import Element, Symbol, Value
@@ -18,7 +19,7 @@ Lengths = tuple[Element, ...] | None
 
 
 # Their own lowering knows the lengths, from the layers inside.
-_FOLLOWED_INSIDE = frozenset({"LOOP", "IF"})
+_FOLLOWED_INSIDE = frozenset({"LOOP", "IF", EXPANSION})
 
 
 def symbols_of(layer: Layer, value: Value) -> tuple[Symbol | None, ...]:
