@@ -68,8 +68,8 @@ public:
         = 0;
 
     /*
-     * As a builder does before it times a layer: a clone for every profile but the first, which the layer that is kept
-     * is configured for. The status that stops it, or 0, and the largest workspace that one of them asks for.
+     * As a builder does before it times a layer: the layer that is kept is configured for the first profile, and a clone
+     * for every other. The status that stops it, or 0, and the largest workspace that one of them asks for.
      */
     virtual int32_t configure(std::vector<Profile> const& profiles, size_t& workspace_size) = 0;
     virtual std::vector<uint8_t> serialize() = 0;

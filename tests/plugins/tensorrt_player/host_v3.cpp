@@ -150,16 +150,13 @@ public:
     int32_t configure(std::vector<Profile> const& profiles, size_t& workspace_size) override
     {
         workspace_size = 0;
-        for (size_t i = profiles.size(); i-- > 1;)
+        int32_t status = configure(*plugin_, profiles[0], workspace_size);
+        for (size_t i = 1; i < profiles.size() && status == 0; ++i)
         {
             Plugin const clone(plugin_->clone());
-            int32_t const status = configure(*clone, profiles[i], workspace_size);
-            if (status != 0)
-            {
-                return status;
-            }
+            status = configure(*clone, profiles[i], workspace_size);
         }
-        return configure(*plugin_, profiles[0], workspace_size);
+        return status;
     }
 
     std::vector<uint8_t> serialize() override
