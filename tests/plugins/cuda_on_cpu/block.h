@@ -70,7 +70,8 @@ void* dynamic_shared_memory();
  * Runs a kernel over a grid; returns nullptr, or what went wrong, valid until the calling thread's next launch.
  * One launch runs at a time.
  */
-char const* run_grid(dim3 grid, dim3 block, size_t dynamic_shared_bytes, void (*kernel)(void*), void* arguments);
+char const* run_grid(
+    dim3 grid_size, dim3 block_size, size_t dynamic_shared_bytes, void (*kernel)(void*), void* arguments);
 
 } // namespace cuda_on_cpu
 
