@@ -23,8 +23,8 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # Products in NumPy are small here: threads that wait awake for a part of one cost more than they do, in each process.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-# Most of what the tests make is gone before anybody looks for garbage.
-gc.set_threshold(10_000, 20, 20)
+# A look at everything for garbage takes a tenth of a second with torch and transformers there: a tenth as often, then.
+gc.set_threshold(700, 10, 100)
 
 # What the default tests may take in all: they are to end within 8 minutes on two cores.
 TOTAL_BUDGET_S = 480
