@@ -125,8 +125,19 @@ private:
     WideVector<T> mOnTheWay[VECTORS];
 };
 
+/* Between two uses of a row: with four vectors a thread there is no room for it as float32. */
+template <typename T, int VECTORS>
+__device__ inline void keep_row_packed(WideVector<T> (&row)[VECTORS])
+{
+#pragma unroll
+    for (int v = 0; v < VECTORS && VECTORS == 4; ++v)
+    {
+        keep_packed(row[v]);
+    }
+}
+
 template <typename T, int VECTORS, bool FULL>
-__device__ inline Statistics statistics_of(NormArguments<T> const& arguments, WideVector<T> const (&sum)[VECTORS],
+__device__ inline Statistics statistics_of(NormArguments<T> const& arguments, WideVector<T> (&sum)[VECTORS],
     Columns<VECTORS, FULL> const& columns, RowReducer<VECTORS == 1>& reduce)
 {
     float mean = 0.0f;
@@ -139,6 +150,7 @@ __device__ inline Statistics statistics_of(NormArguments<T> const& arguments, Wi
             total += columns.has(v) ? total_of<VECTOR_WIDTH<T>>(sum[v]) : 0.0f;
         }
         mean = reduce(total, Add{}) * arguments.inverse_width;
+        keep_row_packed(sum);
     }
     float squares = 0.0f;
 #pragma unroll
@@ -233,6 +245,7 @@ __global__ void __launch_bounds__(LARGEST_BLOCK<VECTORS>, RESIDENT_THREADS<VECTO
             continue;
         }
         Statistics const statistics = statistics_of(arguments, sum, columns, reduce);
+        keep_row_packed(sum);
         float scale = 0.0f;
         if constexpr (QUANTIZED)
         {
@@ -253,6 +266,7 @@ __global__ void __launch_bounds__(LARGEST_BLOCK<VECTORS>, RESIDENT_THREADS<VECTO
                 *scale_at(0) = scale;
             }
             scale_at.next_turn();
+            keep_row_packed(sum);
         }
 #pragma unroll
         for (int v = 0; v < VECTORS; ++v)

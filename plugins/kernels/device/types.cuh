@@ -97,6 +97,20 @@ __host__ __device__ inline To same_bits(From const& from)
     return to;
 }
 
+/*
+ * Keeps the elements as they are from here on: the compiler, which would rather convert them once and hold them as
+ * float32 in twice the registers, converts them again where they are used next.
+ */
+template <typename T>
+__device__ inline void keep_packed(WideVector<T>& vector)
+{
+#if defined(__CUDA_ARCH__)
+    asm volatile("" : "+r"(vector.words[0]), "+r"(vector.words[1]), "+r"(vector.words[2]), "+r"(vector.words[3]));
+#else
+    (void) vector;
+#endif
+}
+
 /* Elements as float32. */
 template <typename T, int COUNT>
 __device__ inline void to_floats(Vector<T, COUNT> const& vector, float (&values)[COUNT])
