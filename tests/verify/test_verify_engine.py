@@ -13,11 +13,11 @@ import trtllm_ext as tx
 from trtllm_ext import backend
 from trtllm_ext.checkpoint import load_checkpoint
 from trtllm_ext.errors import ConfigError, InputError
-from trtllm_ext.layers import feed_forward as feed_forward_layers
 from trtllm_ext.lowering import activation as activation_lowering
 from trtllm_ext.models import model_from_checkpoint
 from trtllm_ext.oracle import KINDS
 from trtllm_ext.parallel import Mapping
+from trtllm_ext.plugin import formulas
 from trtllm_ext.verify import bisection, own_weights, verify_engine
 
 BUDGET_S = 6
@@ -97,13 +97,13 @@ def test_bisect_of_a_right_engine(small):
 def test_a_wrong_network(tmp_path, monkeypatch, dtype, taps):
     """gelu's other form in the second layer only: far within a narrow type's roundings."""
     stack(tmp_path / "c", dtype)
-    real = feed_forward_layers.activate
+    real = formulas.activate
 
     def activate(x, name):
         place = x.network.place()
         return real(x, "gelu_tanh" if "layers/1/" in place else name)
 
-    monkeypatch.setattr(feed_forward_layers, "activate", activate)
+    monkeypatch.setattr(formulas, "activate", activate)
     report = verify_engine(engine_of(tmp_path / "c", taps), tmp_path / "c")
     assert not report.is_right
     assert (report.network.tensor, report.network.sublayer) == (CONTRIBUTION, SECOND)
@@ -120,14 +120,14 @@ def test_a_wrong_network(tmp_path, monkeypatch, dtype, taps):
 def test_an_engine_of_older_code(small, monkeypatch):
     """The engine is of a wrong network, the code of today is right."""
     path, _ = small
-    real = feed_forward_layers.activate
+    real = formulas.activate
 
     def activate(x, name):
         return real(x, "gelu_tanh" if "layers/1/" in x.network.place() else name)
 
-    monkeypatch.setattr(feed_forward_layers, "activate", activate)
+    monkeypatch.setattr(formulas, "activate", activate)
     engine = engine_of(path)
-    monkeypatch.setattr(feed_forward_layers, "activate", real)
+    monkeypatch.setattr(formulas, "activate", real)
     report = verify_engine(engine, path, bisect=True)
     assert (report.is_right, report.network, report.weights_that_differ) == (False, None, ())
     assert "not built from this checkpoint by this code" in report.verdict
