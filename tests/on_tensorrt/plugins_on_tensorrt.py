@@ -170,16 +170,17 @@ def other_major(folder: Path) -> str:
     model, directory = engine_with_plugins(folder)
     if model.on == "embedded":
         return told(model, loaded(directory, None))
-    changed = _changed_library(folder, b'"tensorrt_major": 8', b'"tensorrt_major": 9')
-    return told(model, loaded(directory, changed), "TensorRT", "8.6", "make plugins")
+    words = {b'"tensorrt_major": 8': b'"tensorrt_major": 9', b'"tensorrt": "8': b'"tensorrt": "9'}
+    said = loaded(directory, _changed_library(folder, words))
+    return told(model, said, "for TensorRT 9.", "TensorRT 8.", "make plugins")
 
 
 def damaged_library(folder: Path) -> str:
     model, directory = engine_with_plugins(folder)
     if model.on == "embedded":
         return told(model, loaded(directory, None))
-    changed = _changed_library(folder, b"TRTLLM_EXT_PLUGINS_INFO_BEGIN", b"TRTLLM_EXT_PLUGINS_INFO_BEGAN")
-    return told(model, loaded(directory, changed), "make plugins")
+    words = {b"TRTLLM_EXT_PLUGINS_INFO_BEGIN": b"TRTLLM_EXT_PLUGINS_INFO_BEGAN"}
+    return told(model, loaded(directory, _changed_library(folder, words)), "make plugins")
 
 
 def other_version(folder: Path) -> str:
@@ -210,13 +211,16 @@ def damaged_layer(folder: Path, step: int) -> str:
     return told(model, loaded(directory, own_plugins.find_library()))
 
 
-def _changed_library(folder: Path, old: bytes, new: bytes) -> Path:
+def _changed_library(folder: Path, words: dict[bytes, bytes]) -> Path:
+    """A copy of the library in which words are others, of the same length."""
     library = own_plugins.find_library()
     assert library is not None, own_plugins.missing_library()
     data = library.read_bytes()
-    assert old in data, f"{library} does not have {old!r}"
+    for old, new in words.items():
+        assert old in data, f"{library} does not have {old!r}"
+        data = data.replace(old, new)
     changed = folder / library.name
-    changed.write_bytes(data.replace(old, new))
+    changed.write_bytes(data)
     return changed
 
 
