@@ -26,8 +26,8 @@ UNUSED_S = 3 * 24 * 3600
 
 # CUDA has a pragma of its own for loops, and its half types copy themselves by functions that compilers do not trust.
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-class-memaccess"]
-FLAGS = ["-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", *WARNINGS]
-ADDRESS_SANITIZER = ["-fsanitize=address", "-fsanitize-sections=cuda_shared.*", "-g1"]
+FLAGS = ["-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-fdata-sections", *WARNINGS]
+ADDRESS_SANITIZER = ["-fsanitize=address", "-g1"]
 
 
 def compiler() -> str:
@@ -125,7 +125,9 @@ def digest(files: list[Path], *texts: str) -> str:
 def _object(source: Path, arguments: list[str], common: str) -> Path:
     inside = source.is_relative_to(REPOSITORY)
     key = digest([source] if inside else [], common, "" if inside else source.read_text())
-    return made(BUILT / f"{source.stem}-{key}.o", [*arguments, str(source)])
+    # The suffix tells shared_memory.ld which ones have shared variables.
+    suffix = ".cu.o" if source.suffix == ".cu" else ".o"
+    return made(BUILT / f"{source.stem}-{key}{suffix}", [*arguments, str(source)])
 
 
 def made(target: Path, arguments: list[str]) -> Path:
@@ -134,7 +136,7 @@ def made(target: Path, arguments: list[str]) -> Path:
         target.touch()
         return target
     BUILT.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_suffix(f".{os.getpid()}{target.suffix}")
+    unfinished = target.with_name(f"{os.getpid()}-{target.name}")
     run = subprocess.run([compiler(), *arguments, "-o", str(unfinished)], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[:4000]
     unfinished.replace(target)

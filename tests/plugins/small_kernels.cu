@@ -135,9 +135,10 @@ __global__ void reversed(float const* in, float* out, int n)
     }
 }
 
+template <typename T>
 __global__ void shared_as_it_begins(float const*, float* out, int)
 {
-    __shared__ float shared[64];
+    __shared__ T shared[64];
     auto* const dynamic_shared = static_cast<float*>(cuda_on_cpu::dynamic_shared_memory());
     out[number_in_grid()] = threadIdx.x % 2 == 0 ? shared[threadIdx.x] : dynamic_shared[threadIdx.x];
     __syncthreads();
@@ -227,7 +228,7 @@ constexpr Named kernels[] = {
     {"counting_barriers", counting_barriers},
     {"atomics", atomics},
     {"reversed", reversed},
-    {"shared_as_it_begins", shared_as_it_begins},
+    {"shared_as_it_begins", shared_as_it_begins<float>},
     {"barrier_for_some", barrier_for_some},
     {"two_barriers_as_one", two_barriers_as_one},
     {"shuffle_without_lane_n", shuffle_without_lane_n},
