@@ -130,9 +130,10 @@ class Hub:
             self._watch()
         except Exception as error:  # whatever it is, ranks must not wait for a hub that is no more
             self.end(f"the watch over the ranks failed: {type(error).__name__}: {error}")
-        for connection in list(self._connections.values()):
+        connections = list(self._connections.values())
+        self._connections.clear()  # first: who sees the end of one sees that none is left
+        for connection in connections:
             connection.socket.close()
-        self._connections.clear()
         for descriptor in self._processes:
             os.close(descriptor)
         self._selector.close()
