@@ -11,6 +11,7 @@ import pytest
 
 from trtllm_ext import backend
 from trtllm_ext.cli import doctor as doctor_module
+from trtllm_ext.cli.plugin_findings import plugin_findings
 from trtllm_ext.errors import BackendError
 from trtllm_ext.runtime import cuda
 
@@ -102,7 +103,7 @@ def nothing_built(monkeypatch, tmp_path):
 @pytest.mark.usefixtures("nothing_built")
 def test_plugins_and_kernels(monkeypatch, tmp_path):
     def found():
-        return {each.subject: each for each in doctor_module._plugins()}
+        return {each.subject: each for each in plugin_findings()}
 
     assert {each.state for each in found().values()} == {"absent"}
     assert all("make plugins" in each.fix for each in found().values())
@@ -120,7 +121,7 @@ def test_plugins_for_another_tensorrt(monkeypatch, tmp_path):
 
     def found(version):
         monkeypatch.setenv("TRTLLM_EXT_PLUGINS", library(tmp_path / "some.so", version))
-        return next(doctor_module._plugins())
+        return next(plugin_findings())
 
     assert found("10.9.0").state == "ok"
     finding = found("8.6.1")

@@ -13,17 +13,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict
 
 from trtllm_ext import backend
 from trtllm_ext.cli import interrupts, support
+from trtllm_ext.cli.finding import Finding
+from trtllm_ext.cli.plugin_findings import plugin_findings
 from trtllm_ext.cli.terminal import paragraph
 from trtllm_ext.errors import BackendError, ConfigError
 from trtllm_ext.version import __version__
-
-if TYPE_CHECKING:
-    from trtllm_ext.runtime.own_plugins import PluginLibraryInfo
 
 # What the core cannot run without, and for each extra what it brings.
 CORE_PACKAGES = ("numpy", "ml_dtypes", "onnx", "onnxruntime", "safetensors", "rich")
@@ -48,16 +46,6 @@ NVIDIA_PACKAGES = {
     ),
 }
 LAUNCHERS = ("mpirun", "mpiexec", "srun")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report; `state` is 'ok', 'absent' (optional, not needed now) or 'problem'."""
-
-    state: str
-    subject: str
-    text: str
-    fix: str = ""
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
@@ -115,7 +103,7 @@ def examine() -> Iterator[Finding]:
     yield from _mpi()
     yield from _cuda()
     yield from _device_buffers()
-    yield from _plugins()
+    yield from plugin_findings()
 
 
 def _engine() -> Iterator[Finding]:
@@ -274,49 +262,6 @@ def _device_buffers() -> Iterator[Finding]:
         yield Finding("ok", "device buffers", f"through {device_buffers().library}")
     except BackendError as error:
         yield Finding("problem", "device buffers", str(error), f"one of: {'; '.join(WAYS_TO_BUFFERS)}")
-
-
-def _plugins() -> Iterator[Finding]:
-    """This package's compiled plugins, for TensorRT, and its kernels, for PyTorch: whether there are any."""
-    from trtllm_ext.plugin.kernels import find_library as find_kernels
-    from trtllm_ext.runtime import own_plugins
-
-    needed = "problem" if _uses_tensorrt() else "absent"
-    try:
-        path = own_plugins.find_library()
-        if path is None:
-            without = "none is built; networks are made of TensorRT's own layers"
-            yield Finding("absent", "plugins", without, f"{own_plugins.BUILDING}; docs/plugins.md")
-        else:
-            yield _fitting(own_plugins.read_info(path))
-    except BackendError as error:
-        yield Finding(needed, "plugins", str(error), f"unset {own_plugins.VARIABLE}, or as said")
-    try:
-        yield Finding("ok", "kernels", str(find_kernels()))
-    except BackendError:
-        fix = "`make plugins`, with nvcc and CMake; TensorRT is not needed"
-        yield Finding("absent", "kernels", "for PyTorch, through torch.ops.trtllm_ext: none are built", fix)
-
-
-def _fitting(info: "PluginLibraryInfo") -> Finding:
-    """The finding on a library of plugins that is there: whether it is for the TensorRT in use."""
-    from trtllm_ext.runtime.own_plugins import version_problem
-
-    if not _uses_tensorrt():
-        return Finding("ok", "plugins", f"{info}; not in use: the embedded engine has its own")
-    problem = version_problem(info, str(backend.tensorrt().__version__))
-    return (
-        Finding("problem", "plugins", problem, "make plugins")
-        if problem
-        else Finding("ok", "plugins", str(info))
-    )
-
-
-def _uses_tensorrt() -> bool:
-    try:
-        return backend.choice().engine == "tensorrt"
-    except BackendError:  # told as a problem of the engine
-        return False
 
 
 def _version(package: str) -> str | None:

@@ -55,9 +55,7 @@ class Network:
         self.collectives: dict[str, tuple[str, tuple[int, ...]]] = {}
         self.modules = naming.ModulePath()
         self.plugin_config = PluginConfig()
-        # Which setting of plugin_config was not followed, and where: told once.
-        self.declined_plugins: set[tuple[str, str]] = set()
-        # Dotted names, or patterns of fnmatch, of noted tensors that are to become outputs.
+        # Patterns of noted tensors that are to become outputs.
         self.tap_patterns: tuple[str, ...] = ()
 
     @property

@@ -76,16 +76,20 @@ class PluginConfig:
     gated_activation_plugin: activations of feed-forwards and experts.
     Each is None, 'auto', or a type ('float16'): then for layers of that type alone.
     tf32: whether float32 products in plugins may round their factors to TF32, as BuildConfig.tf32 has it.
+    declined: (setting, reason) of each place that kept to TensorRT's layers although a plugin was asked for.
 
     Code that asks which of TensorRT-LLM's plugins to use is told that there is none, and takes the road of plain
     layers. Setting one to anything but None or False raises GraphError, as an unknown choice does; a name that neither
     has raises AttributeError.
     """
 
+    declined: set[tuple[str, str]]
+
     def __init__(self) -> None:
         for name in (*OWN_PLUGINS, *_PLUGINS, *_SETTINGS):
             object.__setattr__(self, name, None)
         self.tf32 = False
+        self.declined = set()
 
     def to_legacy_setting(self) -> None:
         """Turn all plugins off, as TensorRT-LLM's method of this name does."""
@@ -103,7 +107,7 @@ class PluginConfig:
     def __setattr__(self, name: str, value: Any) -> None:
         if name in OWN_PLUGINS:
             value = own_choice(name, value)
-        elif name not in (*_PLUGINS, *_SETTINGS, "tf32"):
+        elif name not in (*_PLUGINS, *_SETTINGS, "tf32", "declined"):
             raise AttributeError(_unknown(name))
         elif name in _PLUGINS and value not in (None, False):
             raise GraphError(

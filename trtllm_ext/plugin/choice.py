@@ -28,8 +28,8 @@ def asks_for(setting: str, operation: Operation, dtype: Any) -> bool:
 def decline(setting: str, reason: str) -> bool:
     """Log, once a network, why TensorRT's own layers have a place that asks for a plugin. Always true."""
     network = current_net()
-    if network is not None and (setting, reason) not in network.declined_plugins:
-        network.declined_plugins.add((setting, reason))
+    if network is not None and (setting, reason) not in network.plugin_config.declined:
+        network.plugin_config.declined.add((setting, reason))
         _log.info("%s: TensorRT's own layers where %s", setting, reason)
     return True
 
