@@ -178,8 +178,9 @@ trtllm_ext_status check_vector(char const* call, VectorArgument const& vector) n
 {
     if (!is_aligned(vector.data, vector.element_size))
     {
-        return fail(TRTLLM_EXT_INVALID_ARGUMENT, "%s: %s is at %p; its elements of %d bytes must be at multiples of that",
-            call, vector.name, vector.data, vector.element_size);
+        return fail(TRTLLM_EXT_INVALID_ARGUMENT,
+            "%s: %s is at %p; its elements of %d bytes must be at multiples of that", call, vector.name, vector.data,
+            vector.element_size);
     }
     return TRTLLM_EXT_SUCCESS;
 }
@@ -249,8 +250,8 @@ trtllm_ext_status detail::check_struct(
     if (size < least_size)
     {
         return fail(TRTLLM_EXT_INVALID_ARGUMENT,
-            "%s: the arguments say that they are %u bytes; they are at least %u. Set size to sizeof the structure", call,
-            size, least_size);
+            "%s: the arguments say that they are %u bytes; they are at least %u. Set size to sizeof the structure",
+            call, size, least_size);
     }
     for (uint32_t at = known_size; at < size; ++at)
     {

@@ -52,7 +52,9 @@ trtllm_ext_status check_gate(
 /* INVALID_ARGUMENT when it is NULL. */
 trtllm_ext_status check_given(char const* call, char const* name, void const* data) noexcept;
 
-/* INVALID_ARGUMENT for a stride below the width (with more than one row) and an address that its elements cannot have. */
+/*
+ * INVALID_ARGUMENT for a stride below the width (with more than one row) and an address that its elements cannot have.
+ */
 trtllm_ext_status check_matrix(
     char const* call, MatrixArgument const& matrix, int64_t num_tokens, int64_t width) noexcept;
 trtllm_ext_status check_vector(char const* call, VectorArgument const& vector) noexcept;

@@ -15,8 +15,8 @@ struct DeviceFacts
 };
 
 /*
- * Facts of the current device, asked from CUDA once a device. UNSUPPORTED_DEVICE, with a sentence, when there is none or
- * the library has no code for it.
+ * Facts of the current device, asked from CUDA once a device. UNSUPPORTED_DEVICE, with a sentence, when there is none
+ * or the library has no code for it.
  */
 trtllm_ext_status current_device(DeviceFacts* facts) noexcept;
 

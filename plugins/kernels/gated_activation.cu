@@ -2,9 +2,9 @@
  * gated_activation: act(fc + fc_bias) [* (gate + gate_bias + gate_offset)], elementwise over rows.
  *
  * It is bound by memory: every element is read once and written once, 16 bytes at a time. A thread issues the loads of
- * all its vectors, up to four matrix loads, before it uses the first, so that an SM that holds 1536 threads has 98 KB in
- * flight; 30 KB are what the memory of an H200 needs. Vectors are numbered through all rows, so that no width leaves
- * threads idle at the end of each row.
+ * all its vectors, up to four matrix loads, before it uses the first, so that an SM that holds 1536 threads has 98 KB
+ * in flight; 30 KB are what the memory of an H200 needs. Vectors are numbered through all rows, so that no width
+ * leaves threads idle at the end of each row.
  */
 #include <algorithm>
 #include <cstddef>

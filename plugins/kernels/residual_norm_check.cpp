@@ -31,8 +31,8 @@ trtllm_ext_status check_eps(trtllm_ext_residual_norm_args const& args) noexcept
     TRTLLM_EXT_CHECK(check_finite(CALL, "eps", args.eps));
     if (args.norm != TRTLLM_EXT_NO_NORM && args.eps <= 0)
     {
-        return fail(TRTLLM_EXT_INVALID_ARGUMENT, "%s: eps is %g; it must be above 0, or a row of zeros has no norm", CALL,
-            static_cast<double>(args.eps));
+        return fail(TRTLLM_EXT_INVALID_ARGUMENT, "%s: eps is %g; it must be above 0, or a row of zeros has no norm",
+            CALL, static_cast<double>(args.eps));
     }
     return TRTLLM_EXT_SUCCESS;
 }
@@ -58,8 +58,8 @@ trtllm_ext_status check_no_norm(trtllm_ext_residual_norm_args const& args) noexc
     bool const has_outputs = args.normed != nullptr || args.quantized != nullptr || args.scales != nullptr;
     if (args.quantized_type != TRTLLM_EXT_NO_TYPE || has_weights || has_outputs)
     {
-        return refused("norm is NO_NORM, the sum alone, which has no weight, norm_bias, normed, quantized and scales; say "
-                       "LAYER_NORM (1) or RMS_NORM (2), or leave them out");
+        return refused("norm is NO_NORM, the sum alone, which has no weight, norm_bias, normed, quantized and scales; "
+                       "say LAYER_NORM (1) or RMS_NORM (2), or leave them out");
     }
     return TRTLLM_EXT_SUCCESS;
 }

@@ -8,8 +8,8 @@ namespace trtllm_ext
 {
 
 /*
- * A block is threads_per_row x rows_per_block threads, a multiple of a warp; a thread holds vectors_per_thread vectors of
- * 16 bytes, threads_per_row apart.
+ * A block is threads_per_row x rows_per_block threads, a multiple of a warp; a thread holds vectors_per_thread vectors
+ * of 16 bytes, threads_per_row apart.
  */
 struct RowPlan
 {
@@ -26,9 +26,9 @@ constexpr int64_t LARGEST_ROW_IN_VECTORS = 4 * LARGEST_ROW_BLOCK;
  * The plan for rows of so many vectors. It does not depend on the number of rows: a token's result is the same, bit for
  * bit, in any batch.
  *
- * Few vectors a thread mean more warps to hide latency behind, which counts with few rows; many mean more loads in flight
- * and fewer partial sums. Two a thread for 4096 16-bit elements hold 64 KB in flight on an SM (1024 threads with x and
- * residual), twice what the memory needs. Blocks of 128 threads and more let 16 of them fill an SM.
+ * Few vectors a thread mean more warps to hide latency behind, which counts with few rows; many mean more loads in
+ * flight and fewer partial sums. Two a thread for 4096 16-bit elements hold 64 KB in flight on an SM (1024 threads
+ * with x and residual), twice what the memory needs. Blocks of 128 threads and more let 16 of them fill an SM.
  */
 inline RowPlan plan_rows(int64_t num_vectors) noexcept
 {

@@ -10,8 +10,9 @@ namespace trtllm_ext
 {
 
 /*
- * Keeps a sentence, made as printf makes it and cut off after 1023 bytes, for trtllm_ext_last_error(); returns `status`.
- * Sentences say what the value was, what was expected and what to do, without a final full stop. Allocates nothing.
+ * Keeps a sentence, made as printf makes it and cut off after 1023 bytes, for trtllm_ext_last_error(); returns
+ * `status`. Sentences say what the value was, what was expected and what to do, without a final full stop. Allocates
+ * nothing.
  */
 __attribute__((format(printf, 2, 3))) trtllm_ext_status fail(
     trtllm_ext_status status, char const* format, ...) noexcept;

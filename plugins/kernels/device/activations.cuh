@@ -1,4 +1,6 @@
-/* The activations of the C interface in float32, to the accuracy of CUDA's library functions: no fast approximations. */
+/*
+ * The activations of the C interface in float32, to the accuracy of CUDA's library functions: no fast approximations.
+ */
 #ifndef TRTLLM_EXT_DEVICE_ACTIVATIONS_CUH
 #define TRTLLM_EXT_DEVICE_ACTIVATIONS_CUH
 
@@ -12,8 +14,9 @@ namespace trtllm_ext
 {
 
 /*
- * expf overflows to infinity for large -x, and 1 / infinity is the 0 that is wanted. __fdividef is within 2 ulp for these
- * denominators, which are at least 1, and gives 0 from 2^126 on; the exact division would branch for each element.
+ * expf overflows to infinity for large -x, and 1 / infinity is the 0 that is wanted. __fdividef is within 2 ulp for
+ * these denominators, which are at least 1, and gives 0 from 2^126 on; the exact division would branch for each
+ * element.
  */
 __device__ inline float sigmoid(float x)
 {

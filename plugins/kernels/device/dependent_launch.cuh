@@ -8,7 +8,9 @@
 namespace trtllm_ext
 {
 
-/* Returns when all that the previous kernel wrote is there. Before it, read constant weights only, and write nothing. */
+/*
+ * Returns when all that the previous kernel wrote is there. Before it, read constant weights only, and write nothing.
+ */
 __device__ inline void wait_for_previous_kernel()
 {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900

@@ -143,7 +143,8 @@ __device__ inline Statistics statistics_of(
 #endif
 
 template <typename T, int WIDTH>
-__global__ void __launch_bounds__(LARGEST_ROW_BLOCK, TRTLLM_EXT_BLOCKS_IN_PASSES) norm_in_passes_kernel(NormArguments<T> arguments)
+__global__ void __launch_bounds__(LARGEST_ROW_BLOCK, TRTLLM_EXT_BLOCKS_IN_PASSES)
+    norm_in_passes_kernel(NormArguments<T> arguments)
 {
     __shared__ RowReducer<false>::Partials partials;
     RowReducer<false> reduce(partials);

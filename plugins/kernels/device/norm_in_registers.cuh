@@ -16,8 +16,9 @@ namespace trtllm_ext
 {
 
 /*
- * Threads of a kernel that an SM runs at once, at the least: the compiler keeps registers to 128, 80 and 64 a thread for
- * that, which is enough for all to stay in registers. x and residual on their way: 64 KB an SM, 48 KB when quantized.
+ * Threads of a kernel that an SM runs at once, at the least: the compiler keeps registers to 128, 80 and 64 a thread
+ * for that, which is enough for all to stay in registers. x and residual on their way: 64 KB an SM, 48 KB when
+ * quantized.
  */
 template <int VECTORS, bool QUANTIZED>
 constexpr int RESIDENT_THREADS = VECTORS == 4 ? 512 : QUANTIZED ? 768 : 1024;
@@ -26,8 +27,8 @@ template <int VECTORS>
 constexpr int LARGEST_BLOCK = VECTORS == 4 ? LARGEST_ROW_BLOCK : LARGEST_ROW_BLOCK / 2;
 
 /*
- * Which vectors of a row a thread has: VECTORS of them, 32 apart, so that a warp's are neighbours and the distance is known
- * to the compiler. FULL: the block's threads have exactly the vectors of its only row, so that nobody need ask.
+ * Which vectors of a row a thread has: VECTORS of them, 32 apart, so that a warp's are neighbours and the distance is
+ * known to the compiler. FULL: the block's threads have exactly the vectors of its only row, so that nobody need ask.
  */
 template <int VECTORS, bool FULL>
 class Columns
@@ -161,6 +162,24 @@ __device__ inline Statistics statistics_of(NormArguments<T> const& arguments, Wi
     return {mean, inverse_scale_of(arguments, reduce(squares, Add{}))};
 }
 
+/* Calls visit(v, values) for this thread's vectors of the row, normed. */
+template <typename T, int VECTORS, bool FULL, typename Visit>
+__device__ inline void each_normed(NormArguments<T> const& arguments, WideVector<T> const (&sum)[VECTORS],
+    SharedRow<T, VECTORS, FULL> const& weight, SharedRow<T, VECTORS, FULL> const& norm_bias,
+    Statistics const& statistics, Columns<VECTORS, FULL> const& columns, Visit const& visit)
+{
+#pragma unroll
+    for (int v = 0; v < VECTORS; ++v)
+    {
+        if (columns.has(v))
+        {
+            float values[VECTOR_WIDTH<T>];
+            normed_values(arguments, sum[v], weight.get(v), norm_bias.get(v), statistics, values);
+            visit(v, values);
+        }
+    }
+}
+
 template <typename T, int VECTORS, bool FULL, bool QUANTIZED>
 __global__ void __launch_bounds__(LARGEST_BLOCK<VECTORS>, RESIDENT_THREADS<VECTORS, QUANTIZED> / LARGEST_BLOCK<VECTORS>)
     norm_in_registers_kernel(NormArguments<T> arguments)
@@ -222,7 +241,7 @@ __global__ void __launch_bounds__(LARGEST_BLOCK<VECTORS>, RESIDENT_THREADS<VECTO
     for (; rows_left + row_in_block > 0; rows_left -= rows_a_turn)
     {
         bool const has_row = FULL || rows_left > 0;
-        WideVector<T> sum[VECTORS];
+        WideVector<T> sum[VECTORS] = {};
 #pragma unroll
         for (int v = 0; v < VECTORS; ++v)
         {
@@ -250,15 +269,10 @@ __global__ void __launch_bounds__(LARGEST_BLOCK<VECTORS>, RESIDENT_THREADS<VECTO
         if constexpr (QUANTIZED)
         {
             float largest = 0.0f;
-#pragma unroll
-            for (int v = 0; v < VECTORS; ++v)
+            if (has_row)
             {
-                if (has_row && columns.has(v))
-                {
-                    float values[WIDTH];
-                    normed_values(arguments, sum[v], weight.get(v), norm_bias.get(v), statistics, values);
-                    largest = largest_of(values, largest);
-                }
+                each_normed(arguments, sum, weight, norm_bias, statistics, columns,
+                    [&](int, float const(&values)[WIDTH]) { largest = largest_of(values, largest); });
             }
             scale = scale_of(arguments, reduce(largest, MaxOrNan{}));
             if (has_row && threadIdx.x == 0)
@@ -268,15 +282,7 @@ __global__ void __launch_bounds__(LARGEST_BLOCK<VECTORS>, RESIDENT_THREADS<VECTO
             scale_at.next_turn();
             keep_row_packed(sum);
         }
-#pragma unroll
-        for (int v = 0; v < VECTORS; ++v)
-        {
-            if (!has_row || !columns.has(v))
-            {
-                continue;
-            }
-            float values[WIDTH];
-            normed_values(arguments, sum[v], weight.get(v), norm_bias.get(v), statistics, values);
+        auto const write = [&](int v, float const(&values)[WIDTH]) {
             if (arguments.has_normed)
             {
                 WideVector<T> normed;
@@ -287,6 +293,10 @@ __global__ void __launch_bounds__(LARGEST_BLOCK<VECTORS>, RESIDENT_THREADS<VECTO
             {
                 store(quantized_at(v), quantized_values(arguments, values, scale));
             }
+        };
+        if (has_row)
+        {
+            each_normed(arguments, sum, weight, norm_bias, statistics, columns, write);
         }
         normed_at.next_turn();
         quantized_at.next_turn();

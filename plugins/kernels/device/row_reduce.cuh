@@ -29,11 +29,12 @@ struct MaxOrNan
 };
 
 /*
- * Reductions over blockDim.x threads: whole warps, or with PART_OF_WARP perhaps a power of two below 32. Every thread of
- * the block must call it, and each thread gets the result of its row, taken in an order that depends on blockDim.x alone.
+ * Reductions over blockDim.x threads: whole warps, or with PART_OF_WARP perhaps a power of two below 32. Every thread
+ * of the block must call it, and each thread gets the result of its row, taken in an order that depends on blockDim.x
+ * alone.
  *
- * One barrier a reduction: two sets of partial results take turns, so that a warp writes a set only after the barrier of
- * the other one, which all warps reach when they have read the first.
+ * One barrier a reduction: two sets of partial results take turns, so that a warp writes a set only after the barrier
+ * of the other one, which all warps reach when they have read the first.
  */
 template <bool PART_OF_WARP>
 class RowReducer
