@@ -21,7 +21,7 @@ def asks_for(setting: str, operation: Operation, dtype: Any) -> bool:
         return False
     name = readable(dtype)
     if asked == "auto" and name not in operation.types:
-        return not decline(setting, f"it takes {', '.join(operation.types)}, not {name}")
+        return not decline(setting, f"the type is {name}, which the plugin does not take")
     return asked in ("auto", name)
 
 
