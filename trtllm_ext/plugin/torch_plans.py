@@ -14,6 +14,8 @@ from trtllm_ext.plugin.kernels import Kernels, load_kernels
 
 # Batches of all usual sizes share one plan: it chooses by buckets of tokens in any case.
 _LEAST_LIMIT = 8192
+# Of a workspace. torch's own allocator gives more; others that it can be given need not.
+_ALIGNMENT = 256
 
 _plans: dict[tuple[torch.device, FeedForwardForm], FeedForwardPlan] = {}
 _lock = threading.Lock()
@@ -52,8 +54,10 @@ def plan_for(tensors: Mapping[str, Tensor | None], settings: Mapping[str, Any]) 
 
 def workspace_of(plan: FeedForwardPlan, x: Tensor) -> Tensor:
     """Workspace for a run on x, from torch's allocator: by stream, and kept where a graph is being captured."""
-    num_tokens = x.numel() // max(x.shape[-1], 1)
-    return torch.empty(plan.workspace_size(num_tokens), dtype=torch.uint8, device=x.device)
+    size = plan.workspace_size(x.numel() // max(x.shape[-1], 1))
+    whole = torch.empty(size + _ALIGNMENT, dtype=torch.uint8, device=x.device)
+    first = -whole.data_ptr() % _ALIGNMENT
+    return whole[first : first + size]
 
 
 @atexit.register
