@@ -124,7 +124,9 @@ def own_plugin_problem(plugin: PluginSummary, envelope: Envelope) -> str | None:
     if plugin.namespace != own_plugins.NAMESPACE:
         return None
     if problem := own_plugins.plugin_problem(plugin.name, plugin.version):
-        by = f"{plugin.library} for TensorRT {envelope.engine_version}" if plugin.library else "an application"
+        by = (
+            f"{plugin.library} for TensorRT {envelope.engine_version}" if plugin.library else "an application"
+        )
         return f"was built with the plugin {plugin} of {by}: {problem.removesuffix('.')}"
     return None
 
