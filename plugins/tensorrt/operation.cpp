@@ -99,6 +99,10 @@ int32_t Operation::add_input(Port const& port, bool is_there)
     {
         return -1;
     }
+    if (inputs_.size() == MAX_TENSORS)
+    {
+        throw Refusal("more than " + std::to_string(MAX_TENSORS) + " inputs; raise MAX_TENSORS");
+    }
     inputs_.push_back(port);
     return static_cast<int32_t>(inputs_.size()) - 1;
 }

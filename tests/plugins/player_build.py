@@ -52,9 +52,7 @@ class Played:
 
 def headers_of(release: str) -> Path:
     """The folder that has the release's NvInfer.h; skips where there is none."""
-    folder = os.environ.get(VARIABLE)
-    if not folder:
-        pytest.skip(f"{VARIABLE} names no folder with TensorRT's headers ({', '.join(RELEASES)})")
+    folder = os.environ.get(VARIABLE, "")
     include = Path(folder) / release / "include"
     if not (include / "NvInferRuntime.h").exists():
         pytest.skip(f"{VARIABLE}={folder} has no {release}/include/NvInferRuntime.h")
