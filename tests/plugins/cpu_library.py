@@ -56,16 +56,18 @@ def compile_on_cpu(sources: list[Path], name: str, *, flags: Sequence[str] = ())
     """
     if os.environ.get("CUDA_ON_CPU_SANITIZE") == "address":
         flags = [*flags, *ADDRESS_SANITIZER]
-    sources = [*sorted(sources), *sorted(STAND_IN.glob("*.cpp"))]
     options = _options([flag for flag in flags if not flag.startswith("-I")])
     prefix = _precompiled(options)
-    common = digest([*headers(), STAND_IN / "shared_memory.ld"], str(prefix), *flags)
+    arguments = ["-c", "-include", str(prefix), *options]
+    # The prefix's name has the digest of the options and of the stand-in's headers in it.
+    common = digest(headers(), str(prefix), *flags)
+    makers = [(source, [*arguments, *flags, "-x", "c++"], common) for source in sorted(sources)]
+    makers += [(source, [*arguments, "-x", "c++"], str(prefix)) for source in sorted(STAND_IN.glob("*.cpp"))]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        arguments = ["-c", "-include", str(prefix), *options, *flags, "-x", "c++"]
-        objects = list(pool.map(lambda source: _object(source, arguments, common), sources))
-    library = BUILT / f"lib{name}-{digest([], *map(str, objects))}.so"
-    script = f"-Wl,-T,{STAND_IN / 'shared_memory.ld'}"
-    return made(library, ["-shared", *flags, *map(str, objects), script, "-ldl", "-lpthread"])
+        objects = list(pool.map(lambda maker: _object(*maker), makers))
+    script = STAND_IN / "shared_memory.ld"
+    library = BUILT / f"lib{name}-{digest([script], *map(str, objects))}.so"
+    return made(library, ["-shared", *flags, *map(str, objects), f"-Wl,-T,{script}", "-ldl", "-lpthread"])
 
 
 def _options(flags: list[str]) -> list[str]:
