@@ -107,9 +107,9 @@ TRTLLM_EXT_API trtllm_ext_status trtllm_ext_device_status(void);
 
 /*
  * Whether kernels are launched with programmatic dependent launch from now on, for the whole process; off at first. The
- * next kernel of the stream then begins while this one ends, where it is one of this library and the device is of compute
- * capability 9.0 or later. Weights and biases must not be written by kernels of the stream while it is on: they are read
- * before the previous kernel has ended.
+ * next kernel of the stream then begins while this one ends, where it is one of this library and the device is of
+ * compute capability 9.0 or later. Weights and biases must not be written by kernels of the stream while it is on: they
+ * are read before the previous kernel has ended.
  */
 TRTLLM_EXT_API void trtllm_ext_set_dependent_launch(int32_t enabled);
 
@@ -121,8 +121,11 @@ TRTLLM_EXT_API void trtllm_ext_set_dependent_launch(int32_t enabled);
  * sum / sqrt(mean(sum^2) + eps). Statistics are of the rounded sum, as the next reader of the stream sees it.
  *
  * With a quantized_type each row is also written as round(normed / scale), saturated, with one scale a row:
- * max|normed| over the type's largest value (127; 448). normed is the value before it is rounded to `type`. The scale of
- * a row of zeros is 0, and so are its elements.
+ * max|normed| over the type's largest value (127; 448). normed is the value before it is rounded to `type`. The scale
+ * of a row of zeros is 0, and so are its elements. A NaN in a row makes its scale NaN, its int8 elements 0 and its
+ * float8 elements NaN. All else about NaN and infinities is as IEEE arithmetic has it.
+ *
+ * Rows that lie alike in memory give the same results, bit for bit, however many there are.
  *
  * Outputs may be the same memory as x or residual with the same stride, and not overlap inputs otherwise.
  */
@@ -161,7 +164,8 @@ TRTLLM_EXT_API trtllm_ext_status trtllm_ext_residual_norm(
  * output = act(fc + fc_bias)                                     without a gate
  * output = act(fc + fc_bias) * (gate + gate_bias + gate_offset)  with one
  * and with a clamp c > 0: act(min(fc + fc_bias, c)) * (clip(gate + gate_bias, -c, c) + gate_offset)
- * (without a gate c limits what is activated from above all the same). One rounding to `type`.
+ * (without a gate c limits what is activated from above all the same). One rounding to `type`. NaN stays NaN, in limits
+ * and maxima too.
  *
  * The output may be the same memory as fc or gate with the same stride. fc and gate may be the halves of one buffer.
  */

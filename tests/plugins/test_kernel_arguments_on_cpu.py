@@ -93,6 +93,9 @@ NORM_REFUSALS = [
     ({"normed": "sum"}, "sum shares memory with normed"),
     ({"sum": 4}, "sum shares memory with x"),
     ({"sum": "x", "sum_stride": 32}, "sum shares memory with x"),
+    # Columns of one buffer that overlap, the output's beginning to the left or to the right of the input's.
+    ({"x": 8, "x_stride": 40, "sum": "x", "sum_stride": 40, "normed": None}, "sum shares memory with x"),
+    ({"sum": 8, "x_stride": 40, "sum_stride": 40, "normed": None}, "sum shares memory with x"),
     ({"normed": PLACES["residual"] + 63}, "normed shares memory with residual"),
     ({"normed": "weight"}, "normed shares memory with weight"),
     (INT8 | {"quantized": "x"}, "quantized shares memory with x"),

@@ -11,7 +11,7 @@ from ulps import assert_rounded  # noqa: E402
 
 from trtllm_ext.plugin.kernels import load_kernels  # noqa: E402
 
-BUDGET_S = 14
+BUDGET_S = 12
 
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
 # In vectors of 16 bytes, what row_plan.h makes of them: part of a warp, one and several warps with 1, 2 and 4 vectors a
