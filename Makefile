@@ -79,7 +79,7 @@ test-gpu: $(VENV)/.dev
 plugins:
 	@command -v cmake > /dev/null || { echo "make plugins needs CMake 3.25 or newer (pip install cmake)"; exit 1; }
 	cmake -S plugins -B build/plugins "-DTENSORRT_ROOT=$(TENSORRT_ROOT)" "-DTRTLLM_EXT_ARCHITECTURES=$(ARCHITECTURES)"
-	cmake --build build/plugins --parallel
+	cmake --build build/plugins --parallel $$(getconf _NPROCESSORS_ONLN)
 	rm -f trtllm_ext/plugin/lib/libtrtllm_ext_*.so
 	cmake --install build/plugins --prefix trtllm_ext/plugin/lib
 
