@@ -58,6 +58,10 @@ std::vector<CreatorInterface*> const& creators()
     return *all;
 }
 
+/*
+ * Of the registry nothing is called but registerCreator and this: 8.6.0 and 8.6.1 have the same functions in another
+ * order from the fourth on, and a library for the one is to run in the other.
+ */
 CreatorInterface* registered_creator(nvinfer1::IPluginRegistry& registry, OperationRecord const& record)
 {
 #if NV_TENSORRT_MAJOR >= 10
