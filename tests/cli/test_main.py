@@ -51,7 +51,8 @@ OPTIONS = {
     "--stream_dtype",
     "build": "--checkpoint_dir --output_dir --build_config --from-engine --from_engine --max_batch_size "
     "--opt_batch_size --max_input_len --max_seq_len --max_num_tokens --opt_num_tokens --profiling_verbosity "
-    "--input_timing_cache --output_timing_cache --taps --enable_debug_output --deterministic --sequence_parallel "
+    "--input_timing_cache --output_timing_cache --ffn_plugin --residual_norm_plugin --gated_activation_plugin --taps "
+    "--enable_debug_output --deterministic --sequence_parallel "
     "--use_refit --strip_plan --weight_streaming --weight_sparsity --no_tf32 --version_compatible "
     "--builder_optimization_level --force_num_profiles --hardware_compatibility_level "
     "--precision_constraints --memory_pool_limit --allow_nan --workers --dry_run --tp_size",
@@ -77,7 +78,8 @@ def test_the_options_are_those_that_were_decided(command):
         for name in action.option_strings
         if action.help != argparse.SUPPRESS  # those of trtllm-build, which ask for nothing
     ]
-    assert options == ["-h", "--help", *OPTIONS[command].split(), "--log_level"]
+    last = ["--log_level"] + ([] if command in ("convert", "export", "doctor") else ["--plugin_library"])
+    assert options == ["-h", "--help", *OPTIONS[command].split(), *last]
 
 
 @pytest.mark.parametrize(
