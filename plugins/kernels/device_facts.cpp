@@ -89,7 +89,7 @@ trtllm_ext_status current_device(DeviceFacts* facts) noexcept
     {
         return fail(TRTLLM_EXT_UNSUPPORTED_DEVICE,
             "Device %d has compute capability %d.%d, and this library has code for %s. Build it for this device: make "
-            "plugins CUDA_ARCHITECTURES=%d",
+            "plugins ARCHITECTURES=%d",
             ordinal, facts->compute_capability / 10, facts->compute_capability % 10, TRTLLM_EXT_ARCHITECTURES,
             facts->compute_capability);
     }
