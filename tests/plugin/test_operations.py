@@ -4,7 +4,6 @@ import pytest
 
 from trtllm_ext.checkpoint import ACTIVATIONS
 from trtllm_ext.errors import GraphError
-from trtllm_ext.plugin import describe
 from trtllm_ext.plugin.c_interface import Activation, Norm, Type
 from trtllm_ext.plugin.operations import BY_KEY, OPERATIONS
 from trtllm_ext.plugin.residual_norm import RESIDUAL_NORM
@@ -69,22 +68,3 @@ def test_defaults_fill_what_is_not_given():
 def test_what_a_field_does_not_take_is_refused(given, text):
     with pytest.raises(GraphError, match=text):
         RESIDUAL_NORM.complete(given)
-
-
-@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=OPERATIONS)
-def test_tables_for_people_have_a_row_for_everything(operation):
-    fields, operands = list(describe.field_rows(operation)), list(describe.operand_rows(operation))
-    assert [row[0] for row in fields] == [f"`{field.name}`" for field in operation.fields]
-    assert len(operands) == len(operation.inputs) + len(operation.outputs)
-    assert {len(row) for row in fields} == {len(describe.FIELD_HEADS)}
-    assert {len(row) for row in operands} == {len(describe.OPERAND_HEADS)}
-
-
-def test_rows_of_the_norm():
-    fields = {row[0]: row for row in describe.field_rows(RESIDUAL_NORM)}
-    assert fields["`norm`"][2:4] == ("0 no_norm, 1 layer_norm, 2 rms_norm", "must be given")
-    assert fields["`has_sum`"][2:4] == ("0, 1", "1")
-    assert fields["`weight_offset`"][2] == "any"
-    operands = {row[0]: row for row in describe.operand_rows(RESIDUAL_NORM)}
-    assert operands["out `normed`"][3] == "with `norm`, without `quantized_type`"
-    assert operands["in `weight`"][1] == "(hidden_size,)"

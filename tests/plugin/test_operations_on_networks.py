@@ -163,6 +163,24 @@ def test_the_sum_alone():
     assert_same(of_plugin, lambda weight, x, residual: residual + x, ("x", "residual"), "float16")
 
 
+def test_a_sum_with_a_bias_and_a_norm_with_one_are_rounded_once():
+    def define(weight, x, residual):
+        more = {"weight": weight("weight"), "norm_bias": weight("hidden_bias"), "rounding": "before_weight"}
+        return plugins.residual_norm(x, residual, bias=weight("hidden_bias"), **more)
+
+    got, _, _ = run(define, ("x", "residual"), "float16")
+    narrow = {name: value.astype(np.float16).astype(np.float64) for name, value in VALUES.items()}
+    total = (narrow["x"] + narrow["hidden_bias"] + narrow["residual"]).astype(np.float16)
+    np.testing.assert_array_equal(got["y0"], total)
+    wide = total.astype(np.float64)
+    normed = (wide / np.sqrt((wide**2).mean(-1, keepdims=True) + 1e-5)).astype(np.float16).astype(np.float64)
+    exact = normed * narrow["weight"] + narrow["hidden_bias"]
+    off = abs(got["y1"].astype(np.float64) - exact) / np.spacing(abs(exact).astype(np.float16)).astype(
+        np.float64
+    )
+    assert (off <= 0.51).mean() > 0.97  # the rest: where normed itself was rounded the other way
+
+
 def test_quantized_rows_are_the_norm_over_its_scale():
     def define(weight, x, residual):
         return plugins.residual_norm(x, residual, weight=weight("weight"), quantized_type="int8")

@@ -119,8 +119,12 @@ def norm_of_rows(x: Tensor, weight: Tensor | None, bias: Tensor | None, form: No
     shape = (x.shape[-1],)
     if form.kind == "layer_norm":
         return layer_norm(x, shape, weight, bias, form)
+    if bias is not None and weight is not None and form.rounding == "before_weight":
+        # The product and the bias are rounded together.
+        normed = functional.rms_norm(x, shape, eps=form.eps)
+        return float32(normed) * float32(weight) + float32(bias)
     normed = rms_norm(x, weight, form, lambda y, w: functional.rms_norm(y, shape, 1, w, form.eps))
-    return normed if bias is None else normed + functional.cast(bias, normed.dtype)
+    return normed if bias is None else float32(normed) + float32(bias)
 
 
 def quantized_rows(x: Tensor, to: str) -> tuple[Tensor, Tensor]:

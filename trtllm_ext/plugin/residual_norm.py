@@ -23,8 +23,7 @@ def _expansion(
     weight: Tensor | None,
     norm_bias: Tensor | None,
 ) -> tuple[Tensor, ...]:
-    total = x if bias is None else x + bias
-    total = total if residual is None else residual + total
+    total = _sum(x, residual, bias)
     outputs = [total] if fields["has_sum"] else []
     if fields["norm"] == Norm.NO_NORM:
         return tuple(outputs)
@@ -41,6 +40,15 @@ def _expansion(
     # What is divided by the scales has not been rounded to a narrow type.
     wide = formulas.norm_of_rows(formulas.float32(total), _float32(weight), _float32(norm_bias), form)
     return (*outputs, *formulas.quantized_rows(wide, quantized_type.name.lower()))
+
+
+def _sum(x: Tensor, residual: Tensor | None, bias: Tensor | None) -> Tensor:
+    """x + bias + residual, rounded once."""
+    if bias is None:
+        return x if residual is None else residual + x
+    wide = formulas.float32(x) + formulas.float32(bias)
+    wide = wide if residual is None else formulas.float32(residual) + wide
+    return functional.cast(wide, x.dtype)
 
 
 def _float32(x: Tensor | None) -> Tensor | None:
