@@ -171,7 +171,7 @@ def test_host_threads_launch_one_after_another(small):
 
 
 @pytest.mark.long
-def test_the_kernels_stay_within_their_buffers():
+def test_the_kernels_stay_within_their_buffers_in_either_order(order):
     """All tests of kernels, those of the feed-forward's host code too, with AddressSanitizer."""
     files = [path for path in Path(__file__).parent.glob("test_*_on_cpu.py") if path != Path(__file__)]
     command = [sys.executable, "-m", "pytest", "-x", "-m", "not long", *map(str, files)]
