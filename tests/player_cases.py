@@ -8,6 +8,7 @@ No torch before a result is compared, so that pytest can list the cases without 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,6 +92,28 @@ def cases(types: tuple[str, ...], **sizes: int) -> list[LayerCase]:
     if "bfloat16" in types:
         made.append(case("residual_norm", {**NORM, "quantized_type": Type.FLOAT8_E4M3}, dtype))
     return made
+
+
+SOME = [
+    LayerCase(operation="residual_norm", given=FULL_NORM),
+    LayerCase(operation="gated_activation", given=GATED),
+    LayerCase(operation="feed_forward", given=PLAIN_FFN),
+]
+
+
+def numbers(lines, word):
+    """The numbers after a word at the beginning of lines, of each such line."""
+    return [
+        [int(number) for number in re.findall(r"-?\d+", line)]
+        for line in lines
+        if line.startswith(f"{word} ")
+    ]
+
+
+def sentence(lines):
+    """The one error that was logged."""
+    (line,) = [line for line in lines if line.startswith("log 1 ")]
+    return line
 
 
 class Session:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from cpu_library import KERNELS, compile_on_cpu
 from fake_cublaslt import FakeCublasLt
+from player_build import RELEASES, Played, build_on_cpu, headers_of
+from player_cases import Session
 
 
 def pytest_collection_modifyitems(items):
@@ -40,3 +42,17 @@ def fake_cublaslt(kernels_on_cpu, _fake_cublaslt, monkeypatch) -> Iterator[FakeC
     # Whatever a test did: what cublasLt made is given back, and no algorithm met operands that it cannot read.
     assert _fake_cublaslt.get("live") == 0
     assert _fake_cublaslt.get("broken_promises") == 0
+
+
+@pytest.fixture(scope="session", params=RELEASES)
+def played(request) -> Played:
+    """The program that plays TensorRT's part, and a plugin library whose kernels run on the CPU, for each release."""
+    headers_of(request.param)
+    pytest.importorskip("torch", reason="the references are computed with PyTorch")
+    return build_on_cpu(request.param, request.getfixturevalue("kernels_on_cpu"))
+
+
+@pytest.fixture
+def play(played, tmp_path) -> Session:
+    """Scripts for that program."""
+    return Session(played.program, played.library, tmp_path)
