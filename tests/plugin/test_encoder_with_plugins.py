@@ -47,7 +47,10 @@ def test_the_numbers_are_those_of_the_plain_layers(path):
 
 def test_the_operators_are_those_of_the_plain_layers(path):
     def operators(config):
-        network = trace(model_from_checkpoint(path), config).network.trt_network
+        # Constants read their weights where the model has them: the trace and the model live until they are lowered.
+        model = model_from_checkpoint(path)
+        traced = trace(model, config)
+        network = traced.network.trt_network
         least = dict.fromkeys(sentences(), (1, 1))
         lowered = lower(network, tx.embedded, least, expansions=expansions_of(network))
         (segment,) = lowered.steps
