@@ -6,7 +6,7 @@ from kernel_refusals import REFUSALS, check_dry_run, check_refused, refusal_id
 
 from trtllm_ext.plugin.kernels import load_kernels
 
-BUDGET_S = 20
+BUDGET_S = 8
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from trtllm_ext.plugin.c_interface import FUNCTIONS, Status
 from trtllm_ext.plugin.feed_forward_plan import FeedForwardForm, FeedForwardPlan
 from trtllm_ext.plugin.kernels import find_library, load_kernels, status_name
 
-BUDGET_S = 6
+BUDGET_S = 3
 
 FORM = FeedForwardForm(
     hidden_size=16, ffn_hidden_size=24, max_num_tokens=8, dtype="float32", activation="relu"

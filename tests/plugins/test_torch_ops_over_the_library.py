@@ -10,7 +10,7 @@ from trtllm_ext.errors import KernelError  # noqa: E402
 from trtllm_ext.plugin import torch_ops, torch_plans  # noqa: E402
 from trtllm_ext.plugin.kernels import load_kernels  # noqa: E402
 
-BUDGET_S = 20
+BUDGET_S = 4
 
 
 @pytest.fixture
