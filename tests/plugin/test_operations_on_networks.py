@@ -1,5 +1,7 @@
 """The operations as plugin layers on the embedded engine: the plain layers' numbers bit for bit, and no plugin step."""
 
+import gc
+import weakref
 from collections import OrderedDict
 
 import numpy as np
@@ -11,11 +13,12 @@ import trtllm_ext as tx
 from trtllm_ext import backend
 from trtllm_ext.builder.network_plugins import plugins_of
 from trtllm_ext.builder.onnx_export import export_network
+from trtllm_ext.embedded.plugins.expansions import expansions_of
 from trtllm_ext.errors import GraphError
 from trtllm_ext.graph import constant, functional
 from trtllm_ext.graph.known import known_of
 from trtllm_ext.oracle import evaluate
-from trtllm_ext.plugin import formulas
+from trtllm_ext.plugin import embedded_creators, formulas
 from trtllm_ext.plugin import functional as plugins
 
 BUDGET_S = 3
@@ -193,6 +196,25 @@ def test_quantized_rows_are_the_norm_over_its_scale():
     assert got["y2"].shape == (TOKENS, 1)
     np.testing.assert_allclose(got["y2"], abs(normed).max(-1, keepdims=True) / 127, rtol=1e-5)
     assert abs(got["y1"] * got["y2"].astype(np.float64) - normed).max() <= got["y2"].max() * 0.5001
+
+
+def test_what_constants_of_an_expansion_borrow_lives_as_long_as_the_network(monkeypatch):
+    made = []
+
+    class Kept(embedded_creators.Network):
+        def __init__(self, *given):
+            super().__init__(*given)
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr(embedded_creators, "Network", Kept)
+    _, network = network_of(
+        lambda weight, inner, gate: plugins.gated_activation(inner, gate, activation="quick_gelu"),
+        ("inner", "gate"),
+        "bfloat16",  # of which arrays are known by their addresses alone
+    )
+    expansions_of(network.trt_network)
+    gc.collect()
+    assert [each() is not None for each in made] == [True]
 
 
 def test_the_oracle_the_envelope_and_records_know_the_plugin():

@@ -150,12 +150,21 @@ def test_a_contribution_that_somebody_marks_by_hand_is_computed_for_it(tmp_path)
     np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-6 * abs(wanted).max())
 
 
-def test_why_a_plugin_is_not_taken_is_told_once(tmp_path, caplog):
-    model = model_of(FORMS["inner_norm"], tmp_path)
+REASONS = {
+    "inner_norm": "the feed-forward has a norm inside",
+    "mixture_renormalized": "the sublayer is a MixtureOfExperts",
+}
+
+
+@pytest.mark.parametrize("form", REASONS)
+def test_why_a_plugin_is_not_taken_is_told_once(form, tmp_path, caplog):
+    # Attention is no feed-forward, and nothing is told of it.
+    model = model_of(FORMS[form], tmp_path, attention_input=True)
     with caplog.at_level(logging.INFO, "trtllm_ext.plugin"):
         network = traced(model, FFN)
     assert plugin_layers(network) == []
-    assert caplog.messages == ["ffn_plugin: TensorRT's own layers where the feed-forward has a norm inside"]
+    told = f"ffn_plugin: TensorRT's own layers where {REASONS[form]}"
+    assert caplog.messages == [told]
 
 
 class Doubled(tx.layers.FeedForward):

@@ -55,10 +55,16 @@ def feed_forward(module: FeedForward, x: Tensor, residual: Tensor | None) -> Ten
 
 def takes_feed_forward(module: Module, dtype: Any) -> bool:
     """Whether a sublayer on inputs of this type is one that the plugin is asked for and computes."""
-    if not asks_for("ffn_plugin", FEED_FORWARD, dtype):
+    if not _is_some_feed_forward(module) or not asks_for("ffn_plugin", FEED_FORWARD, dtype):
         return False
     reason = _not_a_feed_forward(module) or _not_of_one_type(module, dtype)
     return not (reason and decline("ffn_plugin", reason))
+
+
+def _is_some_feed_forward(module: Module) -> bool:
+    """Whether one would look for the plugin here, and be told why not: attention is none."""
+    known = (_LAYERS + "feed_forward", _LAYERS + "mixture_of_experts")
+    return any(each.__module__ in known for each in type(module).__mro__)
 
 
 def _not_a_feed_forward(module: Module) -> str | None:

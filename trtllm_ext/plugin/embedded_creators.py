@@ -71,7 +71,8 @@ class ExpandedPlugin(trt.IPluginV3, trt.IPluginV3OneCore, trt.IPluginV3OneBuild,
 
     def expand(self, network: Any) -> None:
         """Add the operation's plain layers to an `INetworkDefinition` that has the plugin layer's inputs alone."""
-        inner = Network(network)
+        # Kept with the plugin, and so with the network that it is in: constants borrow their memory.
+        inner = self._expansion = Network(network)
         with net_guard(inner):
             inputs = [
                 Tensor(trt_tensor=network.get_input(index), network=inner)

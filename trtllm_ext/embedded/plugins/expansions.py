@@ -2,7 +2,8 @@
 
 A plugin offers it by a method of its build part, `expand(network)`. It is called with a network that has an input for
 each input of the layer, of the same type and shape, adds layers, and marks the outputs, in the order of the layer's.
-TensorRT knows no such method, and takes no notice of it.
+Whoever offers it keeps the memory that constants among them borrow, until the next call. TensorRT knows no such method,
+and takes no notice of it.
 """
 
 from __future__ import annotations
