@@ -1,11 +1,15 @@
 """Rules for the whole suite: every test file states the seconds it may take, every skip has a reason.
 
-Seconds are those of the processor, of this process and of those it started: a machine that is busy with something
-else then fails nobody.
+Seconds are those of the processor, of this process and of those it started. Even these grow on a machine that is busy
+with something else, so in CI a file that took longer than it may is run once more, by itself: the lesser time counts.
 """
 
 import gc
+import json
 import os
+import subprocess
+import sys
+import tempfile
 from collections import defaultdict
 from pathlib import Path
 
@@ -28,6 +32,10 @@ gc.set_threshold(700, 10, 100)
 
 # What the default tests may take in all: they are to end within 8 minutes on two cores.
 TOTAL_BUDGET_S = 480
+
+# How many files over their budgets are looked at again; and where that second run leaves its seconds.
+_MOST_AGAIN = 8
+_SECONDS_FILE = "TRTLLM_EXT_TEST_SECONDS"
 
 _seconds: dict[str, float] = defaultdict(float)
 _budgets: dict[str, float | None] = {}
@@ -69,8 +77,29 @@ def _over_budget(long_run):
         yield f"all files together took {total:.0f} s; they may take {TOTAL_BUDGET_S}"
 
 
+def _second_look(rootdir):
+    """Run the files over their budgets again; where there are many, it is not for a busy moment."""
+    slow = [path for path, budget in _budgets.items() if budget is not None and _seconds[path] > budget]
+    for path in slow if len(slow) <= _MOST_AGAIN else ():
+        with tempfile.NamedTemporaryFile(suffix=".json") as file:
+            again = subprocess.run(
+                [sys.executable, "-m", "pytest", "-q", "-m", "not long", path],
+                cwd=rootdir,
+                env={**os.environ, _SECONDS_FILE: file.name},
+                stdout=subprocess.DEVNULL,
+                check=False,
+            )
+            if again.returncode == 0:
+                _seconds[path] = min(_seconds[path], json.loads(Path(file.name).read_text())[path])
+
+
 def pytest_sessionfinish(session):
     long_run = session.config.option.markexpr != "not long"
+    if asked := os.environ.get(_SECONDS_FILE):
+        Path(asked).write_text(json.dumps(_seconds))
+        return
+    if os.environ.get("CI") and session.exitstatus == pytest.ExitCode.OK and not long_run:
+        _second_look(session.config.rootpath)
     complaints = list(_over_budget(long_run))
     session.config.stash[_complaints] = complaints
     if complaints and os.environ.get("CI") and session.exitstatus == pytest.ExitCode.OK:
