@@ -157,8 +157,10 @@ def _with_library(name: str, call: Callable[[int], None]) -> Callable[[int], Non
     def chosen(number: int) -> None:
         before = torch.backends.cuda.preferred_blas_library()
         torch.backends.cuda.preferred_blas_library(name)
-        call(number)
-        torch.backends.cuda.preferred_blas_library(before)
+        try:
+            call(number)
+        finally:
+            torch.backends.cuda.preferred_blas_library(before)
 
     return chosen
 

@@ -108,8 +108,10 @@ def _chain(setting: Setting, num_tokens: int, hidden: int) -> Case:
 
         def overlapped(number: int) -> None:
             setting.kernels.set_dependent_launch(True)
-            ours(number)
-            setting.kernels.set_dependent_launch(False)
+            try:
+                ours(number)
+            finally:
+                setting.kernels.set_dependent_launch(False)
 
         def chained(name: str, formula: Callable[..., tuple[Tensor, Tensor]]) -> Callable[[int], None]:
             def call(number: int) -> None:
