@@ -13,6 +13,8 @@ BIN := $(VENV)/bin
 export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+NO_GPU_PYTHON := $(PYTHON) lacks a package; name the Python that has PyTorch for this GPU: make PYTHON=python3.12 $(MAKECMDGOALS)
+
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-all test-gpu check bench bench-gpu plugins clean
 
@@ -69,11 +71,14 @@ bench: $(VENV)/.dev
 	$(BIN)/pip install --quiet -e '.[bench]'
 	$(BIN)/python benchmarks/run_all.py
 
-bench-gpu: $(VENV)/.dev
-	$(BIN)/python benchmarks/gpu/run.py
+# These two run on PYTHON as it is, the one with the PyTorch that was made for this machine's GPU.
+bench-gpu:
+	@$(PYTHON) -c 'import torch, numpy' || { echo "$(NO_GPU_PYTHON)"; exit 1; }
+	$(PYTHON) benchmarks/gpu/run.py
 
-test-gpu: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/on_gpu
+test-gpu:
+	@$(PYTHON) -c 'import torch, numpy, pytest, hypothesis' || { echo "$(NO_GPU_PYTHON)"; exit 1; }
+	$(PYTHON) -m pytest tests/on_gpu
 
 # What an earlier build left there may be of another TensorRT.
 plugins:
