@@ -3,8 +3,8 @@
     python benchmarks/gpu/inside_tensorrt.py [--limit SECONDS] [--rounds N] [--only REGEX] [--output DIRECTORY]
 
 Two sublayers in float16, plain and gated, built for one number of tokens each, so that both sides are chosen for it.
-Runs are CUDA graphs in turns; a layer's times are those of TensorRT's profiler. `--engine embedded --tiny` tries the
-script where there is no GPU: both sides are then the same layers.
+Runs are CUDA graphs in turns (a case's `no_graphs` tells why they are not); a layer's times are those of TensorRT's
+profiler. `--engine embedded --tiny` tries the script where there is no GPU: both sides are then the same layers.
 """
 
 import argparse
@@ -110,6 +110,10 @@ def _case(form: str, num_tokens: int, options: argparse.Namespace) -> Record:
             rng = np.random.default_rng(0)
             inputs = {"hidden_states": rng.normal(size=(num_tokens, config.hidden_size)).astype(np.float16)}
             runs = {side: EngineRuns(session, inputs) for side, session in sessions.items()}
+            if problem := "; ".join(filter(None, (each.graph_problem for each in runs.values()))):
+                found["no_graphs"] = problem
+                for each in runs.values():
+                    each.without_graph(problem)
             found["difference"] = _difference(runs["ours"].results, runs["native"].results)
             found["seconds"] = _interleaved(runs, options.rounds)
             found["layer_microseconds"] = {side: each.layer_times() for side, each in runs.items()}

@@ -28,17 +28,28 @@ def driver() -> Any:
 
 
 class EngineRuns:
-    """One engine on one set of inputs, ready to be timed. results: what it gave the first time."""
+    """One engine on one set of inputs, ready to be timed.
+
+    results: what it gave the first time. graph_problem: why its runs are no CUDA graph, "" where they are.
+    """
 
     def __init__(self, session: tx.Session, inputs: Arrays) -> None:
         self.session, self.inputs = session, inputs
         self.results: Arrays = session.run(inputs)
+        self.graph_problem = ""
         self.on_device = backend.choice().engine == "tensorrt"
         if self.on_device:
             self._cuda = driver()
             self._stream = self._call("cuStreamCreate", self._cuda.CUstream_flags.CU_STREAM_NON_BLOCKING)
             self._events = [self._call("cuEventCreate", 0) for _ in range(2)]
-            self._graph = self._captured()
+            try:
+                self._graph: Any = self._captured()
+            except RuntimeError as problem:
+                self.without_graph(str(problem))
+
+    def without_graph(self, problem: str) -> None:
+        """From here on runs are enqueued one by one."""
+        self._graph, self.graph_problem = None, problem
 
     def seconds(self, runs: int) -> float:
         """Seconds a run, of so many one after the other."""
@@ -50,7 +61,10 @@ class EngineRuns:
         first, last = self._events
         self._call("cuEventRecord", first, self._stream)
         for _ in range(runs):
-            self._call("cuGraphLaunch", self._graph, self._stream)
+            if self._graph is None:
+                self._enqueue()
+            else:
+                self._call("cuGraphLaunch", self._graph, self._stream)
         self._call("cuEventRecord", last, self._stream)
         self._call("cuEventSynchronize", last)
         return float(self._call("cuEventElapsedTime", first, last)) / 1e3 / runs
@@ -74,8 +88,10 @@ class EngineRuns:
         self._call("cuStreamSynchronize", self._stream)
         mode = self._cuda.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         self._call("cuStreamBeginCapture", self._stream, mode)
-        self._enqueue()
-        graph = self._call("cuStreamEndCapture", self._stream)
+        try:
+            self._enqueue()
+        finally:
+            graph = self._call("cuStreamEndCapture", self._stream)
         return self._call("cuGraphInstantiate", graph, 0)
 
     def _enqueue(self) -> None:
