@@ -95,16 +95,25 @@ def build_player(include: Path, flags: list[str]) -> tuple[Path, Path]:
 def build_for_gpu(headers: Path, library: Path, output: Path) -> None:
     """Writes the program and what it takes into the folder `output`, linked with CUDA's own runtime."""
     include = headers / "include"
-    part, player = build_player(include, [])
+    # Another compiler than the one that these sources were written with may warn of more.
+    part, player = build_player(include, ["-Wno-error"])
     output.mkdir(parents=True, exist_ok=True)
     shutil.copy(part, output / "libnvinfer_part.so")
     shutil.copy(library, output / "libtrtllm_ext_plugins.so")
-    runtime = cuda_include().parent / "lib64/libcudart_static.a"
+    runtime = _static_runtime(cuda_include().parent)
     # By the name that the linker notes, the program finds it where both lie then.
     place = [f"-L{output}", "-l:libnvinfer_part.so", "-Wl,-rpath,$ORIGIN"]
     link = [str(player), str(runtime), *place, "-ldl", "-lrt", "-lpthread"]
     program = made(BUILT / f"player-gpu-{_key([*link, part.name])}.bin", link)
     shutil.copy(program, output / "player")
+
+
+def _static_runtime(cuda: Path) -> Path:
+    """CUDA's runtime to link: its folder has another name in each kind of installation."""
+    for folder in ("lib64", "targets/x86_64-linux/lib", "lib"):
+        if (cuda / folder / "libcudart_static.a").exists():
+            return cuda / folder / "libcudart_static.a"
+    raise SystemExit(f"{cuda} has no libcudart_static.a: name CUDA's folder with CUDA_HOME")
 
 
 _ARCHITECTURES = ['-DTRTLLM_EXT_ARCHITECTURES="90a"']
