@@ -109,6 +109,17 @@ def test_loading_notes_where_the_creators_came_from(tmp_path, registry):
         own_plugins.load(library(tmp_path / "other.so"))
 
 
+def test_another_library_than_the_one_that_is_loaded_is_not_passed_over(tmp_path, registry):
+    path = library(tmp_path / "some.so")
+    own_plugins.load(path)
+    own_plugins.use(path)
+    with pytest.raises(
+        BackendError, match=r"other.so cannot be loaded: this process has the plugins of .*some.so"
+    ):
+        own_plugins.use(library(tmp_path / "other.so"))
+    assert own_plugins.asked_for() == path
+
+
 def test_an_engine_finds_its_library(tmp_path, registry, monkeypatch):
     make(tmp_path / "engine", **BUILT, plugins=(NORM,))
     told = refused(tmp_path / "engine")

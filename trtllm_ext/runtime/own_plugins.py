@@ -52,11 +52,15 @@ _loaded: PluginLibraryInfo | None = None
 def use(path: str | os.PathLike[str] | None) -> None:
     """Have this process load the library at `path`, when it needs one; None leaves it as it is.
 
-    Raises BackendError when there is no such file, or it is not the library.
+    Raises BackendError when there is no such file, when it is not the library, and when the process has another one.
     """
     global _asked_for
     if path is not None:
-        _asked_for = read_info(_existing(Path(path), "the plugin library that was asked for")).path
+        wanted = read_info(_existing(Path(path), "the plugin library that was asked for")).path
+        with _lock:
+            if _loaded is not None and not _is_loaded(wanted):
+                raise BackendError(_another(wanted, _loaded))
+            _asked_for = wanted
 
 
 def asked_for() -> Path | None:
@@ -114,12 +118,10 @@ def load(path: str | os.PathLike[str] | None = None) -> PluginLibraryInfo:
     """
     global _loaded
     with _lock:
-        if _loaded is not None and (path is None or Path(path).resolve() == _loaded.path.resolve()):
+        if _loaded is not None and (path is None or _is_loaded(path)):
             return _loaded
         if _loaded is not None:
-            raise BackendError(
-                f"{path} cannot be loaded: this process has the plugins of {_loaded}. Start another process for it."
-            )
+            raise BackendError(_another(path, _loaded))
         trt = backend.tensorrt()
         found = find_library(path)
         if found is None:
@@ -178,6 +180,14 @@ def missing_plugin(name: str, version: str) -> str:
         f"the plugin {name!r} version {version!r} in namespace {NAMESPACE!r} is needed, but {_loaded.path} (built for "
         f"TensorRT {_loaded.tensorrt}) {has} of it. Use the library of the trtllm_ext that asks for it: `make plugins`."
     )
+
+
+def _is_loaded(path: str | os.PathLike[str]) -> bool:
+    return _loaded is not None and Path(path).resolve() == _loaded.path.resolve()
+
+
+def _another(path: str | os.PathLike[str] | None, there: PluginLibraryInfo) -> str:
+    return f"{path} cannot be loaded: this process has the plugins of {there}. Start another process for it."
 
 
 def _existing(path: Path, what: str) -> Path:
