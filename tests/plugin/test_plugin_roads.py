@@ -10,7 +10,7 @@ from sublayer_formulas import set_random
 import trtllm_ext as tx
 from trtllm_ext.builder.trace import trace
 from trtllm_ext.checkpoint import FORMS
-from trtllm_ext.errors import ConfigError
+from trtllm_ext.errors import ConfigError, GraphError
 from trtllm_ext.graph.naming import layer_kind
 from trtllm_ext.models import model_from_checkpoint, write_random_checkpoint
 
@@ -160,11 +160,21 @@ REASONS = {
 def test_why_a_plugin_is_not_taken_is_told_once(form, tmp_path, caplog):
     # Attention is no feed-forward, and nothing is told of it.
     model = model_of(FORMS[form], tmp_path, attention_input=True)
-    with caplog.at_level(logging.INFO, "trtllm_ext.plugin"):
+    with caplog.at_level(logging.WARNING, "trtllm_ext"):  # what a build shows
         network = traced(model, FFN)
     assert plugin_layers(network) == []
     told = f"ffn_plugin: TensorRT's own layers where {REASONS[form]}"
     assert caplog.messages == [told]
+
+
+@pytest.mark.parametrize("asked", ["float16", "auto"])
+def test_a_plugin_that_no_layer_took_is_told_of(asked, tmp_path, caplog):
+    model = model_of(FORMS["llama_swiglu"], tmp_path)
+    with caplog.at_level(logging.WARNING, "trtllm_ext"):
+        network = traced(model, dict.fromkeys(ALL, asked))
+    assert len(plugin_layers(network)) == (4 if asked == "auto" else 0)
+    told = [f"{name}=float16: the network has no layer of type float16 for this plugin" for name in ALL]
+    assert caplog.messages == ([] if asked == "auto" else told)
 
 
 class Doubled(tx.layers.FeedForward):
@@ -174,15 +184,61 @@ class Doubled(tx.layers.FeedForward):
         return super().inner(hidden_states) * 2.0
 
 
-def test_a_sublayer_of_ones_own_keeps_its_forward():
-    block = tx.layers.Residual(Doubled(8, 16))
+class Halved(tx.layers.Residual):
+    """A block that does something of its own with what it adds."""
+
+    def _contribution(self, *args, **kwargs):
+        return super()._contribution(*args, **kwargs) * 0.5
+
+
+def patched(part, method):
+    """A block with a method of a part of its feed-forward replaced, as adapters do."""
+    block = tx.layers.Residual(tx.layers.FeedForward(8, 16))
+    part = getattr(block.sublayer, part) if part else block.sublayer
+    own = getattr(part, method)
+    setattr(part, method, lambda *args, **kwargs: own(*args, **kwargs) * 2.0)
+    return block
+
+
+OF_ONES_OWN = {
+    "a sublayer": (lambda: tx.layers.Residual(Doubled(8, 16)), []),
+    "a block": (lambda: Halved(tx.layers.FeedForward(8, 16)), [feed_forward(0, 0)]),
+    "a matrix's forward": (lambda: patched("fc", "forward"), []),
+    "inner": (lambda: patched(None, "inner"), []),
+    "forward": (lambda: patched(None, "forward"), []),
+}
+
+
+@pytest.mark.parametrize("name", OF_ONES_OWN)
+def test_what_is_ones_own_keeps_its_numbers(name):
+    make, layers = OF_ONES_OWN[name]
+    block = make()
     set_random(block, "float32")
+    x_8 = np.linspace(-1, 1, 32, dtype=np.float32).reshape(4, 8)
+
+    def output(asked):
+        builder = tx.Builder()
+        network = builder.create_network()
+        network.plugin_config.ffn_plugin = asked
+        with tx.net_guard(network):
+            x = tx.Tensor(name="x", dtype="float32", shape=[4, 8])
+            block(x).mark_output("y")
+        assert plugin_layers(network) == (layers if asked else [])
+        engine = builder.build_engine(network, builder.create_builder_config(precision="float32"))
+        with tx.Session.from_serialized_engine(engine) as session:
+            return session.run({"x": x_8})["y"]
+
+    np.testing.assert_array_equal(output("auto"), output(None))
+
+
+@pytest.mark.parametrize("norm", [tx.layers.RmsNorm, tx.layers.LayerNorm])
+def test_a_norm_of_another_width_is_refused_as_without_plugins(norm):
     network = tx.Builder().create_network()
-    network.plugin_config.ffn_plugin = "auto"
+    network.plugin_config.residual_norm_plugin = "auto"
     with tx.net_guard(network):
         x = tx.Tensor(name="x", dtype="float32", shape=[4, 8])
-        block(x).mark_output("y")
-    assert plugin_layers(network) == []
+        with pytest.raises(GraphError, match=r"normalized_shape \(6,\) is not the end"):
+            norm(6, elementwise_affine=False)(x)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The plugins of a network: which are asked for, and which its layers run on, for the envelope of its engine."""
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,8 +9,19 @@ from trtllm_ext.builder.build_config import BuildConfig
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.graph.network import Network
 from trtllm_ext.graph.plugin_config import NO_PLUGIN, OWN_PLUGINS
+from trtllm_ext.plugin.feed_forward import FEED_FORWARD
+from trtllm_ext.plugin.gated_activation import GATED_ACTIVATION
+from trtllm_ext.plugin.residual_norm import RESIDUAL_NORM
 from trtllm_ext.runtime.envelope import PluginSummary
 from trtllm_ext.runtime.plugin_libraries import summary_of_plugin
+
+_log = logging.getLogger(__name__)
+# The plugins that a layer which a setting is about may be in: activations are parts of whole feed-forwards.
+_TAKEN_BY = {
+    "ffn_plugin": {FEED_FORWARD.key},
+    "residual_norm_plugin": {RESIDUAL_NORM.key},
+    "gated_activation_plugin": {GATED_ACTIVATION.key, FEED_FORWARD.key},
+}
 
 
 def ask_for_plugins(network: Any, build_config: BuildConfig) -> None:
@@ -30,6 +42,20 @@ def ask_for_plugins(network: Any, build_config: BuildConfig) -> None:
         setattr(network.plugin_config, name, value)
     network.plugin_config.tf32 = build_config.tf32
     network.tap_patterns = build_config.tap_patterns
+
+
+def tell_of_unused_plugins(network: Any) -> None:
+    """Log each plugin that was asked for and that no layer of the network took, where no reason was told before."""
+    if not isinstance(network, Network):
+        return
+    config = network.plugin_config
+    taken = {(each.name, each.version, each.namespace) for each in network.plugins.values()}
+    told = {setting for setting, _ in config.declined}
+    for name in OWN_PLUGINS:
+        asked = getattr(config, name)
+        if asked is not None and name not in told and not taken & _TAKEN_BY[name]:
+            only = "" if asked == "auto" else f" of type {asked}"
+            _log.warning("%s=%s: the network has no layer%s for this plugin", name, asked, only)
 
 
 def plugins_of(trt_network: Any) -> tuple[PluginSummary, ...]:

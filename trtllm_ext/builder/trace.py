@@ -11,7 +11,7 @@ from trtllm_ext.builder.build_config import BuildConfig
 from trtllm_ext.builder.builder import Builder, BuilderConfig
 from trtllm_ext.builder.engine import EngineConfig, new_build_id
 from trtllm_ext.builder.limits import prepare_inputs_arguments, resolve_limits
-from trtllm_ext.builder.network_plugins import ask_for_plugins
+from trtllm_ext.builder.network_plugins import ask_for_plugins, tell_of_unused_plugins
 from trtllm_ext.builder.taps import Tap, mark_taps
 from trtllm_ext.builder.tensorrt_settings import settings_of
 from trtllm_ext.checkpoint.sharding import ways_to_ranks
@@ -85,6 +85,7 @@ def trace(model: Any, build_config: BuildConfig) -> Traced:
                 f"the {type(model).__name__} marked no output; its forward must call tensor.mark_output(name)."
             )
         taps = mark_taps(network, model, limits.tap_patterns)
+    tell_of_unused_plugins(network)
     return Traced(builder, network, builder_config, limits, taps)
 
 

@@ -74,6 +74,8 @@ def _not_a_feed_forward(module: Module) -> str | None:
     parts = [part for part in (module.fc, getattr(module, "gate", None), module.proj) if part is not None]
     if others := {type(part).__name__ for part in parts if type(part).__module__ != _LAYERS + "linear"}:
         return f"a matrix of the feed-forward is a {', '.join(sorted(others))}"
+    if "inner" in vars(module) or any("forward" in vars(part) for part in (module, *parts)):
+        return "the feed-forward, or a matrix of it, has had a method replaced"
     if module.proj.tp_size > 1:
         return "the feed-forward is split over ranks"
     if module.inner_layernorm is not None:
@@ -82,16 +84,17 @@ def _not_a_feed_forward(module: Module) -> str | None:
 
 
 def _not_of_one_type(module: Module, dtype: Any) -> str | None:
-    return (
-        None if module.fc.weight.value.dtype == dtype else "the type of the input is not that of the weights"
-    )
+    if any(parameter.value.dtype != dtype for _, parameter in module.named_parameters()):
+        return "the type of the input is not that of the weights"
+    return None
 
 
 def hands_skip_over(block: Residual, skip: Tensor) -> bool:
     """Whether a block's skip connection may be added inside its sublayer: nothing stands between the two."""
     between = (block.post_norm, block.gate, block.connections, block.stream_dtype, block.token_group)
     return (
-        all(part is None for part in between)
+        type(block).__module__ == _LAYERS + "residual"
+        and all(part is None for part in between)
         and block.scale in (None, 1.0)
         and not block.clamp
         and (block.norm is None or block.placement != "branch")
@@ -115,8 +118,10 @@ def normed(module: LayerNorm | RmsNorm, x: Tensor, shape: tuple[int, ...]) -> Te
     """A norm of x, with the sum of a skip connection that x is, as one plugin layer."""
     if not asks_for("residual_norm_plugin", RESIDUAL_NORM, x.dtype):
         return None
+    if shape[-1] != x.shape[-1]:
+        return None  # TensorRT's own layers refuse it
     weight, bias = _value(module.weight), _value(getattr(module, "bias", None))
-    if reason := _not_a_norm_of_rows(module, x, shape, weight):
+    if reason := _not_a_norm_of_rows(module, x, shape, (weight, bias)):
         decline("residual_norm_plugin", reason)
         return None
     form = module.form
@@ -139,7 +144,7 @@ def normed(module: LayerNorm | RmsNorm, x: Tensor, shape: tuple[int, ...]) -> Te
 
 
 def _not_a_norm_of_rows(
-    module: LayerNorm | RmsNorm, x: Tensor, shape: tuple[int, ...], weight: Tensor | None
+    module: LayerNorm | RmsNorm, x: Tensor, shape: tuple[int, ...], weights: tuple[Tensor | None, ...]
 ) -> str | None:
     """Why a norm is not what the plugin computes; None where it is."""
     if type(module).__module__ != _LAYERS + "normalization":
@@ -148,8 +153,7 @@ def _not_a_norm_of_rows(
         return "the axis of a norm is split over ranks"
     if len(shape) > 1 or getattr(module, "num_groups", 1) > 1:
         return "a norm is over several axes or over groups"
-    narrow = weight is not None and weight.dtype != x.dtype
-    if narrow or module.output_dtype is not None:
+    if any(each is not None and each.dtype != x.dtype for each in weights) or module.output_dtype is not None:
         return "a norm changes the type"
     return None
 

@@ -30,7 +30,7 @@ def decline(setting: str, reason: str) -> bool:
     network = current_net()
     if network is not None and (setting, reason) not in network.plugin_config.declined:
         network.plugin_config.declined.add((setting, reason))
-        _log.info("%s: TensorRT's own layers where %s", setting, reason)
+        _log.warning("%s: TensorRT's own layers where %s", setting, reason)
     return True
 
 
