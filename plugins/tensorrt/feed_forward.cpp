@@ -104,6 +104,7 @@ void FeedForward::prepare(Sizes const& least, Sizes const& most)
     }
     TokenRange const range = ranges_->widen(most.hidden_size, most.ffn_hidden_size, range_to_plan(least, most));
     planned_ = planned_for(most.hidden_size, most.ffn_hidden_size, range);
+    ranges_->keep(most.hidden_size, most.ffn_hidden_size, planned_.plan);
 }
 
 FeedForward::Planned FeedForward::planned_for(int64_t hidden_size, int64_t ffn_hidden_size, TokenRange range) const

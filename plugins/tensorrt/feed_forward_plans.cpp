@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <tuple>
+#include <utility>
 
 namespace trtllm_ext::plugins
 {
@@ -102,25 +103,31 @@ void tune(trtllm_ext_feed_forward_plan& plan, trtllm_ext_feed_forward_form const
 TokenRange PlannedRanges::widen(int64_t hidden_size, int64_t ffn_hidden_size, TokenRange range)
 {
     std::lock_guard<std::mutex> const lock(mutex_);
-    auto const place = ranges_.emplace(std::make_pair(hidden_size, ffn_hidden_size), range).first;
-    TokenRange& known = place->second;
+    auto const place = known_.emplace(std::make_pair(hidden_size, ffn_hidden_size), Known{range, nullptr}).first;
+    TokenRange& known = place->second.range;
     known = {std::min(known.least, range.least), std::max(known.most, range.most)};
     return known;
+}
+
+void PlannedRanges::keep(int64_t hidden_size, int64_t ffn_hidden_size, FeedForwardPlan plan)
+{
+    std::lock_guard<std::mutex> const lock(mutex_);
+    known_.at({hidden_size, ffn_hidden_size}).plan = std::move(plan);
 }
 
 bool PlannedRanges::find(int64_t& hidden_size, int64_t& ffn_hidden_size, TokenRange& range) const
 {
     std::lock_guard<std::mutex> const lock(mutex_);
-    if (hidden_size == 0 && ranges_.size() == 1)
+    if (hidden_size == 0 && known_.size() == 1)
     {
-        std::tie(hidden_size, ffn_hidden_size) = ranges_.begin()->first;
+        std::tie(hidden_size, ffn_hidden_size) = known_.begin()->first;
     }
-    auto const place = ranges_.find({hidden_size, ffn_hidden_size});
-    if (place == ranges_.end())
+    auto const place = known_.find({hidden_size, ffn_hidden_size});
+    if (place == known_.end())
     {
         return false;
     }
-    range = place->second;
+    range = place->second.range;
     return true;
 }
 

@@ -25,9 +25,14 @@ struct TokenRange
     int64_t most;
 };
 
+/* Not changed any more once it is handed out: any number of threads may run it. */
+using FeedForwardPlan = std::shared_ptr<trtllm_ext_feed_forward_plan const>;
+
 /*
  * What the clones of one layer have been asked to plan for, by the sizes of the weights. A builder may configure one
- * clone for each profile and serialise another: whichever it keeps is to run all of them.
+ * clone for each profile and serialise another: whichever it keeps is to run all of them. The last plan is kept as well:
+ * the clone that made it may be gone when another is serialised, twice (for the size, and for the bytes), and timing
+ * again would give other choices.
  */
 class PlannedRanges
 {
@@ -35,16 +40,22 @@ public:
     /* The range so far with this one. */
     TokenRange widen(int64_t hidden_size, int64_t ffn_hidden_size, TokenRange range);
 
+    /* Has the plan for the range so far live as long as the clones do. */
+    void keep(int64_t hidden_size, int64_t ffn_hidden_size, FeedForwardPlan plan);
+
     /* The range for these sizes, or for the only sizes there are where these are 0, which it fills in. */
     bool find(int64_t& hidden_size, int64_t& ffn_hidden_size, TokenRange& range) const;
 
 private:
-    mutable std::mutex mutex_;
-    std::map<std::pair<int64_t, int64_t>, TokenRange> ranges_;
-};
+    struct Known
+    {
+        TokenRange range;
+        FeedForwardPlan plan;
+    };
 
-/* Not changed any more once it is handed out: any number of threads may run it. */
-using FeedForwardPlan = std::shared_ptr<trtllm_ext_feed_forward_plan const>;
+    mutable std::mutex mutex_;
+    std::map<std::pair<int64_t, int64_t>, Known> known_;
+};
 
 /*
  * A plan of this form, tuned for the buckets of least_num_tokens to form.max_num_tokens. Timing takes memory of the

@@ -150,6 +150,16 @@ def test_in_the_player_a_build_without_memory_to_time_with_goes_on_untimed(play,
     play.check_outputs(case, BEST)
 
 
+def test_in_the_player_an_engine_is_kept_with_the_choices_of_a_clone_that_is_gone(play, fake_cublaslt):
+    case = LayerCase(operation="feed_forward", given=PLAIN_FFN)
+    engine = f"serialize {play.folder}/engine"
+    lines = play(
+        *(play.load, *play.layer(case), "create", "build 2", engine, engine), MOST_TUNING_MEMORY="100"
+    )
+    # A plan says so when it is made: one for each profile, and none in order to be told of.
+    assert len([line for line in lines if "the layer is not tuned" in line]) == 2, lines
+
+
 def test_in_the_player_layers_leave_no_host_memory_behind(play):
     for case in SOME:
         engine = play.folder / "engine"
