@@ -58,6 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
     }
     cases = {f"{form}, T={count}": (form, count) for count in _tokens(options.tiny) for form in FORMS}
     longest = 0.0
+    # A form's weights are drawn once: they are gigabytes.
+    checkpoints = tempfile.TemporaryDirectory()
     for name, (form, count) in cases.items():
         if not re.match(options.only, name):
             continue
@@ -65,10 +67,11 @@ def main(arguments: list[str] | None = None) -> int:
         if begin + 1.2 * longest > until:
             record["cases"].append({"name": name, "came": "not run: the time was up"})
             continue
-        record["cases"].append({"name": name, **_case(form, count, options)})
+        record["cases"].append({"name": name, **_case(form, count, Path(checkpoints.name), options)})
         longest = max(longest, time.monotonic() - begin)
         _tell(f"{time.monotonic() - begin:5.1f} s  {_row(record['cases'][-1])}")
         _write(record, options.output)
+    checkpoints.cleanup()
     _tell(_table(record))
     _write(record, options.output)
     return int(any(each["came"] != "ok" for each in record["cases"]))
@@ -89,7 +92,7 @@ def _tokens(tiny: bool) -> tuple[int, ...]:
     return (3,) if tiny else TOKENS
 
 
-def _case(form: str, num_tokens: int, options: argparse.Namespace) -> Record:
+def _case(form: str, num_tokens: int, checkpoints: Path, options: argparse.Namespace) -> Record:
     """Builds both engines, checks them against each other and times them; what goes wrong is told."""
     from tensorrt_runs import EngineRuns
 
@@ -100,11 +103,13 @@ def _case(form: str, num_tokens: int, options: argparse.Namespace) -> Record:
             config = sublayer_stack_config(
                 **(FORMS[form] | sizes), num_hidden_layers=LAYERS, dtype="float16", final_norm=True
             )
-            write_random_checkpoint(Path(folder, "checkpoint"), config)
+            checkpoint = checkpoints / form
+            if not checkpoint.exists():
+                write_random_checkpoint(checkpoint, config)
             sessions = {}
             for side, plugins in (("native", {}), ("ours", PLUGINS)):
                 begin = time.monotonic()
-                _build(Path(folder), side, num_tokens, plugins)
+                _build(checkpoint, Path(folder, side), num_tokens, plugins)
                 found[f"{side}_built_s"] = round(time.monotonic() - begin, 1)
                 sessions[side] = tx.Session.from_engine_dir(Path(folder, side))
             rng = np.random.default_rng(0)
@@ -126,14 +131,14 @@ def _case(form: str, num_tokens: int, options: argparse.Namespace) -> Record:
     return found
 
 
-def _build(folder: Path, side: str, num_tokens: int, plugins: dict[str, str]) -> None:
+def _build(checkpoint: Path, engine: Path, num_tokens: int, plugins: dict[str, str]) -> None:
     settings = tx.BuildConfig(
         max_num_tokens=num_tokens,
         opt_num_tokens=num_tokens,
         plugin_config=dict(plugins),
         profiling_verbosity="detailed",
     )
-    tx.build_engine_dir(folder / "checkpoint", folder / side, settings)
+    tx.build_engine_dir(checkpoint, engine, settings)
 
 
 def _difference(got: dict[str, Any], wanted: dict[str, Any]) -> float:
