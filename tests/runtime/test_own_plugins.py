@@ -154,6 +154,17 @@ def test_creators_that_an_application_registered_are_enough(tmp_path, registry):
     EngineDir.read(tmp_path / "engine").check_host()
 
 
+def test_a_library_whose_creators_are_there_already_is_said_to_be_left_aside(tmp_path, registry, caplog):
+    registry.creators += registry.brings
+    path = library(tmp_path / "some.so")
+    own_plugins.load(path)
+    (told,) = caplog.messages
+    assert told.startswith(
+        f"{path} is not loaded: an application has registered plugins of its names already"
+    )
+    assert plugin_libraries.library_of("ResidualNorm", "1", "trtllm_ext") is None
+
+
 def test_a_layer_without_the_library_is_an_error_with_the_way_out(registry):
     from trtllm_ext.plugin.creators import creator_of
     from trtllm_ext.plugin.residual_norm import RESIDUAL_NORM

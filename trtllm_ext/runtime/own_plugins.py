@@ -5,6 +5,7 @@ TensorRT would take that down, not refuse itself.
 """
 
 import json
+import logging
 import os
 import re
 import threading
@@ -44,6 +45,7 @@ class PluginLibraryInfo:
         return f"{self.path}, for TensorRT {self.tensorrt}, CUDA {self.cuda}, {self.architectures}"
 
 
+_log = logging.getLogger(__name__)
 _lock = threading.RLock()
 _asked_for: Path | None = None
 _loaded: PluginLibraryInfo | None = None
@@ -129,10 +131,14 @@ def load(path: str | os.PathLike[str] | None = None) -> PluginLibraryInfo:
         info = read_info(found)
         if problem := version_problem(info, str(trt.__version__)):
             raise BackendError(problem)
-        # An application may have loaded it by itself.
         registry = trt.get_plugin_registry()
         if any(find_creator(registry, *each) is None for each in info.plugins):
             load_plugin_library(found, registry)
+        else:
+            _log.warning(
+                "%s is not loaded: an application has registered plugins of its names already, and those are used",
+                found,
+            )
         _loaded = info
         return info
 

@@ -85,7 +85,8 @@ class Session:
         gpu_weights_percent: the part of the weights (0 to 1) that the device's memory holds, if built for streaming.
         plugin_library: where this package's compiled plugins are, for an engine that needs them; by default they are
         looked for (`runtime.own_plugins`).
-        Raises EngineError for anything missing, damaged, or built for another library or device. With several ranks
+        Raises EngineError for anything missing, damaged, or built for another library or device, and BackendError for a
+        plugin_library that is none, or not the one that the process has. With several ranks
         loading and `run` are collective: all do them, and what is wrong on one raises RankError on the others.
         """
         own_plugins.use(plugin_library)
