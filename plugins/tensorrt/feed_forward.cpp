@@ -123,7 +123,7 @@ FeedForward::Planned FeedForward::planned_for(int64_t hidden_size, int64_t ffn_h
     planned.least_num_tokens = range.least;
     std::string remark;
     planned.plan = tuned_plan(planned.form, range.least, remark);
-    planned.workspace_size = trtllm_ext_feed_forward_workspace(planned.plan.get(), range.most);
+    planned.workspace_size = workspace_by_any_plan(*planned.plan, planned.form);
     warn(remark);
     return planned;
 }

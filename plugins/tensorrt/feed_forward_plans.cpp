@@ -155,6 +155,20 @@ FeedForwardPlan tuned_plan(
     return plan;
 }
 
+uint64_t workspace_by_any_plan(trtllm_ext_feed_forward_plan const& plan, trtllm_ext_feed_forward_form const& form)
+{
+    trtllm_ext_feed_forward_form wider = form;
+    wider.max_num_tokens = 1;
+    while (wider.max_num_tokens < form.max_num_tokens)
+    {
+        wider.max_num_tokens *= 2;
+    }
+    uint64_t const own = trtllm_ext_feed_forward_workspace(&plan, form.max_num_tokens);
+    return wider.max_num_tokens == form.max_num_tokens
+        ? own
+        : std::max(own, trtllm_ext_feed_forward_workspace(new_plan(wider).get(), form.max_num_tokens));
+}
+
 FeedForwardPlan plan_of_choices(
     trtllm_ext_feed_forward_form const& form, std::vector<uint8_t> const& choices, std::string& remark)
 {

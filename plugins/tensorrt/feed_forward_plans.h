@@ -64,6 +64,12 @@ private:
  */
 FeedForwardPlan tuned_plan(trtllm_ext_feed_forward_form const& form, int64_t least_num_tokens, std::string& remark);
 
+/*
+ * Bytes of workspace for runs of up to form.max_num_tokens by this plan, and by one that another clone of the layer
+ * makes for more tokens: the bucket of the last of these runs is larger there, and so is its scratch memory.
+ */
+uint64_t workspace_by_any_plan(trtllm_ext_feed_forward_plan const& plan, trtllm_ext_feed_forward_form const& form);
+
 /* A plan of this form with choices that were made in a build. Choices for another machine are left aside. */
 FeedForwardPlan plan_of_choices(
     trtllm_ext_feed_forward_form const& form, std::vector<uint8_t> const& choices, std::string& remark);

@@ -11,8 +11,10 @@ import os
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
+from feed_forward_arrays import form
 from player_build import RELEASES, VARIABLE
 from player_cases import (
     BEST,
@@ -26,6 +28,9 @@ from player_cases import (
     numbers,
 )
 
+from trtllm_ext.plugin.c_interface import Activation
+from trtllm_ext.plugin.feed_forward_plan import FeedForwardPlan
+from trtllm_ext.plugin.kernels import load_kernels
 from trtllm_ext.plugin.operation import NAMESPACE
 from trtllm_ext.plugin.operations import OPERATIONS
 
@@ -135,6 +140,19 @@ def test_in_the_player_choices_are_timed_in_the_build_and_kept_with_the_engine(p
     assert not [line for line in lines if line.startswith("log ")], lines
     assert numbers(lines, "run") == [[0, 0, 0, 0]]
     assert numbers(lines, "margins") == [[1]]
+
+
+def test_in_the_player_workspace_is_enough_for_the_plan_of_a_larger_profile(
+    play, kernels_on_cpu, fake_cublaslt
+):
+    # 34 tokens are the last of their own plan's buckets, and one of those up to 64 in the plan of more.
+    case = LayerCase(operation="feed_forward", given={"activation": Activation.RELU, "max_num_tokens": 34})
+    ((workspace_size,),) = numbers(play(play.load, *play.layer(case), "create", "build"), "workspace")
+    wider = form(case.hidden, case.ffn, tokens=64, dtype=case.dtype, activation="relu")
+    with FeedForwardPlan(load_kernels(kernels_on_cpu), wider) as plan:
+        assert workspace_size == plan.workspace_size(34)
+    with FeedForwardPlan(load_kernels(kernels_on_cpu), replace(wider, max_num_tokens=34)) as plan:
+        assert workspace_size > plan.workspace_size()
 
 
 def test_in_the_player_a_build_without_memory_to_time_with_goes_on_untimed(play, fake_cublaslt):
