@@ -103,11 +103,16 @@ Road const& choose_road(Form const& form, int64_t num_tokens, Machine const& mac
 
 uint64_t largest_workspace(Form const& form, int64_t num_tokens, Machine const& machine)
 {
+    // An engine keeps this number, and may be built where cublasLt is missing and run where it is there.
+    Machine const elsewhere{machine.device, true};
     // A road takes over at a token count of its own: any that is a run's at this count or at a half of it counts.
     uint64_t largest = 0;
     for (int64_t count = num_tokens; count >= 1; count /= 2)
     {
-        largest = std::max(largest, choose_road(form, count, machine).workspace(form, num_tokens));
+        for (Machine const& each : {machine, elsewhere})
+        {
+            largest = std::max(largest, choose_road(form, count, each).workspace(form, num_tokens));
+        }
     }
     return largest;
 }

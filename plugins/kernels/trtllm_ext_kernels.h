@@ -256,7 +256,10 @@ TRTLLM_EXT_API trtllm_ext_status trtllm_ext_feed_forward_create(
 
 TRTLLM_EXT_API void trtllm_ext_feed_forward_destroy(trtllm_ext_feed_forward_plan* plan);
 
-/* Bytes of workspace that a run of at most this many tokens needs. Tuning and taking choices do not change it. */
+/*
+ * Bytes of workspace for a run of at most this many tokens: enough with and without cublasLt, as an engine may be built
+ * where it is missing and run where it is there. Tuning and taking choices do not change it.
+ */
 TRTLLM_EXT_API uint64_t trtllm_ext_feed_forward_workspace(
     trtllm_ext_feed_forward_plan const* plan, int64_t num_tokens);
 

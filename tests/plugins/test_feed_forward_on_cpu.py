@@ -86,7 +86,8 @@ def test_the_description_says_why_there_is_no_cublaslt(kernels, monkeypatch):
         described = plan.describe(37)
         assert (described["road"], described["bucket"], described["num_tokens"]) == ("plain", 64, 37)
         assert os.devnull in described["no_cublaslt"]
-        assert described["workspace"] == plan.workspace_size(37)
+        # Of this road alone: 37 rows of 40 float32, rounded up.
+        assert described["workspace"] == 6144 < plan.workspace_size(37)
         assert "road" not in plan.describe(0)
         with pytest.raises(KernelError, match="101 tokens; the plan is for 0 to 100"):
             plan.describe(101)
@@ -144,12 +145,20 @@ def test_memory_that_is_refused(kernels):
         space = workspace_for(plan, 3)
         for given, status, text in (
             (space[1:], "INVALID_ARGUMENT", "multiple of 256 bytes"),
-            (space[:-1], "WORKSPACE_TOO_SMALL", "a run of 3 tokens needs"),
+            (space[:256], "WORKSPACE_TOO_SMALL", "the workspace has 256 bytes; a run of 3 tokens needs"),
             (None, "INVALID_ARGUMENT", "workspace is NULL"),
         ):
             refusal(kernels, status, text, lambda given=given: plan.run(**arrays, workspace=given))
         refusal(kernels, "LIBRARY_MISSING", "without cublasLt", lambda: plan.tune(**arrays, workspace=space))
         assert np.isnan(arrays["y"]).all()
+
+
+def test_workspace_is_enough_for_cublaslt_too(kernels):
+    """An engine keeps the number, and may be run where cublasLt is, though it was built where it is not."""
+    fc_and_gate = 2 * 512  # three rows of 40 float32 each, from one multiple of 256 bytes to the next
+    parts = 64 * 16 * 40 * 4  # float32 sums of a product split 64 times, of a tile of 16 tokens
+    with FeedForwardPlan(kernels, form(**GATED)) as plan:
+        assert plan.workspace_size(3) == fc_and_gate + parts
 
 
 def test_no_tokens_need_no_memory(kernels):
