@@ -166,9 +166,10 @@ PluginV2* CreatorV2::createPlugin(char const* name, nvinfer1::PluginFieldCollect
         [&]
         {
             std::vector<FieldValue> values;
-            for (int32_t i = 0; i < fields->nbFields; ++i)
+            auto const& collection = given(fields);
+            for (int32_t i = 0; i < collection.nbFields; ++i)
             {
-                values.push_back(value_of(fields->fields[i]));
+                values.push_back(value_of(collection.fields[i]));
             }
             plugin = new PluginV2(Layer(layer_name, make_operation(Fields(record_, values))), namespace_);
         });

@@ -167,14 +167,15 @@ PluginV3* CreatorV3::createPlugin(
         [&]
         {
             bool const in_engine = phase == nvinfer1::TensorRTPhase::kRUNTIME;
+            auto const& collection = given(fields);
             Blob blob;
             if (in_engine)
             {
-                blob = SerializedFields::blob_of(record_, *fields);
+                blob = SerializedFields::blob_of(record_, collection);
             }
-            for (int32_t i = 0; !in_engine && i < fields->nbFields; ++i)
+            for (int32_t i = 0; !in_engine && i < collection.nbFields; ++i)
             {
-                blob.fields.push_back(value_of(fields->fields[i]));
+                blob.fields.push_back(value_of(collection.fields[i]));
             }
             auto operation = make_operation(Fields(record_, blob.fields));
             if (in_engine)

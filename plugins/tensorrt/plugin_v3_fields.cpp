@@ -6,6 +6,7 @@
 #include "plugins/tensorrt/plugin_v3.h"
 #include "plugins/tensorrt/refusal.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace trtllm_ext::plugins
@@ -92,8 +93,9 @@ Blob SerializedFields::blob_of(OperationRecord const& record, nvinfer1::PluginFi
         }
         else if (name == STATE)
         {
+            // Bytes that are not there leave the state empty, which the checksum finds.
             auto const* const begin = static_cast<uint8_t const*>(field.data);
-            blob.state.assign(begin, begin + field.length);
+            blob.state.assign(begin, begin + (begin == nullptr ? 0 : std::max(field.length, 0)));
         }
         else if (name == CHECKSUM)
         {

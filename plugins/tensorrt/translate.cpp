@@ -80,6 +80,15 @@ FieldValue value_of(nvinfer1::PluginField const& field)
         + "; int32 or float32 is expected");
 }
 
+nvinfer1::PluginFieldCollection const& given(nvinfer1::PluginFieldCollection const* fields)
+{
+    if (fields == nullptr)
+    {
+        throw Refusal("made without a collection of fields; give one, if need be an empty one");
+    }
+    return *fields;
+}
+
 PluginFieldType field_type_of(FieldType type) noexcept
 {
     return type == FieldType::INT32 ? PluginFieldType::kINT32 : PluginFieldType::kFLOAT32;

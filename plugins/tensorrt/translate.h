@@ -22,6 +22,9 @@ Shape shape_of(nvinfer1::Dims const& dims);
 /* A field that was given; throws Refusal for another type than int32 or float32, or not one value. */
 FieldValue value_of(nvinfer1::PluginField const& field);
 
+/* What a creator is given; throws Refusal for NULL. */
+nvinfer1::PluginFieldCollection const& given(nvinfer1::PluginFieldCollection const* fields);
+
 nvinfer1::PluginFieldType field_type_of(FieldType type) noexcept;
 
 /* The fields of a record, without values: what a creator tells of itself. */

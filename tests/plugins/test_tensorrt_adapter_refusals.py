@@ -71,6 +71,7 @@ def test_in_the_player_a_tensorrt_of_another_major_version_is_left_alone(played,
 @pytest.mark.parametrize(
     ("plugin", "fields", "wanted"),
     [
+        ("GatedActivation", [], "made without a collection of fields"),
         ("GatedActivation", ["int32 type 1"], "field 'activation' is missing"),
         (
             "GatedActivation",

@@ -4,7 +4,7 @@ from contextlib import nullcontext
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="the operators are PyTorch's: pip install 'trtllm-ext[torch]'")
+torch = pytest.importorskip("torch", reason="the operators are PyTorch's: pip install torch")
 
 from trtllm_ext.errors import KernelError  # noqa: E402
 from trtllm_ext.plugin import torch_ops, torch_plans  # noqa: E402

@@ -168,7 +168,7 @@ std::unique_ptr<Host> Host::create(LayerName const& name, std::vector<Field> con
         given.emplace_back(field.name.c_str(), field.data.data(), field.type, field.length);
     }
     nvinfer1::PluginFieldCollection const collection{count(given), given.data()};
-    auto* const made = creator == nullptr ? nullptr : creator->createPlugin(name.layer.c_str(), &collection);
+    auto* const made = creator == nullptr ? nullptr : creator->createPlugin(name.layer.c_str(), fields.empty() ? nullptr : &collection);
     if (made == nullptr)
     {
         return nullptr;

@@ -38,7 +38,8 @@ Plugin plugin_of(LayerName const& name, std::vector<Field> const& fields, Tensor
         given.emplace_back(field.name.c_str(), field.data.data(), field.type, field.length);
     }
     PluginFieldCollection const collection{static_cast<int32_t>(given.size()), given.data()};
-    return Plugin(creator == nullptr ? nullptr : creator->createPlugin(name.layer.c_str(), &collection, phase));
+    auto const* const taken = fields.empty() ? nullptr : &collection;
+    return Plugin(creator == nullptr ? nullptr : creator->createPlugin(name.layer.c_str(), taken, phase));
 }
 
 template <typename T>

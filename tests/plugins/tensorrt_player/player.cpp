@@ -7,7 +7,7 @@
  *   layer OPERATION VERSION NAME         what the next commands are about; forgets fields and inputs
  *   names                                the fields that the creator tells of
  *   field int32|float32|float64 NAME VALUE...
- *   create                               a plugin from the fields
+ *   create                               a plugin from the fields; from NULL where none were given
  *   input TYPE LEAST BEST MOST FILE      a tensor: TensorRT's number of its type, its shapes in a profile (4x8), its data
  *   build [WIDER]                        types, shapes, formats, configuration and workspace, as in a build; with a second
  *                                        profile that goes up to WIDER times as many tokens, for a clone
