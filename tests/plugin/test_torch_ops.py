@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="the operators are PyTorch's: pip install 'trtllm-ext[torch]'")
+torch = pytest.importorskip("torch", reason="the operators are PyTorch's: pip install torch")
 
 import kernel_formulas as formulas  # noqa: E402
 

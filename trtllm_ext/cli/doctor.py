@@ -23,12 +23,13 @@ from trtllm_ext.cli.terminal import paragraph
 from trtllm_ext.errors import BackendError, ConfigError
 from trtllm_ext.version import __version__
 
-# What the core cannot run without, and for each extra what it brings.
+# What the core cannot run without, and what else is of use for what. pip has each by this name, in a clone as beside an
+# installed package; the package itself need not be in an index.
 CORE_PACKAGES = ("numpy", "ml_dtypes", "onnx", "onnxruntime", "safetensors", "rich")
 EXTRAS = {
-    "tokenizers": ("hf", "sentences as input (trtllm-ext embed)"),
-    "torch": ("torch", "torch tensors as input, device buffers under TensorRT"),
-    "transformers": ("hf", "reference outputs"),
+    "tokenizers": "sentences as input (trtllm-ext embed)",
+    "torch": "torch tensors as input, device buffers under TensorRT",
+    "transformers": "reference outputs",
 }
 # Without starting MPI, which may wait for a launcher.
 _LOAD_MPI = (
@@ -38,7 +39,7 @@ _LOAD_MPI = (
 NVIDIA_PACKAGES = {
     "tensorrt": (
         "engines on an NVIDIA GPU",
-        "on a machine with an NVIDIA GPU: pip install 'trtllm-ext[tensorrt]'",
+        "on a machine with an NVIDIA GPU: pip install tensorrt",
     ),
     "tensorrt_llm": (
         "its own graph API in place of trtllm_ext.graph",
@@ -128,7 +129,7 @@ def _core_packages() -> Iterator[Finding]:
         if version:
             yield Finding("ok", package, version)
         else:
-            yield Finding("problem", package, "not installed; the core needs it", "pip install trtllm-ext")
+            yield Finding("problem", package, "not installed; the core needs it", f"pip install {package}")
 
 
 def _onnxruntime_runs() -> Iterator[Finding]:
@@ -166,12 +167,12 @@ def _threads() -> Iterator[Finding]:
 
 
 def _extras() -> Iterator[Finding]:
-    for package, (extra, purpose) in EXTRAS.items():
+    for package, purpose in EXTRAS.items():
         version = _version(package)
         if version:
             yield Finding("ok", package, version)
         else:
-            yield Finding("absent", package, f"for {purpose}", f"pip install 'trtllm-ext[{extra}]'")
+            yield Finding("absent", package, f"for {purpose}", f"pip install {package}")
 
 
 def _nvidia_packages() -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from trtllm_ext.runtime.cuda_python import DRIVER_MODULES, CudaPythonBuffers
 from trtllm_ext.runtime.cuda_torch import TorchBuffers
 
 # pip's commands, in the order of preference.
-WAYS_TO_BUFFERS = ("pip install 'trtllm-ext[torch]'", "pip install 'trtllm-ext[cuda]'")
+WAYS_TO_BUFFERS = ("pip install torch", "pip install cuda-python")
 
 
 class DeviceBuffers(Protocol):

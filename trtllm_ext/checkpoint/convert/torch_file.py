@@ -33,7 +33,7 @@ class TorchFile(Mapping[str, npt.NDArray]):
             torch = importlib.import_module("torch")
         except ImportError:
             raise CheckpointError(
-                f"{path} can only be read with torch: install trtllm-ext[torch], or save the model as safetensors."
+                f"{path} can only be read with torch: pip install torch, or save the model as safetensors."
             ) from None
         self.path = path
         state = _load(torch, path)
