@@ -80,12 +80,12 @@ test-gpu:
 	@$(PYTHON) -c 'import torch, numpy, pytest, hypothesis' || { echo "$(NO_GPU_PYTHON)"; exit 1; }
 	$(PYTHON) -m pytest tests/on_gpu
 
-# What an earlier build left there may be of another TensorRT.
+# What an earlier build left there may be of another TensorRT: it goes first, so that none is used when this one fails.
 plugins:
 	@command -v cmake > /dev/null || { echo "make plugins needs CMake 3.25 or newer (pip install cmake)"; exit 1; }
+	rm -f trtllm_ext/plugin/lib/libtrtllm_ext_*.so
 	cmake -S plugins -B build/plugins "-DTENSORRT_ROOT=$(TENSORRT_ROOT)" "-DTRTLLM_EXT_ARCHITECTURES=$(ARCHITECTURES)"
 	cmake --build build/plugins --parallel $$(getconf _NPROCESSORS_ONLN)
-	rm -f trtllm_ext/plugin/lib/libtrtllm_ext_*.so
 	cmake --install build/plugins --prefix trtllm_ext/plugin/lib
 
 clean:

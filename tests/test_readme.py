@@ -29,7 +29,9 @@ def test_the_program_runs(tmp_path):
         check=True,
     )
     assert run.stdout.startswith("(5, 64) [")
-    assert (tmp_path / "block.engine").stat().st_size > 4 * 2 * 64 * 256
+    (written,) = tmp_path.iterdir()
+    assert written.stat().st_size > 4 * 2 * 64 * 256
+    assert f"/{written.name}" in (ROOT / ".gitignore").read_text().splitlines()
 
 
 def test_the_commands_shown_are_the_ones_the_demo_runs():

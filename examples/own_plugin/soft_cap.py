@@ -1,7 +1,7 @@
 """An operation of one's own, y = cap * tanh(x / cap): as plain layers on the embedded engine, as a plugin in TensorRT.
 
-python examples/own_plugin/soft_cap.py                          # embedded engine: nothing to compile
-python examples/own_plugin/soft_cap.py build/libsoft_cap.so     # NVIDIA's TensorRT, with the library of soft_cap.cu
+python examples/own_plugin/soft_cap.py                                       # embedded engine: nothing to compile
+python examples/own_plugin/soft_cap.py build/own_plugin/libsoft_cap.so       # NVIDIA's TensorRT, with soft_cap.cu
 """
 
 import sys

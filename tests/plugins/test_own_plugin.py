@@ -27,6 +27,37 @@ def test_its_field_tables_are_written_from_its_record(tmp_path):
     assert write_operations.main([*given, "--check"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("names", "value", "says"),
+    [
+        (
+            "TENSORRT_ROOT",
+            "/nowhere",
+            "TENSORRT_ROOT=/nowhere has no include/NvInfer.h: name the folder that",
+        ),
+        (
+            "TRTLLM_EXT",
+            "/nowhere",
+            "TRTLLM_EXT=/nowhere has no plugins/tensorrt, whose sources are compiled along",
+        ),
+        ("a copy", None, "a clone of trtllm_ext's repository by -DTRTLLM_EXT=..."),
+    ],
+)
+def test_folders_that_lack_something_are_told(tmp_path, names, value, says):
+    """Before any compiler is looked for."""
+    if shutil.which("cmake") is None:
+        pytest.skip("no cmake on the PATH")
+    folder = EXAMPLE if value else tmp_path / "here/copy"
+    if not value:
+        folder.mkdir(parents=True)
+        shutil.copy(EXAMPLE / "CMakeLists.txt", folder)
+    given = [f"-D{names}={value}"] if value else []
+    command = ["cmake", "-S", folder, "-B", tmp_path / "build", *given]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode != 0
+    assert says in " ".join(run.stderr.split())
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("release", ["v8.6.1", "v10.14", "v11.1"])
 def test_it_builds_with_nvcc(tmp_path, release):

@@ -82,6 +82,23 @@ def test_a_wrong_tensorrt_root_is_refused(configure, tmp_path):
     assert f"TENSORRT_ROOT={tmp_path} has no include/NvInfer.h: name the folder" in said
 
 
+def test_a_build_that_fails_leaves_no_earlier_library(tmp_path):
+    """It may be of another TensorRT."""
+    if shutil.which("make") is None:
+        pytest.skip("no make on the PATH")
+    library = tmp_path / "trtllm_ext/plugin/lib/libtrtllm_ext_plugins.so"
+    library.parent.mkdir(parents=True)
+    library.touch()
+    cmake = tmp_path / "bin/cmake"
+    cmake.parent.mkdir()
+    cmake.write_text("#!/bin/sh\nexit 1\n")
+    cmake.chmod(0o755)
+    environment = os.environ | {"PATH": f"{cmake.parent}{os.pathsep}{os.environ['PATH']}"}
+    command = ["make", "-f", REPOSITORY / "Makefile", "plugins", "TENSORRT_ROOT=/nowhere"]
+    assert subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True).returncode != 0
+    assert not library.exists()
+
+
 def built(configure, build, target, **variables):
     said, succeeded = configure(build, **variables)
     assert succeeded, said
