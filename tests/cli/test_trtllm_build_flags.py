@@ -69,6 +69,7 @@ def test_plugin_flags_win_over_the_file(build, tmp_path):
         ),
         ("--gather_context_logits", "gather_context_logits=True is a setting for decoders"),
         ("--gemm_plugin float16", "gemm_plugin='float16' asks for a plugin, and this build has none"),
+        ("--ffn_plugin enable", "plugin_config.ffn_plugin = 'enable' is not known. Known: auto, float32"),
         ("--nccl_plugin bfloat16", "nccl_plugin='bfloat16' asks for a plugin"),
         ("--monitor_memory", "monitor_memory=True is not offered by this package"),
         ("--workers 0", "workers=0 is not a number of processes; give 1 or more"),

@@ -245,6 +245,10 @@ def test_a_norm_of_another_width_is_refused_as_without_plugins(norm):
     ("plugins", "text"),
     [
         ({"ffn_plugin": "int8"}, r"plugin_config.ffn_plugin = 'int8' is not known"),
+        (
+            {"ffn_plugin": "FLOAT32"},
+            r"Did you mean float32.*'disable' \(None in Python, null in JSON\) is for",
+        ),
         ({"ffn_plugin": True}, r"plugin_config.ffn_plugin = True is not known"),
         ({"ffn_plugins": "auto"}, r"unknown plugin_config key 'ffn_plugins'. Did you mean ffn_plugin"),
     ],

@@ -86,6 +86,10 @@ def test_what_it_says_is_read_without_loading_it(tmp_path):
     ("code", "text"),
     [
         (b"\x7fELF another library", "is not a library of this project's plugins"),
+        (
+            b"\x7fELF trtllm_ext_kernels_abi",
+            "the kernels alone, .* `make plugins TENSORRT_ROOT=.*libtrtllm_ext_plugins",
+        ),
         (b"TRTLLM_EXT_PLUGINS_INFO_BEGIN{TRTLLM_EXT_PLUGINS_INFO_END", "is damaged"),
         (b"TRTLLM_EXT_PLUGINS_INFO_BEGIN{}TRTLLM_EXT_PLUGINS_INFO_END", "is damaged"),
         (b"TRTLLM_EXT_PLUGINS_INFO_BEGIN{}", "is not a library"),

@@ -83,7 +83,9 @@ def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
     settings = {
         setting: _plain(given[name]) for name, setting in {**VALUES, **SWITCHES}.items() if name in given
     }
-    plugins = {name: _plain(given[name]) for name in (*PLUGINS, *OWN_PLUGINS) if name in given}
+    plugins = {name: _plain(given[name]) for name in PLUGINS if name in given}
+    # `enable` stays as it was typed: it is none of their choices, and is told of.
+    plugins |= {name: given[name] != "disable" and given[name] for name in OWN_PLUGINS if name in given}
     return {**settings, "plugin_config": plugins} if plugins else settings
 
 

@@ -63,7 +63,8 @@ def own_choice(name: str, value: Any) -> str | None:
         return None
     if value not in OWN_CHOICES:
         raise GraphError(
-            f"plugin_config.{name} = {value!r} is not known. {nearest(value, OWN_CHOICES)} None is for no plugin."
+            f"plugin_config.{name} = {value!r} is not known. {nearest(str(value).lower(), OWN_CHOICES)} 'disable' "
+            f"(None in Python, null in JSON) is for no plugin."
         )
     return str(value)
 

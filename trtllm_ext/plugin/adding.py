@@ -17,6 +17,7 @@ from trtllm_ext.plugin.creators import creator_of
 from trtllm_ext.plugin.operation import Operation
 from trtllm_ext.plugin.packing import packed
 from trtllm_ext.runtime.dtypes import readable
+from trtllm_ext.suggest import nearest
 
 
 def add_operation(
@@ -26,9 +27,10 @@ def add_operation(
 
     settings: fields but for `type` and those that say which inputs there are. inputs: by name; None, or left out, for
     those that are not there.
-    Raises GraphError for types that no kernel takes or that differ, for wrong settings, and when TensorRT refuses the
-    layer; BackendError when there is no plugin.
+    Raises GraphError for inputs that are missing or unknown, for types that no kernel takes or that differ, for wrong
+    settings, and when TensorRT refuses the layer; BackendError when there is no plugin.
     """
+    _check_names(operation, inputs)
     there = {name: tensor for name, tensor in inputs.items() if tensor is not None}
     presence = {each.when: int(each.name in there) for each in operation.inputs if each.when is not None}
     kind = _type_of(operation, there)
@@ -49,6 +51,16 @@ def add_operation(
 
 def _expanded(operation: Operation, fields: Mapping[str, Any], *inputs: Tensor) -> Any:
     return operation.expanded(fields, inputs)
+
+
+def _check_names(operation: Operation, inputs: Mapping[str, Tensor | None]) -> None:
+    names = [each.name for each in operation.inputs]
+    for name in inputs:
+        if name not in names:
+            raise fail(f"{operation.name} has no input {name!r}. {nearest(name, names)}")
+    for each in operation.inputs:
+        if each.when is None and each.unless is None and inputs.get(each.name) is None:
+            raise fail(f"{operation.name} needs its input {each.name!r}: {each.doc}")
 
 
 def _type_of(operation: Operation, inputs: Mapping[str, Tensor]) -> Type:

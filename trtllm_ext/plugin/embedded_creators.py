@@ -27,8 +27,15 @@ _DATA_TYPES = {
 
 
 def register(registry: Any, operations: Iterable[Operation] = tuple(OPERATIONS.values())) -> None:
-    """Put the creators of operations, by default of all here, into a registry; those that are there stay."""
+    """Put the creators of operations, by default of all here, into a registry.
+
+    Those that are there stay, but for one of the same operation with another record: it gives way. What was made by it
+    keeps its record.
+    """
     for operation in operations:
+        there = registry.get_creator(*operation.key)
+        if isinstance(there, Creator) and there.operation != operation:
+            registry.deregister_creator(there)
         registry.register_creator(Creator(operation), operation.namespace)
 
 

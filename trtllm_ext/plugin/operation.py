@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -32,6 +33,14 @@ class Field:
     least: float = 0
     most: float = 1
     choices: Choices | None = None
+
+    def __post_init__(self) -> None:
+        """Raises GraphError for a default that the field itself would not take."""
+        if self.default is not None and not self.least <= self.default <= self.most:
+            raise GraphError(
+                f"field {self.name!r}: its default {self.default} is not taken; it is {_kind(self)}. Give another "
+                f"default, or another least or most."
+            )
 
 
 def choice(name: str, choices: Choices, doc: str, default: int | None = None) -> Field:
@@ -121,10 +130,21 @@ class Operation:
         return tuple(each for each in self.inputs if each.is_there(fields))
 
     def expanded(self, fields: Mapping[str, Any], inputs: Sequence[Any]) -> Sequence[Any]:
-        """The expansion on the inputs that are there, in order: Tensors in the network being defined."""
+        """The expansion on the inputs that are there, in order: Tensors in the network being defined.
+
+        Raises GraphError when it does not give a Tensor for each output.
+        """
         given = dict.fromkeys(each.name for each in self.inputs)
         given.update(zip((each.name for each in self.inputs_of(fields)), inputs, strict=True))
-        return self.expansion(fields, **given)
+        results = self.expansion(fields, **given)
+        wanted = [each.name for each in self.outputs_of(fields)]
+        if not isinstance(results, list | tuple) or len(results) != len(wanted):
+            gave = f"{len(results)} of them" if isinstance(results, list | tuple) else type(results).__name__
+            raise GraphError(
+                f"the expansion of {self.name} gives {gave}; it is to give a tuple of {len(wanted)}, a Tensor for each "
+                f"output ({', '.join(wanted)}): return (y,) where there is one."
+            )
+        return results
 
     def outputs_of(self, fields: Mapping[str, Any]) -> tuple[Operand, ...]:
         """Its outputs, in order."""
@@ -133,7 +153,10 @@ class Operation:
     def _checked(self, field: Field, value: Any) -> int | float:
         if value is None:
             raise GraphError(f"{self.plugin} needs its field {field.name!r}: {field.doc}.")
-        taken = int(value) if field.type == "int32" else float(value)
+        try:
+            taken = int(value) if field.type == "int32" else float(value)
+        except (TypeError, ValueError, OverflowError):  # no number at all, or one that no int is
+            taken = math.nan
         names = ""
         if field.choices is not None:
             names = f" ({', '.join(f'{int(each)} {each.name}' for each in field.choices)})"

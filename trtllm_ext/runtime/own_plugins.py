@@ -22,6 +22,8 @@ VARIABLE = "TRTLLM_EXT_PLUGINS"
 PACKAGE_DATA = Path(__file__).parents[1] / "plugin" / "lib"
 BUILDING = "Build it for this TensorRT with `make plugins` (TENSORRT_ROOT names its headers)"
 
+NOT_USED = "the embedded engine takes the plain layers that a plugin stands for, and no library"
+
 _INFO = re.compile(rb"TRTLLM_EXT_PLUGINS_INFO_BEGIN(.{0,65536}?)TRTLLM_EXT_PLUGINS_INFO_END", re.DOTALL)
 
 
@@ -54,6 +56,7 @@ _loaded: PluginLibraryInfo | None = None
 def use(path: str | os.PathLike[str] | None) -> None:
     """Have this process load the library at `path`, when it needs one; None leaves it as it is.
 
+    A warning tells that the embedded engine needs none.
     Raises BackendError when there is no such file, when it is not the library, and when the process has another one.
     """
     global _asked_for
@@ -62,6 +65,8 @@ def use(path: str | os.PathLike[str] | None) -> None:
         with _lock:
             if _loaded is not None and not _is_loaded(wanted):
                 raise BackendError(_another(wanted, _loaded))
+            if backend.choice().engine == "embedded" and _asked_for != wanted:
+                _log.warning("%s is not used: %s", wanted, NOT_USED)
             _asked_for = wanted
 
 
@@ -87,9 +92,15 @@ def find_library(path: str | os.PathLike[str] | None = None) -> Path | None:
 def read_info(path: Path) -> PluginLibraryInfo:
     """What the library at `path` says of itself, read as text. Raises BackendError for any other file."""
     try:
-        found = _INFO.search(path.read_bytes())
+        code = path.read_bytes()
     except OSError as problem:
         raise BackendError(f"{path} cannot be read as a library of plugins: {problem}.") from problem
+    found = _INFO.search(code)
+    if found is None and b"trtllm_ext_kernels_abi" in code:
+        raise BackendError(
+            f"{path} has the kernels alone, without plugins for TensorRT. Build those with `make plugins "
+            f"TENSORRT_ROOT=...`, which makes {LIBRARY}; the kernels alone are for PyTorch and C++."
+        )
     if found is None:
         raise BackendError(
             f"{path} is not a library of this project's plugins: it does not say what it was built for. {BUILDING}, or "
