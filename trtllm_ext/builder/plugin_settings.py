@@ -45,5 +45,5 @@ def plugin_problems(values: Mapping[str, Any]) -> Iterator[str]:
         elif name in _PLUGINS and value not in (*NO_PLUGIN, "auto"):
             yield (
                 f"plugin_config: {name}={value!r} asks for a plugin, and this build has none of TensorRT-LLM's; use "
-                f"null, or leave it out. Its own are {', '.join(OWN_PLUGINS)}."
+                f"null, 'auto', which leaves the choice to it, or leave it out. Its own are {', '.join(OWN_PLUGINS)}."
             )
