@@ -115,6 +115,23 @@ def test_plugins_and_kernels(monkeypatch, tmp_path):
 
 
 @pytest.mark.usefixtures("nothing_built")
+def test_a_variable_that_is_passed_over_is_told_of(monkeypatch, tmp_path):
+    def found():
+        return {each.subject: each for each in plugin_findings()}
+
+    monkeypatch.setenv("TRTLLM_EXT_KERNELS", "nowhere.so")
+    assert found()["kernels"].state == "absent" and "nowhere.so, which the env" in found()["kernels"].text
+    (tmp_path / "none").mkdir()
+    path = library(tmp_path / "none/libtrtllm_ext_plugins.so")
+    assert found()["kernels"].text.startswith(f"{path}; TRTLLM_EXT_KERNELS=nowhere.so is not used: ")
+    assert found()["plugins"].text.endswith("has its own")
+    monkeypatch.setenv("TRTLLM_EXT_PLUGINS", "other.so")
+    assert found()["plugins"].text.endswith(
+        "; TRTLLM_EXT_PLUGINS=other.so is not used: the package's own comes first"
+    )
+
+
+@pytest.mark.usefixtures("nothing_built")
 def test_plugins_for_another_tensorrt(monkeypatch, tmp_path):
     monkeypatch.setattr(backend, "choice", lambda: backend.Choice("tensorrt", "trtllm_ext", ()))
     monkeypatch.setattr(backend, "tensorrt", lambda: SimpleNamespace(__version__="10.14.1"))
