@@ -177,6 +177,27 @@ def test_a_plugin_that_no_layer_took_is_told_of(asked, tmp_path, caplog):
     assert caplog.messages == ([] if asked == "auto" else told)
 
 
+def test_a_network_of_ones_own_is_told_of_when_it_is_built(caplog):
+    builder = tx.Builder()
+    network = builder.create_network()
+    network.plugin_config.ffn_plugin = "auto"
+    with tx.net_guard(network):
+        (tx.Tensor(name="x", dtype="float32", shape=[4, 8]) * 2.0).mark_output("y")
+    for _ in range(2):  # told once
+        builder.build_engine(network, builder.create_builder_config(precision="float32"))
+    assert caplog.messages == ["ffn_plugin=auto: the network has no layer for this plugin"]
+
+
+def test_activations_that_are_inside_of_whole_feed_forwards_are_told_of(tmp_path, caplog):
+    model = model_of(FORMS["llama_swiglu"], tmp_path)
+    with caplog.at_level(logging.INFO, "trtllm_ext"):
+        traced(model, ALL)
+    told = [each for each in caplog.messages if "plugin" in each]
+    assert told == [
+        "gated_activation_plugin: all activations that it asks for are inside of FeedForward plugins"
+    ]
+
+
 class Doubled(tx.layers.FeedForward):
     """A sublayer of one's own that no record describes."""
 

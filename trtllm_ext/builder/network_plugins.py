@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from typing import Any
+from weakref import WeakSet
 
 from trtllm_ext import backend
 from trtllm_ext.builder.build_config import BuildConfig
@@ -16,6 +17,7 @@ from trtllm_ext.runtime.envelope import PluginSummary
 from trtllm_ext.runtime.plugin_libraries import summary_of_plugin
 
 _log = logging.getLogger(__name__)
+_told: WeakSet[Network] = WeakSet()
 # The plugins that a layer which a setting is about may be in: activations are parts of whole feed-forwards.
 _TAKEN_BY = {
     "ffn_plugin": {FEED_FORWARD.key},
@@ -45,9 +47,13 @@ def ask_for_plugins(network: Any, build_config: BuildConfig) -> None:
 
 
 def tell_of_unused_plugins(network: Any) -> None:
-    """Log each plugin that was asked for and that no layer of the network took, where no reason was told before."""
-    if not isinstance(network, Network):
+    """Log each plugin that was asked for and that no layer of the network took, where no reason was told before.
+
+    Once a network. That all activations are inside of plugins for whole feed-forwards is no warning.
+    """
+    if not isinstance(network, Network) or network in _told:
         return
+    _told.add(network)
     config = network.plugin_config
     taken = {(each.name, each.version, each.namespace) for each in network.plugins.values()}
     told = {setting for setting, _ in config.declined}
@@ -56,6 +62,11 @@ def tell_of_unused_plugins(network: Any) -> None:
         if asked is not None and name not in told and not taken & _TAKEN_BY[name]:
             only = "" if asked == "auto" else f" of type {asked}"
             _log.warning("%s=%s: the network has no layer%s for this plugin", name, asked, only)
+    inside = FEED_FORWARD.key in taken and GATED_ACTIVATION.key not in taken
+    if inside and config.gated_activation_plugin is not None:
+        _log.info(
+            "gated_activation_plugin: all activations that it asks for are inside of FeedForward plugins"
+        )
 
 
 def plugins_of(trt_network: Any) -> tuple[PluginSummary, ...]:
