@@ -89,7 +89,7 @@ def test_on_a_stream_of_ones_own():
 def test_pytorch_finds_nothing_wrong(name):
     x, stream, weights = block_inputs(3)
     calls = {
-        "residual_norm": ((x, stream), {}),
+        "residual_norm": ((x, stream), {"norm": "layer_norm"}),
         "gated_activation": ((x, stream), {"activation": "silu"}),
         "feed_forward": ((x, weights["fc"], weights["proj"]), {"activation": "relu"}),
     }
@@ -121,4 +121,4 @@ def test_tuning_keeps_the_numbers():
 
 def test_tensors_of_two_devices_are_refused():
     with pytest.raises((InputError, RuntimeError), match=r"on cpu|same device"):
-        torch_ops.residual_norm(random(2, 8), torch.zeros(2, 8, dtype=torch.bfloat16))
+        torch_ops.residual_norm(random(2, 8), torch.zeros(2, 8, dtype=torch.bfloat16), norm="rms_norm")

@@ -169,7 +169,7 @@ def test_the_sum_alone():
 def test_a_sum_with_a_bias_and_a_norm_with_one_are_rounded_once():
     def define(weight, x, residual):
         more = {"weight": weight("weight"), "norm_bias": weight("hidden_bias"), "rounding": "before_weight"}
-        return plugins.residual_norm(x, residual, bias=weight("hidden_bias"), **more)
+        return plugins.residual_norm(x, residual, bias=weight("hidden_bias"), norm="rms_norm", **more)
 
     got, _, _ = run(define, ("x", "residual"), "float16")
     narrow = {name: value.astype(np.float16).astype(np.float64) for name, value in VALUES.items()}
@@ -186,7 +186,9 @@ def test_a_sum_with_a_bias_and_a_norm_with_one_are_rounded_once():
 
 def test_quantized_rows_are_the_norm_over_its_scale():
     def define(weight, x, residual):
-        return plugins.residual_norm(x, residual, weight=weight("weight"), quantized_type="int8")
+        return plugins.residual_norm(
+            x, residual, weight=weight("weight"), norm="rms_norm", quantized_type="int8"
+        )
 
     got, _, _ = run(define, ("x", "residual"), "float16")
     total = (VALUES["x"].astype(np.float16) + VALUES["residual"].astype(np.float16)).astype(np.float64)
@@ -219,7 +221,7 @@ def test_what_constants_of_an_expansion_borrow_lives_as_long_as_the_network(monk
 
 def test_the_oracle_the_envelope_and_records_know_the_plugin():
     def define(weight, x, residual):
-        return plugins.residual_norm(x, residual, weight=weight("weight"), eps=1e-3)
+        return plugins.residual_norm(x, residual, weight=weight("weight"), norm="rms_norm", eps=1e-3)
 
     got, network, _ = run(define, ("x", "residual"), "float32")
     known = known_of(network)
@@ -259,14 +261,14 @@ BAD = {
     ),
     "a clamp": ("clamp=-1", lambda x, y: plugins.gated_activation(x, activation="silu", clamp=-1)),
     "a norm": ("norm='rmsnorm' is not known", lambda x, y: plugins.residual_norm(x, norm="rmsnorm")),
-    "no eps": ("eps=0", lambda x, y: plugins.residual_norm(x, eps=0)),
+    "no eps": ("eps=0", lambda x, y: plugins.residual_norm(x, norm="rms_norm", eps=0)),
     "a sum alone, quantized": (
         "the sum alone",
         lambda x, y: plugins.residual_norm(x, norm=None, quantized_type="int8"),
     ),
     "a wide quantized type": (
         "is not 'int8'",
-        lambda x, y: plugins.residual_norm(x, quantized_type="float16"),
+        lambda x, y: plugins.residual_norm(x, norm="rms_norm", quantized_type="float16"),
     ),
     "types that differ": (
         "inputs of one type: fc is float32",

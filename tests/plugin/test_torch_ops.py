@@ -1,7 +1,10 @@
 """The PyTorch operators on the CPU: numbers against float64, under torch.compile, and what they refuse."""
 
+import inspect
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -63,7 +66,7 @@ def test_residual_norm_is_its_formula(dtype, settings):
 
 def test_nothing_added_gives_no_sum():
     x = random(4, 8)
-    total, normed = torch_ops.residual_norm(x)
+    total, normed = torch_ops.residual_norm(x, norm="layer_norm")
     assert total.shape == (0,)
     assert formulas.relative_error(normed, formulas.normed(x.double(), x.dtype)) <= 2e-6
 
@@ -72,7 +75,9 @@ def test_nothing_added_gives_no_sum():
 def test_quantized_rows_have_a_scale_each(dtype):
     tensors = norm_tensors(torch.float32)
     tensors["x"][0, 0], tensors["residual"][0, 0], tensors["bias"][:], tensors["norm_bias"][:] = 0, 0, 0, 0
-    total, quantized, scales = OPERATORS.residual_norm_quantized(*tensors.values(), dtype=dtype)
+    total, quantized, scales = OPERATORS.residual_norm_quantized(
+        *tensors.values(), norm="layer_norm", dtype=dtype
+    )
     value = formulas.normed(total.double(), torch.float32, tensors["weight"], tensors["norm_bias"])
     assert formulas.relative_error(scales, formulas.scales_of(value, dtype)) <= 1e-6
     step = 0.5 if dtype == torch.int8 else 32 / 2
@@ -104,7 +109,10 @@ def test_feed_forward_is_its_formula(dtype):
 
 CALLS = {
     "residual_norm": lambda: (tuple(norm_tensors(torch.float16).values()), {"norm": "rms_norm"}),
-    "residual_norm_quantized": lambda: (tuple(norm_tensors(torch.float32).values()), {"dtype": torch.int8}),
+    "residual_norm_quantized": lambda: (
+        tuple(norm_tensors(torch.float32).values()),
+        {"norm": "rms_norm", "dtype": torch.int8},
+    ),
     "gated_activation": lambda: (tuple(random(6, 48).tensor_split(2, dim=1)), {"activation": "gelu_erf"}),
     "feed_forward": lambda: (tuple(feed_forward_tensors().values()), {"activation": "silu", "tf32": True}),
 }
@@ -130,7 +138,9 @@ def block(x, stream, weights, gamma):
     stream, normed = OPERATORS.residual_norm(x, stream, weight=gamma, norm="rms_norm")
     fc, gate = (normed @ weights["gate_up"].T).chunk(2, dim=-1)
     inner = OPERATORS.gated_activation(fc, gate, activation="silu")
-    return stream, OPERATORS.feed_forward(inner, weights["fc"], weights["proj"], residual=normed)
+    return stream, OPERATORS.feed_forward(
+        inner, weights["fc"], weights["proj"], residual=normed, activation="relu"
+    )
 
 
 def check_compiled(backend):
@@ -186,15 +196,41 @@ def test_gradients_are_refused():
 )
 def test_refused(name, tensors, settings, error, text):
     given = [None if shape is None else random(*shape) for shape in tensors]
+    settings = {"norm": "rms_norm"} | settings if "norm" in name else {"activation": "silu"} | settings
     with pytest.raises(error, match=text):
         getattr(torch_ops, name)(*given, **settings)
 
 
+def test_tuning_on_the_cpu_checks_its_arguments_alone():
+    assert torch_ops.tune_feed_forward(*feed_forward_tensors().values(), activation="silu") is None
+    with pytest.raises(InputError, match="proj_weight is"):
+        torch_ops.tune_feed_forward(random(2, 8), random(16, 8), random(8, 15), activation="silu")
+    with pytest.raises(ConfigError, match="swish"):
+        torch_ops.tune_feed_forward(random(2, 8), random(16, 8), random(8, 16), activation="swish")
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_an_operator_tells_what_it_does_and_takes(name):
+    operator = getattr(torch_ops, name)
+    told = dict(inspect.signature(operator).parameters)
+    assert list(told) == [each.name for each in getattr(OPERATORS, name).default._schema.arguments]
+    assert told["norm" if "norm" in name else "activation"].default is inspect.Parameter.empty
+    assert operator.__doc__.startswith(("(sum, ", "act("))
+
+
+def test_the_program_in_the_docs():
+    """It compares itself with plain PyTorch, with Hugging Face's names."""
+    text = (Path(__file__).parents[2] / "docs/plugins.md").read_text()
+    (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert "torch.testing.assert_close" in program
+    exec(program, {})
+
+
 def test_types_of_others_are_refused():
     with pytest.raises(InputError, match="float64"):
-        torch_ops.residual_norm(random(2, 8).double())
+        torch_ops.residual_norm(random(2, 8).double(), norm="rms_norm")
     with pytest.raises(InputError, match=r"weight is torch\.float32"):
-        torch_ops.residual_norm(random(2, 8, dtype=torch.float16), weight=random(8))
+        torch_ops.residual_norm(random(2, 8, dtype=torch.float16), weight=random(8), norm="rms_norm")
 
 
 def test_kernels_alone_import_no_torch():

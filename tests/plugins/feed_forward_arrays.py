@@ -33,9 +33,13 @@ _ACTIVATIONS = {
 def form(
     hidden: int = 24, ffn: int = 40, tokens: int = 32, dtype: str = "float32", **more: Any
 ) -> FeedForwardForm:
-    """A form for at most `tokens`; what `more` does not say is off."""
+    """A form for at most `tokens`; what `more` does not say is off, the activation relu."""
     return FeedForwardForm(
-        hidden_size=hidden, ffn_hidden_size=ffn, max_num_tokens=tokens, dtype=dtype, **more
+        hidden_size=hidden,
+        ffn_hidden_size=ffn,
+        max_num_tokens=tokens,
+        dtype=dtype,
+        **({"activation": "relu"} | more),
     )
 
 

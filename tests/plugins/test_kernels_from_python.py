@@ -115,18 +115,26 @@ def test_choices_go_from_plan_to_plan(kernels):
 @pytest.mark.parametrize(
     ("call", "error", "text"),
     [
-        (lambda it: it.residual_norm(random(2, 8), normed=random(2, 7)), InputError, r"normed is .*\(2, 7\)"),
         (
-            lambda it: it.residual_norm(random(2, 8), weight=random(8, dtype=np.float16)),
+            lambda it: it.residual_norm(random(2, 8), norm="rms_norm", normed=random(2, 7)),
+            InputError,
+            r"normed is .*\(2, 7\)",
+        ),
+        (
+            lambda it: it.residual_norm(random(2, 8), norm="rms_norm", weight=random(8, dtype=np.float16)),
             InputError,
             "weight is float16",
         ),
-        (lambda it: it.residual_norm(random(2, 8).T, normed=random(8, 2)), InputError, "next to each other"),
-        (lambda it: it.residual_norm(random(2, 8).astype(np.float64)), InputError, "no type float64"),
-        (lambda it: it.residual_norm([1.0]), InputError, "x is a list"),
-        (lambda it: it.residual_norm(random(2, 2, 2)), InputError, "3 dimensions"),
+        (lambda it: it.residual_norm(random(2, 8).T, norm="rms_norm"), InputError, "next to each other"),
+        (
+            lambda it: it.residual_norm(random(2, 8).astype(np.float64), norm="rms_norm"),
+            InputError,
+            "no type float64",
+        ),
+        (lambda it: it.residual_norm([1.0], norm="rms_norm"), InputError, "x is a list"),
+        (lambda it: it.residual_norm(random(2, 2, 2), norm="rms_norm"), InputError, "3 dimensions"),
         (lambda it: it.residual_norm(random(2, 8), norm="rms"), ConfigError, "rms_norm"),
-        (lambda it: it.residual_norm(random(2, 8), scales=random(3)), InputError, "scales"),
+        (lambda it: it.residual_norm(random(2, 8), norm="rms_norm", scales=random(3)), InputError, "scales"),
         (
             lambda it: it.gated_activation(random(2, 8), random(2, 8), activation="gelu"),
             ConfigError,

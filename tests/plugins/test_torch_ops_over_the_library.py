@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the operators are PyTorch's: pip install torch")
 
 from trtllm_ext.errors import KernelError  # noqa: E402
-from trtllm_ext.plugin import torch_ops, torch_plans  # noqa: E402
+from trtllm_ext.plugin import torch_checks, torch_ops, torch_plans  # noqa: E402
 from trtllm_ext.plugin.kernels import load_kernels  # noqa: E402
 
 BUDGET_S = 4
@@ -47,19 +47,29 @@ def test_residual_norm(on_gpu, dtype):
     vectors = [random(20, dtype=dtype, seed=n) for n in range(3)]
     same(on_gpu, "residual_norm", *rows, *vectors, norm="rms_norm", eps=1e-3)
     same(on_gpu, "residual_norm", rows[0], norm="layer_norm")
-    same(on_gpu, "residual_norm", rows[0], rows[1], None, vectors[0], rounding="before_weight")
-    same(on_gpu, "residual_norm_quantized", *rows, *vectors, dtype=torch.int8)
-    same(on_gpu, "residual_norm_quantized", rows[0], weight=vectors[0], dtype=torch.float8_e4m3fn)
+    same(
+        on_gpu,
+        "residual_norm",
+        rows[0],
+        rows[1],
+        None,
+        vectors[0],
+        norm="layer_norm",
+        rounding="before_weight",
+    )
+    same(on_gpu, "residual_norm_quantized", *rows, *vectors, norm="layer_norm", dtype=torch.int8)
+    given = {"weight": vectors[0], "norm": "rms_norm", "dtype": torch.float8_e4m3fn}
+    same(on_gpu, "residual_norm_quantized", rows[0], **given)
 
 
 def test_rows_that_lie_in_any_way(on_gpu):
     wide = random(5, 64)
-    same(on_gpu, "residual_norm", wide[:, 3:40], wide[:, 20:57])
-    same(on_gpu, "residual_norm", wide.T, wide.T)
+    same(on_gpu, "residual_norm", wide[:, 3:40], wide[:, 20:57], norm="layer_norm")
+    same(on_gpu, "residual_norm", wide.T, wide.T, norm="layer_norm")
     same(on_gpu, "gated_activation", *wide.chunk(2, dim=-1), activation="gelu_tanh")
-    same(on_gpu, "gated_activation", random(7)[None].expand(3, 7), random(3, 7))
+    same(on_gpu, "gated_activation", random(7)[None].expand(3, 7), random(3, 7), activation="silu")
     same(on_gpu, "gated_activation", random(9), activation="relu")
-    same(on_gpu, "gated_activation", wide[:0])
+    same(on_gpu, "gated_activation", wide[:0], activation="silu")
 
 
 def test_gated_activation(on_gpu):
@@ -76,8 +86,9 @@ def test_feed_forward(on_gpu, dtype):
     for _ in range(2):
         same(on_gpu, "feed_forward", x, fc, proj, gate, *biases, residual, activation="silu")
         same(on_gpu, "feed_forward", x, fc.T.contiguous().T, proj, activation="relu", tf32=True)
-        same(on_gpu, "feed_forward", x[:0], fc, proj)
+        same(on_gpu, "feed_forward", x[:0], fc, proj, activation="relu")
     # A plan a form, however often and for however many tokens it is run.
     assert len(torch_plans._plans) == 3
+    given = torch_checks.feed_forward_tensors(x, fc, proj, *[None] * 5)
     with pytest.raises(KernelError, match="cublasLt"):
-        torch_ops.tune_feed_forward(x, fc, proj)
+        torch_ops._on_plan("tune", given, "relu", 0.0, 0.0, False)

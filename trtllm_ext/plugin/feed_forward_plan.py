@@ -29,7 +29,7 @@ class FeedForwardForm:
     ffn_hidden_size: int
     max_num_tokens: int
     dtype: str
-    activation: str = "relu"
+    activation: str
     gated: bool = False
     has_fc_bias: bool = False
     has_gate_bias: bool = False

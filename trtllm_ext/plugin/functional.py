@@ -30,7 +30,7 @@ def residual_norm(
     bias: Tensor | None = None,
     weight: Tensor | None = None,
     norm_bias: Tensor | None = None,
-    norm: str | None = "rms_norm",
+    norm: str | None,
     eps: float = 1e-5,
     weight_offset: float = 0.0,
     rounding: str = "after_weight",

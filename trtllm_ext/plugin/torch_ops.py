@@ -10,6 +10,7 @@ for inference: a backward pass through them is refused.
 
 import math
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ def residual_norm(
     weight: Tensor | None = None,
     norm_bias: Tensor | None = None,
     *,
-    norm: str = "layer_norm",
+    norm: str,
     eps: float = 1e-5,
     weight_offset: float = 0.0,
     rounding: str = "after_weight",
@@ -64,7 +65,7 @@ def residual_norm_quantized(
     norm_bias: Tensor | None = None,
     *,
     dtype: torch.dtype,
-    norm: str = "layer_norm",
+    norm: str,
     eps: float = 1e-5,
     weight_offset: float = 0.0,
     rounding: str = "after_weight",
@@ -96,7 +97,7 @@ def gated_activation(
     fc_bias: Tensor | None = None,
     gate_bias: Tensor | None = None,
     *,
-    activation: str = "silu",
+    activation: str,
     clamp: float = 0.0,
     gate_offset: float = 0.0,
 ) -> Tensor:
@@ -133,13 +134,14 @@ def feed_forward(
     proj_bias: Tensor | None = None,
     residual: Tensor | None = None,
     *,
-    activation: str = "relu",
+    activation: str,
     clamp: float = 0.0,
     gate_offset: float = 0.0,
     tf32: bool = False,
 ) -> Tensor:
     """act(x fc^T + fc_bias) [* (x gate^T + gate_bias)] proj^T + proj_bias + residual.
 
+    Of Hugging Face's models fc_weight is gate_proj, which is activated, gate_weight up_proj, proj_weight down_proj.
     x, residual: (..., hidden); fc_weight, gate_weight: (ffn, hidden); proj_weight: (hidden, ffn); fc_bias, gate_bias:
     (ffn); proj_bias: (hidden); all of one type. clamp, gate_offset: as `gated_activation`. tf32: whether float32
     products may round their operands to TF32. `tune_feed_forward` finds the fastest products for a number of tokens.
@@ -160,19 +162,22 @@ def tune_feed_forward(
     proj_bias: Tensor | None = None,
     residual: Tensor | None = None,
     *,
-    activation: str = "relu",
+    activation: str,
     clamp: float = 0.0,
     gate_offset: float = 0.0,
     tf32: bool = False,
 ) -> None:
     """Time the ways to compute `feed_forward` of these arguments; later calls of about as many tokens use the fastest.
 
-    Waits for the GPU, and is not for a CUDA graph's capture, nor while other threads run the same form.
+    Waits for the GPU, and is not for a CUDA graph's capture, nor while other threads run the same form. On the CPU
+    nothing is to be chosen: the arguments are checked, no more.
     """
     tensors = checks.feed_forward_tensors(
         x, fc_weight, proj_weight, gate_weight, fc_bias, gate_bias, proj_bias, residual
     )
-    _on_plan("tune", tensors, activation, clamp, gate_offset, tf32)
+    member(Activation, activation)
+    if x.device.type != "cpu":
+        _on_plan("tune", tensors, activation, clamp, gate_offset, tf32)
 
 
 def _on_plan(
@@ -291,3 +296,5 @@ for _operator, _formula in (
 ):
     _on_cpu(_operator, _formula)
     _operator.register_autograd(_no_gradients)
+    # Torch's own say what an operator is.
+    vars(_operator).update(__doc__=_operator._init_fn.__doc__, __signature__=signature(_operator._init_fn))
