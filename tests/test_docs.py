@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import pkgutil
 import re
 import shlex
 from pathlib import Path
@@ -80,6 +81,12 @@ def test_what_the_page_of_plugins_names_is_there():
             cli.make_parser().parse_args(words[1:])
         else:
             assert words[0] == "make"
+    # The checkpoint is README's: what is built of it there is built with plugins here.
+    readme = (DOCS.parent / "README.md").read_text()
+    (plain,) = re.findall(r"^trtllm-ext build .*$", readme, re.MULTILINE)
+    assert f"\n{plain} --ffn_plugin auto" in block
+    for name in re.findall(r"`(?:kernels = )?(trtllm_ext\.plugin\.(?!torch_)[\w.]+)", text):
+        pkgutil.resolve_name(name)
     for target in re.findall(r"(?:`|\n)make ([a-z-]+)", text):
         assert f"\n{target}:" in makefile, target
     for link in re.findall(r"\]\(([^)#]+)", text):
