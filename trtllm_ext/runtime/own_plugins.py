@@ -6,6 +6,7 @@ TensorRT would take that down, not refuse itself.
 
 import json
 import logging
+import multiprocessing
 import os
 import re
 import threading
@@ -65,7 +66,8 @@ def use(path: str | os.PathLike[str] | None) -> None:
         with _lock:
             if _loaded is not None and not _is_loaded(wanted):
                 raise BackendError(_another(wanted, _loaded))
-            if backend.choice().engine == "embedded" and _asked_for != wanted:
+            started = multiprocessing.parent_process() is not None  # to build a rank: who started it has told
+            if backend.choice().engine == "embedded" and _asked_for != wanted and not started:
                 _log.warning("%s is not used: %s", wanted, NOT_USED)
             _asked_for = wanted
 
