@@ -48,7 +48,7 @@ def drawn(num_tokens, width, dtype, layout="packed"):
 def run(kernels, buffers, given, layout="packed", **settings):
     fc = given["fc"]
     output = buffers.poisoned(*fc.shape, fc.dtype, layout)
-    kernels.gated_activation(output=output, **given, **settings)
+    kernels.gated_activation(output=output, **{"activation": "silu", **given, **settings})
     buffers.check_around()
     return output
 
@@ -104,7 +104,7 @@ def test_halves_of_one_buffer_and_in_place(kernels):
         whole = torch.randn(6, 2 * width).to(torch.bfloat16)
         halves = whole[:, :width], whole[:, width:]
         before = whole.clone()
-        kernels.gated_activation(halves[0], halves[over], gate=halves[1])
+        kernels.gated_activation(halves[0], halves[over], gate=halves[1], activation="silu")
         check(halves[over], before[:, :width], before[:, width:])
         kept = before[:, width:] if over == 0 else before[:, :width]
         assert torch.equal(halves[1 - over], kept)
