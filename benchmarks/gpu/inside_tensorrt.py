@@ -8,7 +8,6 @@ profiler. `--engine embedded --tiny` tries the script where there is no GPU: bot
 """
 
 import argparse
-import json
 import os
 import random
 import re
@@ -22,12 +21,12 @@ sys.path[:0] = [str(Path(__file__).parents[each]) for each in range(3)]
 
 import numpy as np  # noqa: E402
 from common import Spread, machine, ratios  # noqa: E402
+from record import Record, command_of, tell, write  # noqa: E402
 
 import trtllm_ext as tx  # noqa: E402
 from trtllm_ext import backend  # noqa: E402
 from trtllm_ext.models import sublayer_stack_config, write_random_checkpoint  # noqa: E402
 
-Record = dict[str, Any]
 PLUGINS = {"ffn_plugin": "auto", "residual_norm_plugin": "auto", "gated_activation_plugin": "auto"}
 FORMS: dict[str, Record] = {
     "plain": {"hidden_act": "gelu_tanh", "norm": "layer_norm", "ffn_hidden_size": 16384},
@@ -51,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     until = time.monotonic() + options.limit
     version = str(backend.tensorrt().__version__)
     record: Record = {
-        "command": _command(),
+        "command": command_of("inside_tensorrt.py"),
         "machine": machine(),
         "engine": f"{options.engine} {version}",
         "cases": [],
@@ -69,11 +68,11 @@ def main(arguments: list[str] | None = None) -> int:
             continue
         record["cases"].append({"name": name, **_case(form, count, Path(checkpoints.name), options)})
         longest = max(longest, time.monotonic() - begin)
-        _tell(f"{time.monotonic() - begin:5.1f} s  {_row(record['cases'][-1])}")
-        _write(record, options.output)
+        tell(f"{time.monotonic() - begin:5.1f} s  {_row(record['cases'][-1])}")
+        write(record, options.output, "gpu_inside_tensorrt", _table(record))
     checkpoints.cleanup()
-    _tell(_table(record))
-    _write(record, options.output)
+    tell(_table(record))
+    write(record, options.output, "gpu_inside_tensorrt", _table(record))
     return int(any(each["came"] != "ok" for each in record["cases"]))
 
 
@@ -189,21 +188,6 @@ def _table(record: Record) -> str:
             lines += [f"\n{case['name']}, {side}: {sum(layers.values()):.1f} us in {len(layers)} layers"]
             lines += [f"  {each:8.1f}  {name[:110]}" for name, each in slowest]
     return "\n".join(lines)
-
-
-def _command() -> str:
-    return " ".join(["python", "benchmarks/gpu/inside_tensorrt.py", *sys.argv[1:]])
-
-
-def _write(record: Record, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "gpu_inside_tensorrt.json").write_text(json.dumps(record, indent=1) + "\n")
-    text = f"# gpu_inside_tensorrt\n\n`{record['command']}`; {record['machine']}\n{_table(record)}\n"
-    (folder / "gpu_inside_tensorrt.md").write_text(text)
-
-
-def _tell(text: str) -> None:
-    print(text, flush=True)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,12 @@ is up the cases that are left are named, and what there is is written. `--device
 
 import argparse
 import gc
-import json
 import platform
 import re
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[each]) for each in range(3)]
 
@@ -26,11 +24,11 @@ import norm_cases  # noqa: E402
 import torch  # noqa: E402
 from cases import Case, Ready, Setting  # noqa: E402
 from common import Spread, ratios  # noqa: E402
+from record import Record, command_of, tell, write  # noqa: E402
 from timing import Timed, interleaved_us, kernels_of, prepare  # noqa: E402
 
 from trtllm_ext.plugin.kernels import load_kernels  # noqa: E402
 
-Record = dict[str, Any]
 OURS = "ours"
 
 
@@ -41,9 +39,13 @@ def main(arguments: list[str] | None = None) -> int:
     kernels.check_device()
     torch.manual_seed(0)
     setting = Setting(kernels, options.device, options.tiny)
-    record: Record = {"command": _command(), "machine": _machine(options.device, kernels.info), "cases": []}
+    record: Record = {
+        "command": command_of("run.py"),
+        "machine": _machine(options.device, kernels.info),
+        "cases": [],
+    }
     record["ceilings"] = ceilings.measure(options.device, options.tiny, options.rounds)
-    _tell(f"{record['machine']}\nceilings: {_ceilings(record['ceilings'])}")
+    tell(f"{record['machine']}\nceilings: {_ceilings(record['ceilings'])}")
     cases = [*norm_cases.cases(setting), *feed_forward_cases.cases(setting)]
     cases = [each for each in cases if re.match(options.only, each.name)]
     longest = 0.0
@@ -57,12 +59,12 @@ def main(arguments: list[str] | None = None) -> int:
             continue
         record["cases"].append(_run(case, setting, options.rounds))
         longest = max(longest, time.monotonic() - begin)
-        _tell(f"{time.monotonic() - begin:5.1f} s  {_line(record['cases'][-1])}")
-        _write(record, options.output)
-    _tell(_tables(record))
-    _write(record, options.output)
+        tell(f"{time.monotonic() - begin:5.1f} s  {_line(record['cases'][-1])}")
+        write(record, options.output, "gpu_kernels", _tables(record))
+    tell(_tables(record))
+    write(record, options.output, "gpu_kernels", _tables(record))
     _add_kernels(cases, record["cases"], setting, until)
-    _write(record, options.output)
+    write(record, options.output, "gpu_kernels", _tables(record))
     return int(any(each["came"] != "ok" or "left_out" in each for each in record["cases"]))
 
 
@@ -219,21 +221,6 @@ def _machine(device: str, info: Record) -> Record:
     except (OSError, subprocess.SubprocessError) as problem:
         told = f"nvidia-smi: {problem}"
     return facts | {"device": torch.cuda.get_device_name(), "cuda": torch.version.cuda, "nvidia-smi": told}
-
-
-def _command() -> str:
-    return " ".join(["python", "benchmarks/gpu/run.py", *sys.argv[1:]])
-
-
-def _write(record: Record, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "gpu_kernels.json").write_text(json.dumps(record, indent=1) + "\n")
-    text = f"# gpu_kernels\n\n`{record['command']}`; {record['machine']}\n{_tables(record)}\n"
-    (folder / "gpu_kernels.md").write_text(text)
-
-
-def _tell(text: str) -> None:
-    print(text, flush=True)
 
 
 if __name__ == "__main__":
