@@ -91,6 +91,14 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         metavar="NAME",
         help="tensors inside the model that become outputs: dotted names, or patterns such as '*.contribution'",
     )
+    parser.add_argument(
+        "--surgery",
+        nargs="+",
+        action="extend",
+        metavar="NAME",
+        help="values of the residual stream that a run may change by inputs of its own, which it may leave out: names "
+        "or patterns as of --taps, such as '*.mlp.contribution'",
+    )
     for name, text in _SWITCHES.items():
         parser.add_argument(f"--{name}", action="store_true", default=None, help=text)
     add_settings(parser)
@@ -128,7 +136,7 @@ def _config_of(arguments: argparse.Namespace) -> "BuildConfig":
     config = _base_of(arguments)
     flags: dict[str, Any] = {
         name: value
-        for name in (*SIZES, *_TEXTS, *_SWITCHES, "taps")
+        for name in (*SIZES, *_TEXTS, *_SWITCHES, "taps", "surgery")
         if (value := getattr(arguments, name)) is not None
     }
     flags.update(settings_of(arguments))

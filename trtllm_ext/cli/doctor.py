@@ -17,6 +17,7 @@ from dataclasses import asdict
 
 from trtllm_ext import backend
 from trtllm_ext.cli import interrupts, support
+from trtllm_ext.cli.device_findings import device_findings
 from trtllm_ext.cli.finding import Finding
 from trtllm_ext.cli.plugin_findings import plugin_findings
 from trtllm_ext.cli.terminal import paragraph
@@ -53,11 +54,19 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = commands.add_parser(
         "doctor", help="which engine is used and why, and how to mend what is missing"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    form.add_argument(
+        "--quick",
+        action="store_true",
+        help="one sentence on whether engines can run here, in less than a second: for health checks",
+    )
     return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.quick:
+        return _quick()
     findings = list(examine())
     interrupts.raise_if_noted()  # what was found while it stopped would be false
     problems = [finding for finding in findings if finding.state == "problem"]
@@ -72,6 +81,25 @@ def run(arguments: argparse.Namespace) -> int:
             for word, features in support.by_word(here):
                 paragraph(f"  {word}: {features}", indent="    ")
     return 1 if problems else 0
+
+
+def _quick() -> int:
+    """What an engine cannot run without, in one sentence; starts no process, asks no network, and imports neither
+    tensorrt_llm nor torch, which take seconds."""
+    try:
+        engine, reason = backend.engine()
+        parts = (_core_packages, *((_onnxruntime_runs, _threads) if engine == "embedded" else ()))
+        problems = [finding for part in parts for finding in part() if finding.state == "problem"]
+    except BackendError as error:
+        reason, problems = "", [_no_engine(error)]
+    interrupts.raise_if_noted()
+    if not problems:
+        print(f"healthy: trtllm_ext {__version__}, engine: {reason}")
+        return 0
+    first = problems[0]
+    rest = f"; {len(problems) - 1} more: trtllm-ext doctor" if problems[1:] else ""
+    print(f"unhealthy: {first.subject}: {first.text.rstrip('.')} (to mend it: {first.fix}{rest})")
+    return 1
 
 
 def _print_findings(findings: Sequence[Finding]) -> None:
@@ -102,8 +130,7 @@ def examine() -> Iterator[Finding]:
     yield from _extras()
     yield from _nvidia_packages()
     yield from _mpi()
-    yield from _cuda()
-    yield from _device_buffers()
+    yield from device_findings()
     yield from plugin_findings()
 
 
@@ -111,7 +138,7 @@ def _engine() -> Iterator[Finding]:
     try:
         choice = backend.choice()
     except BackendError as error:
-        yield Finding("problem", "engine", str(error), f"unset {backend.ENVIRONMENT_VARIABLE}, or as said")
+        yield _no_engine(error)
         return
     for reason in choice.reasons:
         subject, _, text = reason.partition(": ")
@@ -121,6 +148,10 @@ def _engine() -> Iterator[Finding]:
     counts = ", ".join(f"{words.count(word)} {word}" for word in support.WORDS if word in words)
     where = "listed below; all libraries: the project's docs/compatibility.md"
     yield Finding("ok", "support", f"{here.text}; of {len(words)} features: {counts} ({where})")
+
+
+def _no_engine(error: BackendError) -> Finding:
+    return Finding("problem", "engine", str(error), f"unset {backend.ENVIRONMENT_VARIABLE}, or as said")
 
 
 def _core_packages() -> Iterator[Finding]:
@@ -230,39 +261,6 @@ def _mpi_library() -> str:
         return ""
     lines = answer.stdout.splitlines()
     return " ".join(lines[0].split()) if answer.returncode == 0 and lines else ""
-
-
-def _cuda() -> Iterator[Finding]:
-    count = backend.cuda_device_count()
-    if count:
-        yield Finding("ok", "NVIDIA device", backend.describe_cuda())
-    else:
-        fix = "only for TensorRT engines: a machine with an NVIDIA GPU and its driver"
-        yield Finding("absent", "NVIDIA device", backend.describe_cuda(), fix)
-    compiler = shutil.which("nvcc")
-    if compiler is None:
-        yield Finding("absent", "nvcc", "for compiling plugins", "install the CUDA toolkit")
-        return
-    answer = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False)
-    release = [line for line in answer.stdout.splitlines() if "release" in line]
-    yield Finding("ok", "nvcc", release[0].strip() if release else compiler)
-
-
-def _device_buffers() -> Iterator[Finding]:
-    """By which library sessions copy to the device and back."""
-    from trtllm_ext.runtime.cuda import WAYS_TO_BUFFERS, device_buffers
-
-    try:
-        engine = backend.choice().engine
-    except BackendError:  # told as a problem of the engine
-        return
-    if engine == "embedded":
-        yield Finding("ok", "device buffers", "none needed: the embedded engine works in host memory")
-        return
-    try:
-        yield Finding("ok", "device buffers", f"through {device_buffers().library}")
-    except BackendError as error:
-        yield Finding("problem", "device buffers", str(error), f"one of: {'; '.join(WAYS_TO_BUFFERS)}")
 
 
 def _version(package: str) -> str | None:

@@ -11,9 +11,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trtllm_ext.cli.options import add_session_options, check_input
+from trtllm_ext.cli.options import add_session_options, check_input, open_session
 from trtllm_ext.cli.ranks import is_first, on_all, on_ranks
-from trtllm_ext.cli.sentence_encoder import OUTPUT, SentenceEncoder
 from trtllm_ext.cli.terminal import table
 from trtllm_ext.errors import InputError
 
@@ -36,7 +35,9 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         metavar="PATH",
         help="tokenizer.json or a folder with it (default: the one beside the engine)",
     )
-    parser.add_argument("--output", metavar="FILE", help=f".npz file to write the vectors to, as {OUTPUT!r}")
+    parser.add_argument(
+        "--output", metavar="FILE", help=".npz file to write the vectors to, as 'sentence_embedding'"
+    )
     return parser
 
 
@@ -46,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace, world: "Communicator | None") -> int:
     from trtllm_ext.cli.npz import check_output, write_npz
-    from trtllm_ext.runtime import Session
+    from trtllm_ext.models.sentence_encoder import OUTPUT, SentenceEncoder, was_cut
 
     def read() -> list[str]:
         if not is_first(world):  # launchers give stdin to rank 0 alone
@@ -54,18 +55,11 @@ def _run(arguments: argparse.Namespace, world: "Communicator | None") -> int:
         if arguments.output:
             source = None if arguments.sentences == "-" else arguments.sentences
             check_output(arguments.output, source, arguments.tokenizer)
-        return _read_sentences(arguments.sentences)
+        return read_sentences(arguments.sentences)
 
     _, told = on_all(world, read, lambda sentences: sentences, f"reading {arguments.sentences}")
     sentences: list[str] = told[0]
-    with Session.from_engine_dir(
-        arguments.engine_dir,
-        arguments.rank,
-        arguments.load_mode,
-        world,
-        not arguments.no_self_test,
-        arguments.gpu_weights_percent,
-    ) as session:
+    with open_session(arguments, world) as session:
         encoder, _ = on_all(
             world, lambda: SentenceEncoder(session, arguments.tokenizer), what="reading the tokenizer"
         )
@@ -80,9 +74,9 @@ def _run(arguments: argparse.Namespace, world: "Communicator | None") -> int:
         on_all(world, write, what=f"writing {arguments.output}")
     if not is_first(world):
         return 0
-    if encoder.num_cut:
+    if num_cut := sum(map(was_cut, tokens)):
         print(
-            f"{encoder.num_cut} of {len(sentences)} sentences were cut to {encoder.max_length} tokens, {encoder.bound}",
+            f"{num_cut} of {len(sentences)} sentences were cut to {encoder.max_length} tokens, {encoder.bound}",
             file=sys.stderr,
         )
     _print_similarities(sentences, vectors)
@@ -108,7 +102,8 @@ def _check_same_tokens(digests: list[str]) -> None:
         )
 
 
-def _read_sentences(path: str) -> list[str]:
+def read_sentences(path: str) -> list[str]:
+    """The sentences of a text file, one a line; "-" is stdin. Raises InputError."""
     name = "stdin" if path == "-" else path
     if path != "-":
         check_input(path, "a text file, one sentence a line")

@@ -81,6 +81,7 @@ def _of_directory(directory: "EngineDir") -> dict[str, Any]:
         "contract": pretrained.get("contract"),
         "build_config": directory.config["build_config"],
         "taps": directory.config.get("taps", {}),
+        **({"surgery": surgery} if (surgery := directory.config.get("surgery")) else {}),
         "fusion_level": directory.config.get("fusion_level"),
         "inputs": envelope["inputs"],
         "outputs": envelope["outputs"],
@@ -137,6 +138,13 @@ def _print(report: dict[str, Any], *, every_layer: bool) -> None:
     if taps := report.get("taps"):
         print("\ntaps, by the last part of their names, without its number")
         counts = Counter((tap["point"], tap["meaning"]) for tap in taps.values())
+        for (point, meaning), count in counts.items():
+            print(f"  {point} ({count}): {meaning}")
+    if surgery := report.get("surgery"):
+        print(
+            "\nsurgery: a run may change these values by the inputs of their names, and leave those inputs out"
+        )
+        counts = Counter((point["point"], point["meaning"]) for point in surgery.values())
         for (point, meaning), count in counts.items():
             print(f"  {point} ({count}): {meaning}")
     if report.get("contract"):

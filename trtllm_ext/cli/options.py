@@ -2,9 +2,14 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trtllm_ext.cli.ranks import add_rank_options
 from trtllm_ext.errors import InputError
+
+if TYPE_CHECKING:
+    from trtllm_ext.parallel import Communicator
+    from trtllm_ext.runtime import Session
 
 
 def add_session_options(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +35,20 @@ def add_session_options(parser: argparse.ArgumentParser) -> None:
         help="of an engine built with --weight_streaming: the part of its weights in the device's memory, 0 to 1",
     )
     add_rank_options(parser)
+
+
+def open_session(arguments: argparse.Namespace, world: "Communicator | None") -> "Session":
+    """The session that these options ask for; raises what `Session.from_engine_dir` raises."""
+    from trtllm_ext.runtime import Session
+
+    return Session.from_engine_dir(
+        arguments.engine_dir,
+        arguments.rank,
+        arguments.load_mode,
+        world,
+        not arguments.no_self_test,
+        arguments.gpu_weights_percent,
+    )
 
 
 def check_input(path: str, expected: str) -> None:

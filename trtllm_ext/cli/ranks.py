@@ -72,11 +72,15 @@ def add_rank_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def on_ranks(arguments: argparse.Namespace, command: "Callable[[Communicator | None], int]") -> int:
+def on_ranks(
+    arguments: argparse.Namespace, command: "Callable[[Communicator | None], int]", is_led: bool = False
+) -> int:
     """The exit code of `command(world)`, run as the ranks that --nproc asks for, or as one of those of a launcher.
 
-    world: None in a process that runs alone. What the command raises of this package's errors, it raises on all ranks:
-    rank 0 tells it. Any other error ends all ranks.
+    world: None in a process that runs alone. is_led: rank 0 leads the others, and is sent the first signal that comes
+    to the process that --nproc started them from, to finish what it has begun.
+    What the command raises of this package's errors, it raises on all ranks: rank 0 tells it. Any other error ends all
+    ranks.
     """
     from trtllm_ext import parallel
 
@@ -85,7 +89,7 @@ def on_ranks(arguments: argparse.Namespace, command: "Callable[[Communicator | N
         if arguments.nproc > 1:
             from trtllm_ext.parallel.launch import launch
 
-            return launch(arguments.nproc, _without_nproc(arguments.argv))
+            return launch(arguments.nproc, _without_nproc(arguments.argv), is_led=is_led)
 
     def without_rank(world: "Communicator | None") -> int:
         if world is not None and arguments.rank is not None:

@@ -10,7 +10,7 @@ the input; rank 0 writes the output, when all ranks have ended well.
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from trtllm_ext.cli.options import add_session_options
+from trtllm_ext.cli.options import add_session_options, open_session
 from trtllm_ext.cli.ranks import is_first, on_all, on_ranks
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace, world: "Communicator | None") -> int:
     from trtllm_ext.cli.npz import check_output, read_npz, write_npz
-    from trtllm_ext.runtime import Session
     from trtllm_ext.runtime.dtypes import numpy_dtype
 
     def read() -> "dict[str, np.ndarray[Any, Any]]":
@@ -44,14 +43,7 @@ def _run(arguments: argparse.Namespace, world: "Communicator | None") -> int:
         return read_npz(arguments.input)
 
     inputs, _ = on_all(world, read, what=f"reading {arguments.input}")
-    with Session.from_engine_dir(
-        arguments.engine_dir,
-        arguments.rank,
-        arguments.load_mode,
-        world,
-        not arguments.no_self_test,
-        arguments.gpu_weights_percent,
-    ) as session:
+    with open_session(arguments, world) as session:
         for info in session.inputs:
             wanted, value = numpy_dtype(info.dtype), inputs.get(info.name)
             # numpy writes types that are not its own as raw bytes, and forgets the name.

@@ -7,7 +7,10 @@ import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from trtllm_ext.analysis.progress import Progress
 
 _LEAST_WIDTH = 20
 
@@ -37,6 +40,42 @@ def progress(title: str) -> Iterator[Teller]:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
     yield plain
+
+
+@contextmanager
+def steps(title: str) -> Iterator["Progress"]:
+    """A live bar with the time that is left, on a terminal; elsewhere each new step is printed once."""
+    if sys.stderr.isatty():
+        with _live_bar(title) as count:
+            yield count
+        return
+    with progress(title) as tell:
+        yield lambda step, done, total, /: tell(step, 0)
+
+
+@contextmanager
+def _live_bar(title: str) -> Iterator["Progress"]:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task, current = bar.add_task(title, total=None), ""
+
+        def count(step: str, done: int, total: int) -> None:
+            nonlocal current
+            if step != current:
+                current = step
+                bar.reset(task, description=f"{escape(title)}: {escape(step)}", total=total)
+            bar.update(task, completed=done, total=total)
+
+        yield count
 
 
 @contextmanager
