@@ -7,6 +7,7 @@ from trtllm_ext.builder.engine import Engine, EngineConfig
 from trtllm_ext.builder.onnx_export import ExportedModel, export_network, export_onnx
 from trtllm_ext.builder.plan import BuildPlan, RankPlan, plan_build
 from trtllm_ext.builder.refit import refit_engine, refit_engine_dir
+from trtllm_ext.builder.triton import TritonModel, export_triton
 
 __all__ = [
     "BuildConfig",
@@ -17,10 +18,12 @@ __all__ = [
     "EngineConfig",
     "ExportedModel",
     "RankPlan",
+    "TritonModel",
     "build",
     "build_engine_dir",
     "export_network",
     "export_onnx",
+    "export_triton",
     "plan_build",
     "refit_engine",
     "refit_engine_dir",

@@ -12,9 +12,9 @@ from trtllm_ext.builder.setting_checks import (
     PROFILING_VERBOSITIES,
     check_at_least,
     check_memory_pools,
+    check_names,
     check_one_of,
     check_optimization_level,
-    check_taps,
     check_type,
     in_bytes,
     means_nothing,
@@ -39,6 +39,8 @@ _DECODER_ONLY = (
     "max_encoder_input_len",
     "use_mrope",
 )
+# Lists of names, kept as tuples.
+_NAMES = ("taps", "surgery")
 # The others, each with what to do instead of asking for it.
 _NOT_OFFERED = {
     "visualize_network": "Leave it out; `trtllm-ext inspect` lists the layers of an engine",
@@ -56,6 +58,7 @@ class BuildConfig:
     max_seq_len: upper bound for max_input_len; None means the model's own.
     taps: dotted names, or patterns of `fnmatch`, of tensors inside the model that become outputs, such as
     `*.contribution`. enable_debug_output: tap everything there is, as `taps=["*"]` does.
+    surgery: names or patterns, likewise, of what a run may change by inputs of its own (`builder.surgery`).
     deterministic: the embedded engine keeps to rewritings that leave every number as it is, so that a build with taps
     and one without agree bit for bit. NVIDIA's engine has nothing like it, and refuses.
     sequence_parallel: between sublayers each of several ranks keeps a share of the tokens, and norms and adds its
@@ -108,6 +111,7 @@ class BuildConfig:
     monitor_memory: bool = False
     use_mrope: bool = False
     taps: tuple[str, ...] = ()
+    surgery: tuple[str, ...] = ()
     deterministic: bool = False
     sequence_parallel: bool = False
     builder_optimization_level: int | None = None
@@ -123,8 +127,9 @@ class BuildConfig:
     from_file: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if isinstance(self.taps, list):
-            object.__setattr__(self, "taps", tuple(self.taps))
+        for name in _NAMES:
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in SETTINGS:
             check_type(name, getattr(self, name), SETTINGS[name])
         pools = {pool: in_bytes(size) for pool, size in self.memory_pool_limits.items()}
@@ -153,7 +158,8 @@ class BuildConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """All settings as plain data; `from_dict` reads it back."""
-        return {name: getattr(self, name) for name in SETTINGS} | {"taps": list(self.taps)}
+        values = {name: getattr(self, name) for name in SETTINGS}
+        return values | {name: list(values[name]) for name in _NAMES}
 
     def updated(self, **changes: Any) -> "BuildConfig":
         """A copy with some settings changed; they count as given on purpose."""
@@ -222,7 +228,8 @@ class BuildConfig:
         problems += plugin_problems(self.plugin_config)
         if problems:
             raise ConfigError(" ".join(problems))
-        check_taps(self.taps)
+        check_names("taps", self.taps)
+        check_names("surgery", self.surgery)
 
 
 SETTINGS: dict[str, Any] = {

@@ -11,7 +11,7 @@ from typing import Any
 
 from trtllm_ext import backend, graph
 from trtllm_ext.builder.monitor import Teller, can_be_watched, progress_monitor
-from trtllm_ext.builder.network_plugins import tell_of_unused_plugins
+from trtllm_ext.builder.network_plugins import spare_handles, tell_of_unused_plugins
 from trtllm_ext.builder.profiles import add_profiles
 from trtllm_ext.builder.refittable import mark_refittable
 from trtllm_ext.builder.tensorrt_settings import apply_settings, keep_to_basic_fusion, set_flag, warn_of_slips
@@ -234,6 +234,7 @@ class Builder:
             raise BuildError("the network has no output; mark one with tensor.mark_output(name).")
         check_filled(network)
         tell_of_unused_plugins(network)
+        spare_handles(network.trt_network, config)
         if config.num_optimization_profiles == 0:
             add_profiles(self.trt_builder, network, config, builder_config.settings.get("force_num_profiles"))
         if builder_config.is_refittable:

@@ -11,6 +11,7 @@ from typing import Any
 from trtllm_ext import backend
 from trtllm_ext.builder.build_config import BuildConfig
 from trtllm_ext.builder.engine_writer import EngineWriter
+from trtllm_ext.builder.surgery import SurgeryPoint, surgery_from_json, surgery_to_json
 from trtllm_ext.builder.taps import Tap, taps_from_json, taps_to_json
 from trtllm_ext.errors import BuildError, EngineError
 from trtllm_ext.models import MODELS
@@ -19,6 +20,7 @@ from trtllm_ext.runtime.device import compute_capability
 from trtllm_ext.runtime.dtypes import readable
 from trtllm_ext.runtime.engine_dir import CONFIG_NAME, ENGINE_DIRECTORY, EngineDir
 from trtllm_ext.runtime.envelope import Envelope, PluginSummary, TensorSummary, engine_name, envelope_name
+from trtllm_ext.runtime.input_defaults import InputDefault
 from trtllm_ext.runtime.json_files import canonical_digest, parse_json_object, to_json
 from trtllm_ext.version import __version__
 
@@ -42,6 +44,7 @@ class EngineConfig:
     pretrained_config: the model's config as in its checkpoint, contract included.
     build_id: the same in all files of one build.
     taps: outputs that were asked for beside the model's own, and what they mean.
+    surgery: values that a run may change, and by which inputs.
     fusion_level: 'basic' or 'all' of the embedded engine (see BuildConfig.deterministic); None for NVIDIA's.
     plugin_layers: by the name of a layer, what was recorded of its plugin (`graph.plugin_record`): name, version,
         namespace, fields.
@@ -54,6 +57,12 @@ class EngineConfig:
     taps: dict[str, Tap] = field(default_factory=dict)
     fusion_level: str | None = None
     plugin_layers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    surgery: dict[str, SurgeryPoint] = field(default_factory=dict)
+
+    @property
+    def input_defaults(self) -> dict[str, InputDefault]:
+        """The inputs that a run may leave out, and what they are given then."""
+        return {name: each for point in self.surgery.values() for name, each in point.inputs.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form. What tells of the act of building and not of the engine is left out."""
@@ -68,6 +77,8 @@ class EngineConfig:
             "taps": taps_to_json(self.taps),
             "fusion_level": self.fusion_level,
             "plugin_layers": self.plugin_layers,
+            # Of an engine without any the file is what it was before there was surgery.
+            **({"surgery": surgery_to_json(self.surgery)} if self.surgery else {}),
         }
 
     def as_stored(self) -> dict[str, Any]:
@@ -92,6 +103,7 @@ class EngineConfig:
                 taps_from_json(values.get("taps", {})),
                 values.get("fusion_level"),
                 dict(values.get("plugin_layers", {})),
+                surgery_from_json(values.get("surgery", {})),
             )
         except (KeyError, TypeError) as problem:
             raise EngineError(f"the engine's config lacks {problem}.") from problem

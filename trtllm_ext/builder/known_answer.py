@@ -33,7 +33,8 @@ def write_known_answer(directory: Path, output_dir: str, config: EngineConfig, t
     Raises BuildError when the engines do not run together, or do not all give the same bits.
     """
     envelope = EngineDir.read(directory, 0).envelope
-    inputs = known_inputs(envelope.inputs, config.pretrained_config)
+    needed = [each for each in envelope.inputs if each.name not in config.input_defaults]
+    inputs = known_inputs(needed, config.pretrained_config)
     names = [each.name for each in envelope.outputs if each.name not in config.taps]
 
     def still_trying() -> None:

@@ -14,6 +14,7 @@ from trtllm_ext.plugin.feed_forward import FEED_FORWARD
 from trtllm_ext.plugin.gated_activation import GATED_ACTIVATION
 from trtllm_ext.plugin.residual_norm import RESIDUAL_NORM
 from trtllm_ext.runtime.envelope import PluginSummary
+from trtllm_ext.runtime.own_plugins import NAMESPACE
 from trtllm_ext.runtime.plugin_libraries import summary_of_plugin
 
 _log = logging.getLogger(__name__)
@@ -73,6 +74,23 @@ def plugins_of(trt_network: Any) -> tuple[PluginSummary, ...]:
     """Each plugin of an `INetworkDefinition` once, in the order of the layers."""
     trt = backend.tensorrt()
     return tuple(dict.fromkeys(summary_of_plugin(*each) for each in _identities(trt_network, trt)))
+
+
+def spare_handles(trt_network: Any, config: Any) -> None:
+    """Have TensorRT 8 not load cuBLAS and cuDNN for this package's plugins, which take neither's handle.
+
+    It gives every plugin both handles (`IPluginV2Ext::attachToContext`): no build passes where a library is missing,
+    unless their tactic sources are off. Its own layers do without them since 8.6, by default (PreviewFeature
+    DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805). A network with others' plugins is left as it is.
+    """
+    trt = backend.tensorrt()
+    if backend.choice().engine == "embedded" or hasattr(trt, "IPluginV3"):
+        return
+    namespaces = {namespace for _, _, namespace in _identities(trt_network, trt)}
+    if namespaces == {NAMESPACE}:
+        sources = trt.TacticSource
+        handles = (1 << int(sources.CUBLAS)) | (1 << int(sources.CUBLAS_LT)) | (1 << int(sources.CUDNN))
+        config.set_tactic_sources(config.get_tactic_sources() & ~handles)
 
 
 def _identities(trt_network: Any, trt: Any) -> Iterator[tuple[str, str, str]]:

@@ -15,7 +15,7 @@ from trtllm_ext.builder.build_config import BuildConfig
 from trtllm_ext.builder.engine import EngineConfig, summarize
 from trtllm_ext.builder.rebuilding import for_this_process
 from trtllm_ext.builder.same_model import check_same_model
-from trtllm_ext.builder.trace import trace
+from trtllm_ext.builder.trace import Traced, trace
 from trtllm_ext.checkpoint import load_config, load_whole
 from trtllm_ext.errors import BuildError, ConfigError
 from trtllm_ext.graph.known import Known, known_of
@@ -79,8 +79,15 @@ def export_onnx(
         "contract": json.dumps(description.get("contract")),
         "dtype": whole.config.dtype,
         "taps": json.dumps({name: tap.meaning for name, tap in traced.taps.items()}),
+        **_surgery_of(traced),
     }
     return export_network(traced.network, path, external_data=external_data, metadata=metadata)
+
+
+def _surgery_of(traced: Traced) -> dict[str, str]:
+    """Of the inputs that an engine's run may leave out, and a run of the ONNX file may not: what changes nothing."""
+    values = {name: each.value for point in traced.surgery.values() for name, each in point.inputs.items()}
+    return {"surgery": json.dumps(values)} if values else {}
 
 
 def export_network(

@@ -46,6 +46,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "plugin_config": (dict,),
     "memory_pool_limits": (dict,),
     "taps": (tuple,),
+    "surgery": (tuple,),
     "visualize_network": (str, bool, type(None)),
 }
 _WORDS = {
@@ -76,13 +77,13 @@ def check_at_least(name: str, value: int, least: int) -> None:
         raise ConfigError(f"{name}={value} is too large; dimensions have 31 bits.")
 
 
-def check_taps(taps: tuple[Any, ...]) -> None:
+def check_names(setting: str, names: tuple[Any, ...]) -> None:
     """Raise ConfigError unless all are names."""
-    for name in taps:
+    for name in names:
         if not isinstance(name, str) or not name:
             raise ConfigError(
-                f"taps: {name!r} is no name; give names of tensors such as 'transformer.layers.0.mlp.contribution', or "
-                "patterns such as '*.contribution'."
+                f"{setting}: {name!r} is no name; give names of tensors such as "
+                "'transformer.layers.0.mlp.contribution', or patterns such as '*.contribution'."
             )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -14,7 +14,7 @@ from trtllm_ext.graph.module import Note
 from trtllm_ext.layers.tensor_parallel import all_tokens
 from trtllm_ext.suggest import did_you_mean, nearest
 
-HOW_TO_LIST = "`trtllm-ext build --dry_run --taps '*'` lists every name."
+_NOTES = {"taps": "Module.register_network_output", "surgery": "layers.Residual does"}
 # How an engine with taps and the same one without have compared in every test, by the fusion level of both.
 AGREEMENT = {
     "basic": "with and without taps float32 outputs were tested to be the same, bit for bit",
@@ -34,6 +34,11 @@ class Tap:
     point: str
     meaning: str
 
+    @property
+    def is_known(self) -> bool:
+        """Whether this package's own layers noted it, and so say what it is."""
+        return self.meaning != _UNKNOWN_POINT
+
 
 def mark_taps(network: Any, model: Any, patterns: Iterable[str]) -> dict[str, Tap]:
     """Mark what `model` has noted in `network`, and `patterns` match, as outputs under their dotted names.
@@ -51,7 +56,7 @@ def mark_taps(network: Any, model: Any, patterns: Iterable[str]) -> dict[str, Ta
     )
     for pattern in wanted:
         if not any(fnmatchcase(name, pattern) for name in noted):
-            raise ConfigError(_no_match(pattern, noted, type(model).__name__))
+            raise ConfigError(no_match("taps", pattern, noted, type(model).__name__))
     taps = {}
     for name, note in noted.items():
         if any(fnmatchcase(name, pattern) for pattern in wanted):
@@ -90,12 +95,16 @@ def _whole(name: str, note: Note, model: Any) -> Tensor:
     return all_tokens(note.value, note.token_group, count)
 
 
-def _no_match(pattern: str, noted: Mapping[str, Any], model: str) -> str:
+def no_match(setting: str, pattern: str, noted: Collection[str], model: str) -> str:
+    """What to say of a pattern of the setting that matches nothing of what a model notes."""
     if not noted:
         return (
-            f"taps: {pattern!r} is asked for, but no module of the {model} notes any tensor "
-            f"(Module.register_network_output). Leave taps out."
+            f"{setting}: {pattern!r} is asked for, but no module of the {model} notes any tensor "
+            f"({_NOTES[setting]}). Leave {setting} out."
         )
     ends = sorted({f"*.{name.rpartition('.')[2]}" for name in noted})
     hint = did_you_mean(pattern, [*ends, *noted]) or nearest(pattern, ends)
-    return f"taps: {pattern!r} matches none of the {len(noted)} tensors that the {model} notes. {hint} {HOW_TO_LIST}"
+    what = "notes" if setting == "taps" else "lets a run change"
+    how_to_list = f"`trtllm-ext build --dry_run --{setting} '*'` lists every name."
+    told = f"{setting}: {pattern!r} matches none of the {len(noted)} tensors that the {model} {what}."
+    return f"{told} {hint} {how_to_list}"

@@ -12,10 +12,12 @@ from trtllm_ext.builder.builder import Builder, BuilderConfig
 from trtllm_ext.builder.engine import EngineConfig, new_build_id
 from trtllm_ext.builder.limits import prepare_inputs_arguments, resolve_limits
 from trtllm_ext.builder.network_plugins import ask_for_plugins, tell_of_unused_plugins
+from trtllm_ext.builder.surgery import Surgeon, SurgeryPoint
 from trtllm_ext.builder.taps import Tap, mark_taps
 from trtllm_ext.builder.tensorrt_settings import settings_of
 from trtllm_ext.checkpoint.sharding import ways_to_ranks
 from trtllm_ext.errors import BuildError, ConfigError
+from trtllm_ext.graph.changes import changing
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Traced:
     builder_config: BuilderConfig
     build_config: BuildConfig
     taps: dict[str, Tap]
+    surgery: dict[str, SurgeryPoint]
 
     def engine_config(self, model: Any, build_id: str | None = None) -> EngineConfig:
         """What the engine's config.json will say. build_id: of the build that this is a rank of; else a new one."""
@@ -35,6 +38,7 @@ class Traced:
             self.build_config,
             build_id=build_id or new_build_id(),
             taps=self.taps,
+            surgery=self.surgery,
             fusion_level=self.builder_config.fusion_level,
             plugin_layers={name: record.to_dict() for name, record in _plugins_of(self.network).items()},
         )
@@ -79,14 +83,17 @@ def trace(model: Any, build_config: BuildConfig) -> Traced:
     ask_for_plugins(network, limits)
     with graph.net_guard(network):
         inputs = model.prepare_inputs(**prepare_inputs_arguments(limits, model.prepare_inputs))
-        model(**inputs)
+        surgeon = Surgeon(model, inputs, limits.surgery)
+        with changing(surgeon if limits.surgery else None):
+            model(**inputs)
+        surgeon.check()
         if not network.get_outputs():
             raise BuildError(
                 f"the {type(model).__name__} marked no output; its forward must call tensor.mark_output(name)."
             )
         taps = mark_taps(network, model, limits.tap_patterns)
     tell_of_unused_plugins(network)
-    return Traced(builder, network, builder_config, limits, taps)
+    return Traced(builder, network, builder_config, limits, taps, surgeon.points)
 
 
 def _with_sequence_parallel(model: Any, build_config: BuildConfig) -> BuildConfig:

@@ -20,6 +20,6 @@ def way_out(told: str, settings: Mapping[str, Any]) -> str:
         or not any(each in told for each in _NO_KERNEL)
     ):
         return ""
-    return (
-        f" It has no kernel for this network in {precision}: build it in float32, or with a newer TensorRT."
-    )
+    # Seen to help with the pooling of encoders.
+    lowest = "at builder_optimization_level 0, " if settings.get("builder_optimization_level") != 0 else ""
+    return f" It has no kernel for this network in {precision}: build it {lowest}in float32, or with a newer TensorRT."

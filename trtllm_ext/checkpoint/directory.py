@@ -26,8 +26,10 @@ from trtllm_ext.runtime.json_files import read_json_object
 from trtllm_ext.suggest import did_you_mean
 
 CONFIG_FILE = "config.json"
-# Files of the source model that those who run the engine need as well.
-COMPANIONS = ("tokenizer.json",)
+# How a rotated network's inputs and outputs relate to the original's.
+ROTATION_FILE = "rotation.safetensors"
+# Files beside the weights that those who run the engine need as well.
+COMPANIONS = ("tokenizer.json", ROTATION_FILE)
 # What write_checkpoint may replace. The contract tells our checkpoints from other model folders.
 # Weights that are checked by the thread at hand.
 _SMALL_BYTES = 1 << 18
@@ -100,6 +102,27 @@ def _read_config(path: str | os.PathLike[str]) -> dict[str, Any]:
     return data
 
 
+def open_checkpoint(path: str | os.PathLike[str], *, rank: int = 0) -> tuple[ModelConfig, SafetensorsFile]:
+    """A checkpoint's config and weight file for one rank, of which everything but the values is checked.
+
+    Cost: the headers are read. Raises CheckpointError as `load_checkpoint` does, but for damaged values.
+    """
+    data = _read_config(path)
+    config = _config_of(path, data, rank)
+    file = open_rank_file(path, config, data.get(CHECKPOINT_ID))
+    _check_names_and_shapes(file, config)
+    return config, file
+
+
+def checksums(file: SafetensorsFile) -> list[str] | None:
+    """Of each weight, in the file's order; None where the file has none. Raises CheckpointError for another number."""
+    sums = file.metadata.get(CHECKSUMS)
+    expected = None if sums is None else sums.split(" ")
+    if expected is not None and len(expected) != len(file):
+        raise CheckpointError(f"{file.path} is damaged: {len(expected)} checksums for {len(file)} tensors.")
+    return expected
+
+
 def load_checkpoint(path: str | os.PathLike[str], *, rank: int = 0, allow_nan: bool = False) -> Checkpoint:
     """Open a checkpoint directory for one rank and check everything in it.
 
@@ -109,18 +132,12 @@ def load_checkpoint(path: str | os.PathLike[str], *, rank: int = 0, allow_nan: b
     Cost: one pass over the weights by two threads; no page of a weight stays resident after it.
     Raises CheckpointError listing what does not fit.
     """
-    data = _read_config(path)
-    config = _config_of(path, data, rank)
-    file = open_rank_file(path, config, data.get(CHECKPOINT_ID))
-    _check_names_and_shapes(file, config)
-    sums = file.metadata.get(CHECKSUMS)
-    expected = None if sums is None else sums.split(" ")
-    if expected is not None and len(expected) != len(file):
-        raise CheckpointError(f"{file.path} is damaged: {len(expected)} checksums for {len(file)} tensors.")
+    config, file = open_checkpoint(path, rank=rank)
+    expected = checksums(file)
 
     def check(item: tuple[int, str]) -> str | None:
         index, name = item
-        problem = _check_data(name, file[name], None if expected is None else expected[index], allow_nan)
+        problem = problem_of(name, file[name], None if expected is None else expected[index], allow_nan)
         file.release_pages(name)
         return problem
 
@@ -159,7 +176,11 @@ def _more(problems: list[str]) -> str:
     return f"; and {len(problems) - 10} more." if len(problems) > 10 else "."
 
 
-def _check_data(name: str, values: npt.NDArray, expected: str | None, allow_nan: bool) -> str | None:
+def problem_of(name: str, values: npt.NDArray, expected: str | None, allow_nan: bool = False) -> str | None:
+    """What is wrong with a weight's values, as the end of a message; None if nothing is.
+
+    expected: its checksum, None where the file has none.
+    """
     checksum = checksum_seed(name, values.dtype, values.shape)
     finite = True
     for chunk in split_into_chunks(values):

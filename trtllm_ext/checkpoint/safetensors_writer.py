@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from trtllm_ext.checkpoint.safetensors_file import NUMPY_DTYPES
 from trtllm_ext.errors import CheckpointError
 from trtllm_ext.runtime.writeback import start_writeback
 
@@ -21,7 +22,7 @@ CHUNK_BYTES = 4 << 20
 WRITEBACK_BYTES = 16 << 20
 CHECKSUMS = "crc32"  # the metadata key: one crc32 a tensor in hexadecimal, in the order of the data
 
-_CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+_CODES = {dtype.name: code for code, dtype in NUMPY_DTYPES.items()}
 
 
 def checksum_seed(name: str, dtype: np.dtype, shape: tuple[int, ...]) -> int:
@@ -30,9 +31,9 @@ def checksum_seed(name: str, dtype: np.dtype, shape: tuple[int, ...]) -> int:
 
 
 class SafetensorsWriter:
-    """Writes the tensors of one type into a file, one after the other, from pieces of any size.
+    """Writes tensors into a file, one after the other, from pieces of any size.
 
-    shapes: every tensor's shape by name, in the order of their data.
+    shapes: every tensor's shape by name, in the order of their data. dtype: of all, or of each by name.
     metadata: the header's own strings; `finish` may replace them by others of the same length.
     disk: has the disk write what the file has so far. writeback_bytes: how much at once.
     Raises OSError from the file system.
@@ -42,15 +43,15 @@ class SafetensorsWriter:
         self,
         path: Path,
         shapes: Mapping[str, tuple[int, ...]],
-        dtype: np.dtype,
+        dtype: np.dtype | Mapping[str, np.dtype],
         metadata: Mapping[str, str],
         *,
         disk: Executor,
         writeback_bytes: int = WRITEBACK_BYTES,
     ) -> None:
         self.path = path
-        self._dtype = dtype
         self._shapes = dict(shapes)
+        self._dtypes = dtype if isinstance(dtype, Mapping) else dict.fromkeys(shapes, dtype)
         self._disk, self._writeback_bytes = disk, writeback_bytes
         self._writeback: Future[None] | None = None
         header = self._header(metadata)
@@ -67,8 +68,9 @@ class SafetensorsWriter:
         header: dict[str, object] = {"__metadata__": dict(metadata)}
         offset = 0
         for name, shape in self._shapes.items():
-            end = offset + math.prod(shape) * self._dtype.itemsize
-            header[name] = {"dtype": _CODES[self._dtype.name], "shape": shape, "data_offsets": [offset, end]}
+            dtype = self._dtypes[name]
+            end = offset + math.prod(shape) * dtype.itemsize
+            header[name] = {"dtype": _CODES[dtype.name], "shape": shape, "data_offsets": [offset, end]}
             offset = end
         text = json.dumps(header, separators=(",", ":")).encode()
         # Data from a multiple of 64 bytes on: a mapped tensor is then aligned for every element type.
@@ -92,7 +94,7 @@ class SafetensorsWriter:
         Raises CheckpointError when the file lacks data, or has more than was announced.
         """
         header = self._header(metadata)
-        size = sum(math.prod(shape) for shape in self._shapes.values()) * self._dtype.itemsize
+        size = sum(math.prod(shape) * self._dtypes[name].itemsize for name, shape in self._shapes.items())
         if len(header) != self._header_bytes or self._end != len(header) + size:
             raise CheckpointError(
                 f"{self.path} has {self._end - self._header_bytes} bytes of data behind a header of "

@@ -7,6 +7,7 @@ from typing import Any
 
 from trtllm_ext import backend
 from trtllm_ext.errors import BuildError
+from trtllm_ext.graph.changes import changed
 from trtllm_ext.graph.module import Note
 
 # On a Module of TensorRT-LLM, whose own noted outputs have no meaning and no ranks.
@@ -18,9 +19,21 @@ def is_tensorrt_llm() -> bool:
     return backend.choice().graph == "tensorrt_llm"
 
 
-def note(module: Any, name: str, value: Any, meaning: str | None, token_group: list[int] | None) -> None:
-    """`Module.register_network_output` with a meaning and the ranks that tokens are dealt out to."""
-    if not is_tensorrt_llm() or _registers_meanings(module):
+def note(module: Any, name: str, value: Any, meaning: str, token_group: list[int] | None) -> Any:
+    """`Module.register_network_output` with a meaning and the ranks that tokens are dealt out to.
+
+    Returns what goes on in the network in place of `value`: itself, unless a build changes it here (`graph.changes`).
+    What is noted is what goes on.
+    """
+    result = changed(module, name, value, meaning, token_group)
+    if result is not value:
+        meaning += "; as this run's surgery inputs have changed it"
+    _register(module, name, result, meaning, token_group)
+    return result
+
+
+def _register(module: Any, name: str, value: Any, meaning: str, token_group: list[int] | None) -> None:
+    if not is_tensorrt_llm():
         module.register_network_output(name, value, meaning, token_group)
         return
     module.register_network_output(name, value)
@@ -32,11 +45,6 @@ def note(module: Any, name: str, value: Any, meaning: str | None, token_group: l
         count += 1
         key = f"{name}_{count}"
     noted[key] = Note(value, name, meaning, token_group)
-
-
-def _registers_meanings(module: Any) -> bool:
-    """Whether the module's class has its own way of noting, such as `layers.ParallelSublayers`."""
-    return "meaning" in module.register_network_output.__code__.co_varnames
 
 
 def named_notes(model: Any) -> Iterator[tuple[str, Note]]:

@@ -1,5 +1,6 @@
 """From a call of TensorRT's `add_*` to a Tensor, with every failure turned into a GraphError."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from trtllm_ext.errors import GraphError
@@ -36,11 +37,14 @@ def output(layer: Any, dtype: Any = None) -> Tensor:
     return _create_tensor(layer.get_output(0), layer, dtype)
 
 
-def outputs(layer: Any) -> tuple[Tensor, ...]:
-    """All outputs of a layer whose attributes are all set, of the types that the layer itself gives them."""
-    first = output(layer, layer.get_output(0).dtype)
-    others = (_create_tensor(layer.get_output(index), layer) for index in range(1, layer.num_outputs))
-    return (first, *others)
+def outputs(layer: Any, dtypes: Sequence[Any]) -> tuple[Tensor, ...]:
+    """All outputs of a layer whose attributes are all set.
+
+    dtypes: their types, to be pinned in weakly typed networks. What a plugin's layer itself says in TensorRT 8.6 is
+    float32 until the engine is built, whatever the plugin gives.
+    """
+    default_net().set_layer_types(layer, *dtypes)
+    return tuple(_create_tensor(layer.get_output(index), layer) for index in range(layer.num_outputs))
 
 
 def _create_tensor(trt_tensor: Any, producer: Any, dtype: Any = None) -> Tensor:

@@ -211,11 +211,11 @@ class Network:
         self.name_layer(layer)
         self.plugins[layer.name] = record
 
-    def set_layer_types(self, layer: Any, dtype: Any) -> None:
-        """In a weakly typed network, pin a layer's precision and output type to what the graph says.
+    def set_layer_types(self, layer: Any, dtype: Any, *others: Any) -> None:
+        """In a weakly typed network, pin a layer's precision and output types to what the graph says.
 
         TensorRT would choose among the types that the builder flags allow; with `OBEY_PRECISION_CONSTRAINTS` it keeps
-        to these. Strongly typed networks need nothing.
+        to these. Strongly typed networks need nothing. others: of the outputs after the first.
         """
         if dtype is None or self.strongly_typed:
             return
@@ -224,9 +224,8 @@ class Network:
             layer.precision = self._dtype if self._dtype is not None else dtype
         if kind not in _NO_OUTPUT_TYPE:
             layer.set_output_type(0, dtype)
-        if kind.startswith("PLUGIN"):
-            for index in range(1, layer.num_outputs):
-                layer.set_output_type(index, layer.get_output(index).dtype)
+        for index, other in enumerate(others, 1):
+            layer.set_output_type(index, other)
 
 
 class net_guard:  # noqa: N801 - TensorRT-LLM's name

@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from trtllm_ext.graph import Module, Tensor
+from trtllm_ext.graph.changes import is_changed
 from trtllm_ext.graph.late import LateTensor
 from trtllm_ext.plugin import formulas
 from trtllm_ext.plugin import functional as plugins
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from trtllm_ext.layers.residual import Residual
 
 _LAYERS = "trtllm_ext.layers."
+_CHANGED = "surgery may change the {} before it is added or read: the sum is a layer of its own"
 
 
 def activated(
@@ -100,7 +102,17 @@ def hands_skip_over(block: Residual, skip: Tensor) -> bool:
         and (block.norm is None or block.placement != "branch")
         and takes_feed_forward(block.sublayer, skip.dtype)
         and not is_tapped(block.sublayer, "contribution")
+        and not (
+            is_changed(block.sublayer, "contribution")
+            and decline("ffn_plugin", _CHANGED.format("contribution"))
+        )
     )
+
+
+def tell_of_change(module: Module, point: str, value: Tensor) -> None:
+    """Say, where surgery is about to change a sum that a norm would have taken over, why the norm will not."""
+    if isinstance(value, LateTensor) and value.terms is not None and is_changed(module, point):
+        decline("residual_norm_plugin", _CHANGED.format("stream"))
 
 
 def total(skip: Tensor, contribution: Tensor, is_read_again: bool) -> Tensor:

@@ -119,35 +119,43 @@ class Residual(Module):
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """hidden_states: any shape that the sublayer keeps. Further arguments go to the sublayer."""
         meanings = self._meanings()
-        self._note("before", hidden_states, meanings)
+        hidden_states = self._noted("before", hidden_states, meanings)
         if self.connections is None:
-            contribution, output = self._joined(hidden_states, *args, **kwargs)
+            output = self._joined(meanings, hidden_states, *args, **kwargs)
         else:
             x, mixed, weights = self.connections(hidden_states)
-            contribution = self._contribution(x, *args, **kwargs)
+            contribution = self._noted("contribution", self._contribution(x, *args, **kwargs), meanings)
             output = mixed + weights * functional.unsqueeze(contribution, -2)
         if self.clamp and output.dtype == str_dtype_to_trt("float16"):
             output = clamped(output, self.token_group)
             meanings["after"] += "; brought back into float16's range"
-        self._note("contribution", contribution, meanings)
-        self._note("after", output, meanings)
+        output = self._noted("after", output, meanings)
         if self.norm is None or self.placement != "post":
             return output
         output = self.norm(output)
         return output if self.stream_dtype is None else functional.cast(output, self.stream_dtype)
 
-    def _joined(self, stream: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """What joins a single stream, and their sum."""
+    def _joined(self, meanings: Mapping[str, str], stream: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """The sum of a single stream and what joins it, which is noted."""
         if not args and not kwargs and plugin_roads.hands_skip_over(self, stream):
             x = stream if self.norm is None or self.placement == "post" else self.norm(stream)
-            output = self.sublayer(x, residual=_scaled(stream, self.skip_scale))
-            return LateTensor(output, partial(self.sublayer, x)), output
-        contribution = self._contribution(stream, *args, **kwargs)
+            output: Tensor = self.sublayer(x, residual=_scaled(stream, self.skip_scale))
+            self._noted("contribution", LateTensor(output, partial(self.sublayer, x)), meanings)
+            return output
+        contribution = self._noted("contribution", self._contribution(stream, *args, **kwargs), meanings)
         skip = _scaled(stream, self.skip_scale)
-        return contribution, plugin_roads.total(skip, contribution, is_read_again=self.placement != "post")
+        return plugin_roads.total(skip, contribution, is_read_again=self.placement != "post")
 
-    def _note(self, point: str, value: Tensor, meanings: Mapping[str, str]) -> None:
-        note(self.sublayer, point, value, meanings[point], self.token_group)
+    def _noted(self, point: str, value: Tensor, meanings: Mapping[str, str]) -> Tensor:
+        """What goes on in the place of `value`: noted on the sublayer, and changed where a build asks for that."""
+        where = self.sublayer
+        if isinstance(where, ParallelSublayers):
+            if point == "contribution":
+                return value  # a sum of two, which have been noted one by one
+            where = where.feed_forward
+        plugin_roads.tell_of_change(where, point, value)
+        result: Tensor = note(where, point, value, meanings[point], self.token_group)
+        return result
 
     def _meanings(self) -> dict[str, str]:
         """What the tensors are that this block notes: TAP_POINTS, or what holds in its place."""
@@ -182,9 +190,9 @@ class ParallelSublayers(Module):
     """attention(attention_norm(x)) + feed_forward(feed_forward_norm(x)): both read the same x (GPT-J, GPT-NeoX).
 
     As the sublayer of a Residual, with one norm for both as the Residual's (GPT-J, Falcon, Cohere), or one each here
-    (GPT-NeoX). Every module keeps shape and type; where the two give different types, the sum has attention's, or the
-    stream's where that is given. Sublayers whose weights are split over ranks add their shares up each for itself: two
-    sums over the ranks.
+    (GPT-NeoX). The Residual notes the stream around both under the feed-forward's name. Every module keeps shape and
+    type; where the two give different types, the sum has attention's, or the stream's where that is given. Sublayers
+    whose weights are split over ranks add their shares up each for itself: two sums over the ranks.
     token_group: as a Residual's.
     Raises ConfigError for what is no Module.
     """
@@ -231,19 +239,9 @@ class ParallelSublayers(Module):
             attended = functional.cast(attended, stream_dtype)
         fed = functional.cast(fed, attended.dtype)
         meaning = _PARALLEL_POINTS["contribution"]
-        note(self.attention, "contribution", attended, meaning, self.token_group)
-        note(self.feed_forward, "contribution", fed, meaning, self.token_group)
+        attended = note(self.attention, "contribution", attended, meaning, self.token_group)
+        fed = note(self.feed_forward, "contribution", fed, meaning, self.token_group)
         return attended + fed
-
-    def register_network_output(
-        self, name: str, value: Tensor, meaning: str | None = None, token_group: list[int] | None = None
-    ) -> None:
-        """What a Residual notes here: the stream around both, under the feed-forward's name.
-
-        The contributions have been noted one by one, so their sum is not.
-        """
-        if name != "contribution":
-            note(self.feed_forward, name, value, meaning, token_group)
 
 
 class GivenContribution(Module):

@@ -2,7 +2,7 @@
 
 A directory is filled beside its final place and renamed (an existing one is exchanged in a single step), so a
 reader never meets half of it, and a writer that dies leaves the old one untouched. The one exception is a
-directory that cannot be renamed (a mount point, the current directory): there config.json goes first and
+directory that cannot be renamed (a mount point, the current directory): there its config.json goes first and
 comes back last, so that what is half written is refused for want of it.
 """
 
@@ -28,7 +28,6 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
-_CONFIG = "config.json"
 
 
 @dataclass(frozen=True)
@@ -38,12 +37,14 @@ class Kind:
     what: its name in messages ("engine"). files: the names that its files may have.
     is_config: tells from the content of a config.json whether it is one of this kind.
     error: the exception raised for everything that goes wrong with the file system.
+    config: the name of the JSON file that every one of this kind has, and that is_config is asked about.
     """
 
     what: str
     files: re.Pattern[str]
     is_config: Callable[[dict[str, Any]], bool]
     error: type[TrtllmExtError]
+    config: str = "config.json"
 
     def foreign(self, directory: Path) -> list[str]:
         """Names in `directory` that no earlier result of this kind accounts for; none when it is empty.
@@ -56,10 +57,10 @@ class Kind:
         return [name for name in names if not self.files.fullmatch(name) or not (directory / name).is_file()]
 
     def _is_earlier(self, directory: Path) -> bool:
-        if not (directory / _CONFIG).exists():
+        if not (directory / self.config).exists():
             return _marker(directory).exists()
         try:
-            return self.is_config(read_json_object(directory / _CONFIG, self.error))
+            return self.is_config(read_json_object(directory / self.config, self.error))
         except self.error:
             return False
 
@@ -243,8 +244,8 @@ def _exchange(one: Path, other: Path) -> bool:
 
 def _move_files(staging: Path, final: Path, kind: Kind) -> None:
     _marker(final).touch()
-    (final / _CONFIG).unlink(missing_ok=True)
-    new = sorted((entry.name for entry in staging.iterdir()), key=lambda name: name == _CONFIG)
+    (final / kind.config).unlink(missing_ok=True)
+    new = sorted((entry.name for entry in staging.iterdir()), key=lambda name: name == kind.config)
     for entry in final.iterdir():
         if kind.files.fullmatch(entry.name) and entry.name not in new:
             entry.unlink()

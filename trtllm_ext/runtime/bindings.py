@@ -7,18 +7,28 @@ from typing import Any
 import numpy as np
 
 from trtllm_ext.errors import EngineError, InputError
+from trtllm_ext.runtime.input_defaults import InputDefault, LeftOut
 from trtllm_ext.runtime.late_outputs import LateOutput
 from trtllm_ext.runtime.memory import Memory
 from trtllm_ext.runtime.tensors import Port, Shape, within
+from trtllm_ext.suggest import did_you_mean
 
 
 class Bindings:
     """The inputs and outputs of one context. Remembers what was bound last, so that repeating a run costs little.
 
     memory: where values lie. logger: the recording logger of the engine's runtime, when it is known.
+    defaults: the inputs that a run may leave out.
     """
 
-    def __init__(self, context: Any, ports: list[Port], memory: Memory, logger: Any = None) -> None:
+    def __init__(
+        self,
+        context: Any,
+        ports: list[Port],
+        memory: Memory,
+        logger: Any = None,
+        defaults: Mapping[str, InputDefault] | None = None,
+    ) -> None:
         self.context = context
         self.memory = memory
         self.logger = logger
@@ -30,6 +40,7 @@ class Bindings:
         self._asks_each_time = not self._input_ports or any(port.is_shape for port in self._input_ports)
         self._profile = 0
         self._has_moved = False
+        self.left_out = LeftOut(defaults or {}, self._input_ports, memory)
         # Outputs whose shape only a run shows.
         self._late: dict[str, LateOutput] = {}
 
@@ -65,11 +76,20 @@ class Bindings:
             raise InputError(
                 f"inputs is a {type(inputs).__name__}; expected a dict from input name to array."
             )
-        takes = "; ".join(port.describe() for port in self._input_ports)
+        may_lack = self.left_out.defaults
+        takes = "; ".join(port.describe() for port in self._input_ports if port.name not in may_lack)
+        if may_lack:
+            takes += f"; and, where a run asks for it, {_some_of(list(may_lack))}"
         if unknown := sorted(map(str, set(inputs) - set(self.inputs))):
-            raise InputError(f"unknown input {unknown[0]!r}. The engine takes: {takes}.")
+            hint = f" {did_you_mean(unknown[0], may_lack)}".rstrip()
+            raise InputError(f"unknown input {unknown[0]!r}.{hint} The engine takes: {takes}.")
         if missing := [name for name in self.inputs if name not in inputs]:
             raise InputError(f"input {missing[0]!r} is missing. The engine takes: {takes}.")
+
+    def completed(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """`inputs`, and in place of those that may be left out what they are given then."""
+        is_usable = self.left_out.defaults and self.context is not None
+        return self.left_out.completed(inputs) if is_usable else inputs
 
     def mark(self) -> int:
         """A position in what the engine logs, for `said`."""
@@ -267,3 +287,9 @@ class Bindings:
 
     def _given(self) -> str:
         return ", ".join(f"{port.name} {port.last_shape}" for port in self._input_ports)
+
+
+def _some_of(names: list[str]) -> str:
+    """At most four of many names."""
+    shown = names if len(names) <= 4 else names[:3]
+    return ", ".join(shown) + (f" and {len(names) - len(shown)} more" if len(shown) < len(names) else "")

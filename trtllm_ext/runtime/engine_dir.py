@@ -5,6 +5,7 @@ rank0.envelope.json    what rank0.engine is (see envelope.py)
 rank0.engine           the engine itself
 self_test.npz          of several ranks: a known input and output (see self_test.py)
 tokenizer.json         optional, copied from the checkpoint
+rotation.safetensors   optional, copied from the checkpoint: what leads into a rotated stream and back
 """
 
 import mmap
@@ -38,10 +39,32 @@ def _lacking(config: dict[str, Any]) -> str | None:
     return next((key for key, kind in _CONFIG_KEYS.items() if not isinstance(config.get(key), kind)), None)
 
 
+def _not_an_engine(directory: Path, config: dict[str, Any], key: str) -> EngineError:
+    """What `directory` is, when its config.json lacks `key`: one step or two of the way to an engine."""
+    build = "trtllm-ext build --checkpoint_dir"
+    if isinstance(config.get("architecture"), str):
+        return EngineError(
+            f"{directory} is a checkpoint; expected an engine directory. Build one first: {build} {directory} "
+            f"--output_dir ENGINE."
+        )
+    if isinstance(config.get("architectures"), list):
+        return EngineError(
+            f"{directory} is a trained model as it was published; expected an engine directory. Make a checkpoint "
+            f"first, then an engine: trtllm-ext convert --model_dir {directory} --output_dir CHECKPOINT, then {build} "
+            f"CHECKPOINT --output_dir ENGINE."
+        )
+    return EngineError(
+        f"{directory / CONFIG_NAME} lacks {key!r} or holds something else than a {_CONFIG_KEYS[key].__name__} there; "
+        f"it is not the config.json of an engine directory of trtllm_ext. Is {directory} a checkpoint?"
+    )
+
+
 # What a build writes, and the next one may replace.
 ENGINE_DIRECTORY = Kind(
     what="engine",
-    files=re.compile(r"config\.json|rank\d+\.(engine|envelope\.json)|self_test\.npz|tokenizer\.json"),
+    files=re.compile(
+        r"config\.json|rank\d+\.(engine|envelope\.json)|self_test\.npz|tokenizer\.json|rotation\.safetensors"
+    ),
     is_config=lambda config: _lacking(config) is None,
     error=BuildError,
 )
@@ -73,10 +96,7 @@ class EngineDir:
         if is_tensorrt_llms(directory, config, rank):
             return cls(directory, rank, config, made_up_envelope(directory, config, rank), has_envelope=False)
         if key := _lacking(config):
-            raise EngineError(
-                f"{config_path} lacks {key!r} or holds something else than a {_CONFIG_KEYS[key].__name__} there; it "
-                f"is not the config.json of an engine directory of trtllm_ext. Is {directory} a checkpoint?"
-            )
+            raise _not_an_engine(directory, config, key)
         envelope_path = directory / envelope_name(rank)
         if not envelope_path.is_file():
             raise _missing_rank(directory, rank)

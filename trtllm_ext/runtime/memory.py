@@ -20,6 +20,13 @@ class Memory(Protocol):
         """Address at which the engine finds (or puts) `value`; no copy where the engine can reach it."""
         ...
 
+    def share(self, name: str, values: np.ndarray[Any, Any]) -> None:
+        """Have whatever begins where `values` does, and is no longer, read from one copy of it, not one an input.
+
+        values: an array that lives as long as the session, and that nobody writes to. name: of all that it replaces.
+        """
+        ...
+
     def new(self, port: Port, shape: Shape, like: Any) -> Any:
         """A new output: a torch tensor beside `like` when that is one, else a numpy array."""
         ...
@@ -50,6 +57,9 @@ class HostMemory:
             )
         return address_of(value)
 
+    def share(self, name: str, values: np.ndarray[Any, Any]) -> None:
+        return
+
     def new(self, port: Port, shape: Shape, like: Any) -> Any:
         if is_torch(like):
             return _torch_empty(port, shape, "cpu")
@@ -74,6 +84,8 @@ class DeviceMemory:
         self._copies = DeviceCopies()
         self._pending: list[tuple[Any, int]] = []
         self._uses_copies = False
+        # By name: address on the host, size in bytes, pointer on the device.
+        self._shared: dict[str, tuple[int, int, int]] = {}
 
     def take(self, port: Port, value: Any) -> int:
         if port.is_shape:
@@ -87,6 +99,9 @@ class DeviceMemory:
             return address_of(value)
         # Empty tensors on the device get memory too: their pointers are null, which TensorRT refuses.
         nbytes = int(value.nbytes)
+        for address, most, shared in self._shared.values():
+            if port.is_input and nbytes <= most and address_of(value) == address:
+                return shared
         pointer = self._copies.room(port.name, nbytes)
         self._uses_copies = True
         if nbytes and port.is_input:
@@ -94,6 +109,12 @@ class DeviceMemory:
         elif nbytes:
             self._pending.append((value, pointer))
         return pointer
+
+    def share(self, name: str, values: np.ndarray[Any, Any]) -> None:
+        # A copy that a larger one replaces stays: a run may still read it.
+        pointer = self._copies.room(f"{name}, {values.nbytes} bytes", values.nbytes)
+        self._copies.cuda.upload(pointer, address_of(values), values.nbytes)
+        self._shared[name] = (address_of(values), values.nbytes, pointer)
 
     def new(self, port: Port, shape: Shape, like: Any) -> Any:
         if is_torch(like):

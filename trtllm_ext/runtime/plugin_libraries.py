@@ -4,6 +4,7 @@ TensorRT's registry knows creators by name, version and namespace, and not where
 does (`PluginSummary`), so that a library that was built again, or another of the same names, is met before the engine.
 """
 
+import ctypes
 import hashlib
 import os
 import threading
@@ -34,10 +35,13 @@ class PluginLibrary:
 
 
 def load_plugin_library(path: str | os.PathLike[str], registry: Any = None) -> Any:
-    """Load a library of plugins, and note its creators; returns the registry's handle, for `deregister_library`.
+    """Load a library of plugins, and note its creators.
 
     registry: by default the process's, which engines are loaded with.
-    Raises BackendError when the file is not there, and when TensorRT does not take it.
+    Returns the registry's handle, for `deregister_library`; None for a library that TensorRT's loadLibrary does not
+    take and that registers its creators when it is opened, as libraries with REGISTER_TENSORRT_PLUGIN do. It stays
+    open, also if it turns out to bring no plugin.
+    Raises BackendError when the file is not there, and when it brings no plugin either way.
     """
     file = Path(path)
     library = library_of_file(file)
@@ -47,14 +51,25 @@ def load_plugin_library(path: str | os.PathLike[str], registry: Any = None) -> A
         handle = registry.load_library(os.fspath(file))
     except RuntimeError as problem:
         raise BackendError(f"{file} cannot be loaded as a library of plugins: {problem}") from problem
-    if handle is None:
+    problem_of_opening = _open(file) if handle is None else ""
+    new = _keys(registry) - before
+    if handle is None and not new:
         raise BackendError(
             f"{file} cannot be loaded as a library of plugins: TensorRT refused it, as it does when a creator of the "
             f"same name, version and namespace is registered already, and when the file needs libraries that are not "
-            f"found (`ldd {file}` tells)."
+            f"found (`ldd {file}` tells); opened by itself {problem_of_opening or 'it registered no creator'}."
         )
-    _note(library, _keys(registry) - before)
+    _note(library, new)
     return handle
+
+
+def _open(file: Path) -> str:
+    """Opens a library for good; what went wrong, or nothing."""
+    try:
+        ctypes.CDLL(os.fspath(file.resolve()))
+    except OSError as problem:
+        return f"the loader says: {problem}"
+    return ""
 
 
 def note_library(path: str | os.PathLike[str], creators: Iterable[Any]) -> PluginLibrary:

@@ -12,6 +12,7 @@ from trtllm_ext.parallel import Communicator
 from trtllm_ext.runtime import own_plugins
 from trtllm_ext.runtime.bindings import Bindings
 from trtllm_ext.runtime.engine_dir import EngineDir
+from trtllm_ext.runtime.input_defaults import InputDefault, defaults_of
 from trtllm_ext.runtime.inspector import layers_of
 from trtllm_ext.runtime.loading import deserialized, new_context, new_runtime
 from trtllm_ext.runtime.memory import DeviceMemory, HostMemory, Memory
@@ -44,6 +45,7 @@ class Session:
         buffer: Any = None,
         ranks: RankedRuns | None = None,
         gpu_weights_percent: float | None = None,
+        input_defaults: Mapping[str, InputDefault] | None = None,
     ) -> None:
         self.engine = engine
         self.runtime = runtime
@@ -54,7 +56,9 @@ class Session:
         self.context = new_context(backend.tensorrt(), engine, logger, self._source())
         ports = ports_of(engine, engine_dir.envelope if engine_dir else None)
         self._memory: Memory = HostMemory() if backend.choice().engine == "embedded" else DeviceMemory()
-        self._bindings = Bindings(self.context, ports, self._memory, logger)
+        if input_defaults is None:
+            input_defaults = defaults_of(engine_dir.config) if engine_dir else {}
+        self._bindings = Bindings(self.context, ports, self._memory, logger, input_defaults)
         self._ranks = ranks
         if ranks is not None:
             ranks.connect(self.context, self._bindings)
@@ -105,19 +109,21 @@ class Session:
         load_mode: str = "prepack",
         communicator: Communicator | None = None,
         gpu_weights_percent: float = 1.0,
+        input_defaults: Mapping[str, InputDefault] | None = None,
     ) -> "Session":
         """Load an engine from a buffer: bytes, mmap, or what `Builder.build_engine` returned.
 
         The buffer is used in place where it can be; do not change it while the session lives.
         communicator: to the other ranks, all of which load theirs, as for `from_engine_dir`; what a directory tells of
-        them is not checked. gpu_weights_percent: as for `from_engine_dir`.
+        them is not checked. gpu_weights_percent: as for `from_engine_dir`. input_defaults: of inputs that runs may
+        leave out, which a directory tells of itself and a buffer does not: `Engine.config.input_defaults`.
         """
         if isinstance(engine, str | os.PathLike):
             raise InputError(
                 f"{os.fspath(engine)!r} is a path; give its content, Path(...).read_bytes(), or an engine directory to "
                 f"from_engine_dir."
             )
-        load = partial(cls._load, gpu_weights_percent=gpu_weights_percent)
+        load = partial(cls._load, gpu_weights_percent=gpu_weights_percent, input_defaults=input_defaults)
         return load_buffer(load, engine, load_mode, communicator)
 
     @classmethod
@@ -138,6 +144,7 @@ class Session:
         directory: EngineDir | None,
         ranks: RankedRuns | None = None,
         gpu_weights_percent: float = 1.0,
+        input_defaults: Mapping[str, InputDefault] | None = None,
     ) -> "Session":
         if load_mode not in LOAD_MODES:
             raise InputError(f"load_mode={load_mode!r} is not known; it is one of {', '.join(LOAD_MODES)}.")
@@ -163,6 +170,7 @@ class Session:
             buffer=buffer,
             ranks=ranks,
             gpu_weights_percent=gpu_weights_percent,
+            input_defaults=input_defaults,
         )
 
     def close(self) -> None:
@@ -191,6 +199,11 @@ class Session:
             TensorInfo(port.name, port.dtype, port.shape) for port in self._bindings.outputs.values()
         )
 
+    @property
+    def input_defaults(self) -> dict[str, InputDefault]:
+        """The inputs that a run may leave out, such as those of surgery, and what they are given then."""
+        return dict(self._bindings.left_out.defaults)
+
     def profiles(self, name: str) -> list[tuple[Shape, Shape, Shape]]:
         """(min, opt, max) shape of an input in each optimization profile."""
         self._open_context()
@@ -213,7 +226,7 @@ class Session:
         """
         self._open_context()
         infos = {info.name: info for info in inputs}
-        self._bindings.check_names(infos)
+        self._bindings.check_names(self._bindings.completed(infos))
         for name, info in infos.items():
             expected = self._bindings.inputs[name].dtype
             if info.dtype != expected:
@@ -223,7 +236,7 @@ class Session:
     def set_shapes(self, inputs: Mapping[str, Any]) -> list[TensorInfo]:
         """As `infer_shapes`, from arrays, tensors or plain shapes by name."""
         self._open_context()
-        self._bindings.check_names(inputs)
+        self._bindings.check_names(self._bindings.completed(inputs))
         return self._set_shapes(
             {name: tuple(getattr(value, "shape", value)) for name, value in inputs.items()}
         )
@@ -232,6 +245,7 @@ class Session:
         with self._lock:
             self._open_context()
             bindings = self._bindings
+            shapes = bindings.left_out.completed_shapes(shapes)
             bindings.forget()
             try:
                 bindings.set_shapes([(bindings.inputs[name], shape) for name, shape in shapes.items()], 0)
@@ -254,7 +268,8 @@ class Session:
     ) -> dict[str, Any]:
         """Run the engine once; returns every output by name.
 
-        inputs: for each input a C-contiguous numpy array or torch tensor of the engine's type; used in place.
+        inputs: for each input a C-contiguous numpy array or torch tensor of the engine's type; used in place. Those of
+        `input_defaults` may be left out.
         outputs: arrays or tensors to write into, of exact shape; those not given are made, as torch tensors when
         the first input is one. A given one is returned as it is. One whose shape depends on data is always made.
         stream: handle of the CUDA stream for TensorRT; the embedded engine is done when this returns.
@@ -266,6 +281,7 @@ class Session:
         """
         with self._lock:
             bindings, ranks = self._bindings, self._ranks
+            inputs = bindings.completed(inputs)
             try:
                 if ranks is None:
                     results = self._bind(inputs, outputs, stream, check)

@@ -60,21 +60,13 @@ def convert(
     if dtype != "auto":
         weight_dtype(dtype)
     source_dir = Path(model_dir)
-    _check_folder(source_dir)
-    source_config = read_json_object(source_dir / "config.json", CheckpointError)
-    _check_kind(source_dir, source_config)
+    source_config = read_model_config(source_dir)
     architecture = _architecture(source_dir / "config.json", source_config)
-    weights = open_weights(source_dir)
+    options = StackOptions(
+        layers=layers, stack=stack, attention_input=attention_input, stream_dtype=stream_dtype
+    )
+    plan = plan_folder(source_dir, source_config, options, "float32" if dtype == "auto" else dtype)
     try:
-        plan = PLANNERS[architecture](
-            source_dir,
-            source_config,
-            weights,
-            "float32" if dtype == "auto" else dtype,
-            StackOptions(
-                layers=layers, stack=stack, attention_input=attention_input, stream_dtype=stream_dtype
-            ),
-        )
         if dtype == "auto":
             plan = replace(plan, config=replace(plan.config, dtype=_common_dtype(plan, source_dir)))
         config = with_ranks(plan.config, tp_size)
@@ -90,6 +82,29 @@ def convert(
     )
     dropped = tuple(plan.source.dropped)
     return ConversionReport(source_dir, Path(output_dir), architecture, config, converted, dropped, num_bytes)
+
+
+def read_model_config(model_dir: Path) -> dict[str, Any]:
+    """A model folder's config.json. Raises CheckpointError for what is no such folder, telling what it is."""
+    _check_folder(model_dir)
+    config = read_json_object(model_dir / "config.json", CheckpointError)
+    _check_kind(model_dir, config)
+    return config
+
+
+def plan_folder(
+    model_dir: Path, config: Mapping[str, Any], options: StackOptions, dtype: str = "float32"
+) -> Plan:
+    """What a conversion of a model folder would do; no weight's values are read.
+
+    config: its config.json. Raises CheckpointError for a source that cannot be converted exactly.
+    """
+    architecture = _architecture(model_dir / "config.json", config)
+    weights = open_weights(model_dir)
+    try:
+        return PLANNERS[architecture](model_dir, config, weights, dtype, options)
+    except ConfigError as error:
+        raise CheckpointError(f"{model_dir}: {error}") from None
 
 
 def _values_of(plan: Plan, source_dir: Path, allow_nan: bool) -> WeightSource:

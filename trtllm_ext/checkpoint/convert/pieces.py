@@ -60,16 +60,16 @@ class Piece:
     def half(self, index: int, axis: int = 0) -> Piece:
         """The first (index 0) or second (1) half of an axis."""
         size = self._even("halves", index, axis) // 2
-        return self._take(axis, slice(index * size, (index + 1) * size))
+        return self.take(axis, slice(index * size, (index + 1) * size))
 
     def every_second(self, start: int, axis: int = -1) -> Piece:
         """Indices 0, 2, 4, ... (start 0) or 1, 3, 5, ... (1) of an axis."""
         self._even("pairs", start, axis)
-        return self._take(axis, slice(start, None, 2))
+        return self.take(axis, slice(start, None, 2))
 
     def only(self, index: int, axis: int = 0) -> Piece:
         """One index of an axis, which stays: an expert's part of a stacked weight."""
-        return self._take(axis, slice(index, index + 1))
+        return self.take(axis, slice(index, index + 1))
 
     def view(self, values: npt.NDArray) -> npt.NDArray:
         """The piece of a source weight's values, which have `source_shape`; a view, often not contiguous."""
@@ -87,7 +87,8 @@ class Piece:
             )
         return self.shape[axis]
 
-    def _take(self, axis: int, part: slice) -> Piece:
+    def take(self, axis: int, part: slice) -> Piece:
+        """A part of an axis, which stays."""
         ndim = len(self.ranges)
         place = axis % ndim
         if self.transposed and place >= ndim - 2:

@@ -157,9 +157,11 @@ def _from_directory(path: Any, load_mode: str, self_test: bool) -> tuple[int, Op
 
 def _from_memory(engines: Sequence[Any], load_mode: str) -> tuple[int, Open]:
     buffers = _buffers_of(engines)
+    # All ranks' are the same; a buffer alone does not tell.
+    defaults = getattr(getattr(engines[0], "config", None), "input_defaults", None)
 
     def open_rank(end: Communicator) -> Session:
-        return Session.from_serialized_engine(buffers[end.rank], load_mode, end)
+        return Session.from_serialized_engine(buffers[end.rank], load_mode, end, input_defaults=defaults)
 
     return len(buffers), open_rank
 

@@ -92,8 +92,8 @@ def _start(size: int) -> str:
     if size == 1:
         return "start it without a launcher, and without --nproc."
     return (
-        f"start it with mpirun -n {size} ..., give `trtllm-ext run` and `embed` --nproc {size}, or try it in one "
-        f"process with trtllm_ext.runtime.Rehearsal."
+        f"start it with mpirun -n {size} ..., give `trtllm-ext run`, `embed` and `serve` --nproc {size}, or try it "
+        f"in one process with trtllm_ext.runtime.Rehearsal."
     )
 
 

@@ -1,5 +1,7 @@
 """Every architecture whose feed-forward sublayers can be converted, one spec each."""
 
+from dataclasses import replace
+
 from trtllm_ext.checkpoint.convert.architectures import (
     gemma,
     gpt2,
@@ -15,6 +17,7 @@ from trtllm_ext.checkpoint.convert.architectures import (
     vision,
 )
 from trtllm_ext.checkpoint.convert.architectures.spec import StackArchitecture
+from trtllm_ext.checkpoint.convert.architectures.stream_names import STREAM_NAMES
 
 _FAMILIES = (
     llama,
@@ -31,8 +34,15 @@ _FAMILIES = (
     seq2seq_decoders,
 )
 
+
+def _with_names(spec: StackArchitecture) -> StackArchitecture:
+    """With what stands around its feed-forward sublayers."""
+    around = STREAM_NAMES.get((spec.model_type, spec.stack or "")) or STREAM_NAMES.get(spec.model_type)
+    return replace(spec, around=around)
+
+
 STACK_ARCHITECTURES: tuple[StackArchitecture, ...] = tuple(
-    spec for family in _FAMILIES for spec in family.ARCHITECTURES
+    _with_names(spec) for family in _FAMILIES for spec in family.ARCHITECTURES
 )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trtllm_ext.checkpoint.contract import FeedForwardContract
+from trtllm_ext.checkpoint.convert.architectures.around import StreamNames
 from trtllm_ext.checkpoint.convert.hf_config import HfConfig
 from trtllm_ext.checkpoint.convert.pieces import Piece, Shape, Weight, stack
 from trtllm_ext.checkpoint.convert.source_files import WeightFile
@@ -63,6 +64,7 @@ class StackArchitecture:
     code_prefixes: how classes of the architecture's own code may begin beside the prefix (auto_map).
     example: a config of the architecture, for the table in the docs.
     note: for the table, what is particular.
+    around: what else reads or writes the stream; None where it is not described.
     """
 
     model_type: str
@@ -80,6 +82,7 @@ class StackArchitecture:
     other_classes: tuple[str, ...] = ()
     code_prefixes: tuple[str, ...] = ()
     note: str = ""
+    around: StreamNames | None = None
 
     def class_names(self) -> tuple[str, ...]:
         """The names in `architectures` of models that have these layers."""

@@ -1,0 +1,62 @@
+"""`stream report`: all that applies to a model in one report, and what does not with its reason."""
+
+import json
+
+import numpy as np
+import pytest
+from encoder_formulas import sentences, small_config
+from stack_forms import HIDDEN, RMS, config_of, plain, residual
+
+from trtllm_ext.analysis.report import figures
+from trtllm_ext.cli import main as cli
+from trtllm_ext.models import write_random_checkpoint
+
+BUDGET_S = 2
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "available", lambda: False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def sections(folder):
+    found = json.loads((folder / "out" / "report.json").read_text())
+    return found, {each["title"]: each["items"] for each in found["sections"]}
+
+
+def command(*arguments):
+    return cli.main(["stream", "report", *arguments, "--output_dir", "out"])
+
+
+def test_an_encoder_has_all_parts(folder, capsys):
+    write_random_checkpoint(folder / "model", small_config(), seed=1)
+    np.savez(folder / "x.npz", **sentences(batch=3))
+    assert command("--checkpoint_dir", "model", "--input", "x.npz") == 0
+    found, parts = sections(folder)
+    assert found["command"] == (
+        "trtllm-ext stream report --checkpoint_dir model --input x.npz --output_dir out"
+    )
+    assert parts.pop("What is left out")[0]["paragraphs"] == ["Nothing: all of it applies."]
+    for title in ("The stream's end as the sum of its parts", "Who fills the stream", "Virtual weights"):
+        assert any(item["kind"] in ("table", "heat_map") for item in parts[title]), title
+    told = capsys.readouterr().out
+    assert "virtual weights" in told and "left out" not in told and "report.html" in told
+
+
+def test_without_input_the_matrices_alone(folder, capsys):
+    write_random_checkpoint(folder / "model", config_of(plain(residual=residual("pre", RMS))), seed=1)
+    assert command("--checkpoint_dir", "model") == 0
+    found, parts = sections(folder)
+    assert found["facts"]["hidden size"] == str(HIDDEN)
+    (reasons,) = (item["paragraphs"] for item in parts["What is left out"])
+    assert reasons[0].startswith("Decomposition: nothing was run: give --sentences or --input")
+    assert "left out: Decomposition: nothing was run" in capsys.readouterr().out
+
+
+def test_nothing_to_look_at_is_refused_before_anything_is_written(folder, capsys):
+    assert command() == 1
+    assert "nothing to look at" in capsys.readouterr().err
+    assert not (folder / "out").exists()

@@ -1,0 +1,1 @@
+"""How many directions the stream fills, and who fills them."""

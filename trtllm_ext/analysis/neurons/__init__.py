@@ -1,0 +1,1 @@
+"""Feed-forward neurons: what they read and write, and what fires them."""

@@ -1,0 +1,1 @@
+"""Products of what one sublayer writes and a later one reads."""
