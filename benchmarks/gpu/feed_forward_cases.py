@@ -1,6 +1,7 @@
 """The feed-forward sublayer: our tuned plan beside torch eager, torch.compile and bare products of the best tuning."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -104,7 +105,8 @@ class _Sides:
 
         if self.setting.device != "cpu":  # the stand-in for CUDA has no cublasLt, and nothing to choose from
             plan.tune(self.data[0]["x"], self.y[0], **given(0))
-        self.plans[name] = plan.describe(self.num_tokens)
+        told = plan.describe(self.num_tokens)
+        self.plans[name] = told | {"cublaslt": Path(told["cublaslt"]).name} if "cublaslt" in told else told
         return lambda number: plan.run(self.data[number]["x"], self.y[number], **given(number))
 
     def _of_torch(self) -> dict[str, Callable[[int], object]]:

@@ -1,4 +1,4 @@
-"""residual + norm: our kernel beside torch eager and torch.compile; stand-alone over rotated data, and in a chain."""
+"""residual + norm: our kernel beside torch eager, torch.compile and a copy; alone over rotated data, and in a chain."""
 
 from collections.abc import Callable
 
@@ -9,6 +9,8 @@ from torch import Tensor
 
 HIDDEN = 4096
 EPS = 1e-5
+# As many bytes read and written as by residual + norm, with nothing done to them: what the memory allows.
+COPY = "copy of as much"
 
 
 def cases(setting: Setting) -> list[Case]:
@@ -67,9 +69,15 @@ def _stand_alone(setting: Setting, num_tokens: int, hidden: int, norm: str) -> C
             given = parts | {"residual": residual, "sum": total, "normed": normed}
             setting.kernels.residual_norm(x, **given, norm=norm, eps=EPS, stream=setting.stream())
 
+        def copy(number: int) -> None:
+            for source, target in zip(data[number], results[number], strict=True):
+                target.copy_(source)
+
         def error(name: str) -> float:
             """Of the first data set, sum and normed; ours has written them, others return them."""
             given = calls[name](0)
+            if name == COPY:
+                return max(relative_error(*each) for each in zip(results[0], data[0], strict=True))
             total, normed = results[0] if name == "ours" else given
             exact = sum(each.double() for each in (*data[0], *([parts["bias"]] if "bias" in parts else [])))
             return max(relative_error(total, exact), relative_error(normed, _wanted(norm, parts, total)))
@@ -78,6 +86,7 @@ def _stand_alone(setting: Setting, num_tokens: int, hidden: int, norm: str) -> C
             "ours": ours,
             "torch eager": lambda number: eager(*data[number]),
             "torch.compile": lambda number: compiled(*data[number]),
+            COPY: copy,
         }
         return Ready(calls, sets, error)
 

@@ -9,8 +9,12 @@ Record = dict[str, Any]
 
 
 def command_of(script: str) -> str:
-    """How this run of `script` was called, from the root of the checkout."""
-    return " ".join(["python", f"benchmarks/gpu/{script}", *sys.argv[1:]])
+    """How this run of `script` was called, from the root of the checkout; where its results went is left out."""
+    given = list(sys.argv[1:])
+    if "--output" in given:
+        at = given.index("--output")
+        del given[at : at + 2]
+    return " ".join(["python", f"benchmarks/gpu/{script}", *given])
 
 
 def write(record: Record, folder: Path, name: str, tables: str) -> None:

@@ -104,4 +104,4 @@ def kernels_of(call: Call, device: str) -> list[tuple[str, float]]:
 
 def relative_error(got: torch.Tensor, wanted: torch.Tensor) -> float:
     """|got - wanted| / |wanted| in float64."""
-    return float(torch.linalg.vector_norm(got.double() - wanted) / torch.linalg.vector_norm(wanted))
+    return float(torch.linalg.vector_norm(got.double() - wanted) / torch.linalg.vector_norm(wanted.double()))

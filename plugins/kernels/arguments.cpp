@@ -9,7 +9,8 @@ namespace
 {
 
 constexpr int64_t LARGEST_WIDTH = int64_t{1} << 31;
-constexpr int64_t LARGEST_NUM_TOKENS = int64_t{1} << 31;
+// Blocks of a grid: the kernels of rows have one a row.
+constexpr int64_t LARGEST_NUM_TOKENS = 0x7fffffff;
 // Offsets of this many elements, in bytes and with room for sums, stay within 64 bits.
 constexpr int64_t LARGEST_NUM_ELEMENTS = int64_t{1} << 58;
 

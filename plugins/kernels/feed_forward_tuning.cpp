@@ -21,7 +21,7 @@ namespace
 constexpr int most_candidates = 64;
 constexpr int first_rounds = 3;
 constexpr int most_finalists = 8;
-constexpr int final_rounds = 9;
+constexpr int final_rounds = 21;
 
 class Event
 {

@@ -4,7 +4,8 @@
  * It is bound by memory: every element is read once and written once, 16 bytes at a time. A thread issues the loads of
  * all its vectors, up to four matrix loads, before it uses the first, so that an SM that holds 1536 threads has 98 KB
  * in flight; 30 KB are what the memory of an H200 needs. Vectors are numbered through all rows, so that no width
- * leaves threads idle at the end of each row.
+ * leaves threads idle at the end of each row. Rows without gaps and without biases are one long row, so that no thread
+ * has to divide by the width.
  */
 #include <algorithm>
 #include <cstddef>
@@ -41,7 +42,7 @@ struct Matrices
     int64_t gate_stride;
     int64_t output_stride;
     int64_t num_vectors; // of all rows
-    uint32_t vectors_per_row;
+    uint32_t vectors_per_row; // 0 for one long row
     float clamp; // 0 for none
     float gate_offset;
 };
@@ -68,7 +69,7 @@ struct Named
 };
 
 template <typename T, int WIDTH, typename Activation>
-__device__ Elements<T, WIDTH> gated(Matrices<T, WIDTH> const& matrices, Activation const& activation, uint32_t column,
+__device__ Elements<T, WIDTH> gated(Matrices<T, WIDTH> const& matrices, Activation const& activation, int64_t column,
     Elements<T, WIDTH> const& fc, Elements<T, WIDTH> const& gate)
 {
     float inner[WIDTH];
@@ -77,11 +78,11 @@ __device__ Elements<T, WIDTH> gated(Matrices<T, WIDTH> const& matrices, Activati
     to_floats(gate, factor);
     if (matrices.fc_bias != nullptr)
     {
-        add_to(inner, load<WIDTH>(matrices.fc_bias + column * int64_t{WIDTH}));
+        add_to(inner, load<WIDTH>(matrices.fc_bias + column * WIDTH));
     }
     if (matrices.gate_bias != nullptr)
     {
-        add_to(factor, load<WIDTH>(matrices.gate_bias + column * int64_t{WIDTH}));
+        add_to(factor, load<WIDTH>(matrices.gate_bias + column * WIDTH));
     }
 #pragma unroll
     for (int i = 0; i < WIDTH; ++i)
@@ -99,37 +100,52 @@ __device__ Elements<T, WIDTH> gated(Matrices<T, WIDTH> const& matrices, Activati
     return output;
 }
 
+/* Where a vector is. */
+struct Place
+{
+    int64_t row;
+    int64_t column; // in vectors
+};
+
+/* That of the vector `ahead` behind the first one of a block; ahead is below VECTORS_PER_BLOCK. */
+__device__ inline Place place_of(int64_t first, uint32_t ahead, uint32_t vectors_per_row)
+{
+    if (vectors_per_row == 0)
+    {
+        return {0, first + ahead};
+    }
+    // The same for all threads of the block; what each divides itself fits 32 bits.
+    int64_t const row = first / vectors_per_row;
+    uint32_t const column = static_cast<uint32_t>(first - row * vectors_per_row) + ahead;
+    return {row + column / vectors_per_row, column % vectors_per_row};
+}
+
 template <typename T, int WIDTH, typename Activation>
-__global__ void __launch_bounds__(THREADS) gated_activation_kernel(Matrices<T, WIDTH> matrices, Activation activation)
+__global__ void __launch_bounds__(THREADS)
+    gated_activation_kernel(Matrices<T, WIDTH> const matrices, Activation const activation)
 {
     using Vector = Elements<T, WIDTH>;
     wait_for_previous_kernel();
     let_next_kernel_start();
-    uint32_t const vectors_per_row = matrices.vectors_per_row;
     int64_t const step = gridDim.x * VECTORS_PER_BLOCK;
     for (int64_t first = blockIdx.x * VECTORS_PER_BLOCK; first < matrices.num_vectors; first += step)
     {
-        int64_t const first_row = first / vectors_per_row;
-        uint32_t const first_column = static_cast<uint32_t>(first - first_row * vectors_per_row);
         Vector fc[VECTORS_PER_THREAD];
         Vector gate[VECTORS_PER_THREAD];
-        int64_t row[VECTORS_PER_THREAD];
-        uint32_t column[VECTORS_PER_THREAD];
+        Place place[VECTORS_PER_THREAD];
 #pragma unroll
         for (int v = 0; v < VECTORS_PER_THREAD; ++v)
         {
-            uint32_t const ahead = first_column + threadIdx.x + v * THREADS;
-            row[v] = first_row + ahead / vectors_per_row;
-            column[v] = ahead % vectors_per_row;
+            uint32_t const ahead = threadIdx.x + v * THREADS;
+            place[v] = place_of(first, ahead, matrices.vectors_per_row);
             fc[v] = {};
             gate[v] = {};
-            if (first + threadIdx.x + v * THREADS < matrices.num_vectors)
+            if (first + ahead < matrices.num_vectors)
             {
-                int64_t const offset = static_cast<int64_t>(column[v]) * WIDTH;
-                fc[v] = load<WIDTH>(matrices.fc + row[v] * matrices.fc_stride + offset);
+                fc[v] = load<WIDTH>(matrices.fc + place[v].row * matrices.fc_stride + place[v].column * WIDTH);
                 if (matrices.gate != nullptr)
                 {
-                    gate[v] = load<WIDTH>(matrices.gate + row[v] * matrices.gate_stride + offset);
+                    gate[v] = load<WIDTH>(matrices.gate + place[v].row * matrices.gate_stride + place[v].column * WIDTH);
                 }
             }
         }
@@ -138,9 +154,8 @@ __global__ void __launch_bounds__(THREADS) gated_activation_kernel(Matrices<T, W
         {
             if (first + threadIdx.x + v * THREADS < matrices.num_vectors)
             {
-                int64_t const offset = static_cast<int64_t>(column[v]) * WIDTH;
-                Vector const output = gated<T, WIDTH>(matrices, activation, column[v], fc[v], gate[v]);
-                store(matrices.output + row[v] * matrices.output_stride + offset, output);
+                Vector const output = gated<T, WIDTH>(matrices, activation, place[v].column, fc[v], gate[v]);
+                store(matrices.output + place[v].row * matrices.output_stride + place[v].column * WIDTH, output);
             }
         }
     }
@@ -152,10 +167,12 @@ trtllm_ext_status run(
 {
     int64_t const vectors_per_row = args.width / WIDTH;
     int64_t const num_vectors = vectors_per_row * args.num_tokens;
+    bool const one_row = args.fc_bias == nullptr && args.gate_bias == nullptr && args.fc_stride == args.width
+        && args.output_stride == args.width && (args.gate == nullptr || args.gate_stride == args.width);
     Matrices<T, WIDTH> const matrices{static_cast<T const*>(args.fc), static_cast<T const*>(args.gate),
         static_cast<T const*>(args.fc_bias), static_cast<T const*>(args.gate_bias),
         static_cast<T*>(args.output), args.fc_stride, args.gate_stride, args.output_stride, num_vectors,
-        static_cast<uint32_t>(vectors_per_row), args.clamp, args.gate_offset};
+        one_row ? 0 : static_cast<uint32_t>(vectors_per_row), args.clamp, args.gate_offset};
     int64_t const num_blocks = std::min((num_vectors + VECTORS_PER_BLOCK - 1) / VECTORS_PER_BLOCK, LARGEST_GRID);
     LaunchShape const shape{dim3(static_cast<unsigned>(num_blocks)), dim3(THREADS)};
     return launch_dependent(CALL, gated_activation_kernel<T, WIDTH, Activation>, shape, stream, matrices, activation);
@@ -240,7 +257,7 @@ extern "C" trtllm_ext_status trtllm_ext_gated_activation(
         return TRTLLM_EXT_SUCCESS;
     }
     TRTLLM_EXT_CHECK(check_memory(args, &wide));
-    DeviceFacts device{};
+    DeviceFacts device{}; // asked for the refusal of a device that the kernels are not compiled for
     TRTLLM_EXT_CHECK(current_device(&device));
     switch (args.type)
     {

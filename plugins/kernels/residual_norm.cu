@@ -1,7 +1,7 @@
 /*
  * residual_norm: sum = x + bias + residual, and the norm of it, row by row.
  *
- * It is bound by memory: 16384 rows of 4096 bfloat16 are 537 MB, 127 us at the 4.22 TB/s that an H200 copies with. So
+ * It is bound by memory: 16384 rows of 4096 bfloat16 are 537 MB, 129 us for a copy of as much on an H200. So
  * an element is read once and written once an output; rows wait in registers between their statistics (two passes:
  * mean, then squared deviations) and their norm. device/norm_in_registers.cuh is that kernel;
  * device/norm_in_passes.cuh is for what does not fit or is not aligned.
@@ -21,12 +21,6 @@ namespace trtllm_ext::residual_norm
 {
 namespace
 {
-
-// What a block may have without asking, the kernel's own partial sums included.
-constexpr int64_t USUAL_SHARED_BYTES = 48 * 1024;
-constexpr int64_t LARGEST_SHARED_BYTES = 3 * LARGEST_ROW_IN_VECTORS * VECTOR_BYTES;
-// Of an SM of every compute capability from 8.0 on; more blocks than fit only wait.
-constexpr int THREADS_OF_MULTIPROCESSOR = 1024;
 
 template <typename T>
 NormArguments<T> typed(trtllm_ext_residual_norm_args const& args)
@@ -59,74 +53,66 @@ NormArguments<T> typed(trtllm_ext_residual_norm_args const& args)
     return typed;
 }
 
-/* A launch and its device. */
-struct Where
+template <typename T, int VECTORS, bool FULL, bool QUANTIZED, bool USUAL>
+trtllm_ext_status launch_in_registers(
+    NormArguments<T> const& arguments, RowPlan const& plan, trtllm_ext_stream stream)
 {
-    DeviceFacts device;
-    trtllm_ext_stream stream;
-};
-
-template <typename T, int VECTORS, bool FULL, bool QUANTIZED>
-trtllm_ext_status launch_in_registers(NormArguments<T> const& arguments, RowPlan const& plan, Where const& where)
-{
-    auto* const kernel = norm_in_registers_kernel<T, VECTORS, FULL, QUANTIZED>;
-    int64_t const num_shared_rows = arguments.has_bias + arguments.has_weight + arguments.has_norm_bias;
-    int64_t const shared_bytes = num_shared_rows * arguments.width * static_cast<int64_t>(sizeof(T));
-    if (shared_bytes + static_cast<int64_t>(sizeof(RowReducer<false>::Partials)) > USUAL_SHARED_BYTES)
-    {
-        TRTLLM_EXT_CHECK(from_cuda(
-            cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, LARGEST_SHARED_BYTES), CALL));
-    }
-    int const block_size = plan.threads_per_row * plan.rows_per_block;
+    // check_sizes() has kept the number of rows to what a grid may have.
     int64_t const num_blocks = (arguments.num_rows + plan.rows_per_block - 1) / plan.rows_per_block;
-    int64_t const num_resident = int64_t{where.device.num_multiprocessors}
-        * std::max(RESIDENT_THREADS<VECTORS, QUANTIZED> / block_size, 1);
-    LaunchShape const shape{dim3(static_cast<unsigned>(share_blocks(num_blocks, num_resident))),
-        dim3(plan.threads_per_row, plan.rows_per_block), static_cast<size_t>(shared_bytes)};
-    return launch_dependent(CALL, kernel, shape, where.stream, arguments);
+    LaunchShape const shape{
+        dim3(static_cast<unsigned>(num_blocks)), dim3(plan.threads_per_row, plan.rows_per_block)};
+    return launch_dependent(
+        CALL, norm_in_registers_kernel<T, VECTORS, FULL, QUANTIZED, USUAL>, shape, stream, arguments);
 }
 
 template <typename T, int VECTORS, bool FULL>
-trtllm_ext_status run_in_registers(NormArguments<T> const& arguments, RowPlan const& plan, Where const& where)
+trtllm_ext_status run_in_registers(NormArguments<T> const& arguments, RowPlan const& plan, trtllm_ext_stream stream)
 {
-    return arguments.quantized_type == TRTLLM_EXT_NO_TYPE
-        ? launch_in_registers<T, VECTORS, FULL, false>(arguments, plan, where)
-        : launch_in_registers<T, VECTORS, FULL, true>(arguments, plan, where);
+    if (arguments.quantized_type != TRTLLM_EXT_NO_TYPE)
+    {
+        return launch_in_registers<T, VECTORS, FULL, true, false>(arguments, plan, stream);
+    }
+    // Full rows are those of nearly all models; for others the general kernel does.
+    if constexpr (FULL)
+    {
+        if (is_usual_form(arguments))
+        {
+            return launch_in_registers<T, VECTORS, FULL, false, true>(arguments, plan, stream);
+        }
+    }
+    return launch_in_registers<T, VECTORS, FULL, false, false>(arguments, plan, stream);
 }
 
 template <typename T, int WIDTH>
-trtllm_ext_status run_in_passes(NormArguments<T> const& arguments, Where const& where)
+trtllm_ext_status run_in_passes(NormArguments<T> const& arguments, trtllm_ext_stream stream)
 {
     int64_t const num_warps = (arguments.width / WIDTH + WARP_SIZE - 1) / WARP_SIZE;
     int const num_threads = static_cast<int>(std::min<int64_t>(num_warps * WARP_SIZE, LARGEST_ROW_BLOCK));
-    int64_t const num_resident
-        = int64_t{where.device.num_multiprocessors} * (THREADS_OF_MULTIPROCESSOR / num_threads);
-    LaunchShape const shape{
-        dim3(static_cast<unsigned>(share_blocks(arguments.num_rows, num_resident))), dim3(num_threads)};
-    return launch_dependent(CALL, norm_in_passes_kernel<T, WIDTH>, shape, where.stream, arguments);
+    LaunchShape const shape{dim3(static_cast<unsigned>(arguments.num_rows)), dim3(num_threads)};
+    return launch_dependent(CALL, norm_in_passes_kernel<T, WIDTH>, shape, stream, arguments);
 }
 
 template <typename T>
-trtllm_ext_status run(trtllm_ext_residual_norm_args const& args, bool wide, Where const& where)
+trtllm_ext_status run(trtllm_ext_residual_norm_args const& args, bool wide, trtllm_ext_stream stream)
 {
     NormArguments<T> const arguments = typed<T>(args);
     if (!wide)
     {
-        return run_in_passes<T, 1>(arguments, where);
+        return run_in_passes<T, 1>(arguments, stream);
     }
     int64_t const num_vectors = arguments.width / VECTOR_WIDTH<T>;
     RowPlan const plan = plan_rows(num_vectors);
     bool const full = plan.rows_per_block == 1 && plan.threads_per_row * plan.vectors_per_thread == num_vectors;
     switch (plan.vectors_per_thread)
     {
-    case 1: return run_in_registers<T, 1, false>(arguments, plan, where);
+    case 1: return run_in_registers<T, 1, false>(arguments, plan, stream);
     case 2:
-        return full ? run_in_registers<T, 2, true>(arguments, plan, where)
-                    : run_in_registers<T, 2, false>(arguments, plan, where);
+        return full ? run_in_registers<T, 2, true>(arguments, plan, stream)
+                    : run_in_registers<T, 2, false>(arguments, plan, stream);
     case 4:
-        return full ? run_in_registers<T, 4, true>(arguments, plan, where)
-                    : run_in_registers<T, 4, false>(arguments, plan, where);
-    default: return run_in_passes<T, VECTOR_WIDTH<T>>(arguments, where);
+        return full ? run_in_registers<T, 4, true>(arguments, plan, stream)
+                    : run_in_registers<T, 4, false>(arguments, plan, stream);
+    default: return run_in_passes<T, VECTOR_WIDTH<T>>(arguments, stream);
     }
 }
 
@@ -147,13 +133,13 @@ extern "C" trtllm_ext_status trtllm_ext_residual_norm(
         return TRTLLM_EXT_SUCCESS;
     }
     bool wide = false;
-    Where where{{}, stream};
+    DeviceFacts device{}; // asked for the refusal of a device that the kernels are not compiled for
     TRTLLM_EXT_CHECK(check_memory(args, &wide));
-    TRTLLM_EXT_CHECK(current_device(&where.device));
+    TRTLLM_EXT_CHECK(current_device(&device));
     switch (args.type)
     {
-    case TRTLLM_EXT_FLOAT32: return run<float>(args, wide, where);
-    case TRTLLM_EXT_FLOAT16: return run<__half>(args, wide, where);
-    default: return run<__nv_bfloat16>(args, wide, where);
+    case TRTLLM_EXT_FLOAT32: return run<float>(args, wide, stream);
+    case TRTLLM_EXT_FLOAT16: return run<__half>(args, wide, stream);
+    default: return run<__nv_bfloat16>(args, wide, stream);
     }
 }

@@ -48,19 +48,6 @@ inline RowPlan plan_rows(int64_t num_vectors) noexcept
     return {vectors_per_thread, threads, threads < SMALLEST_ROW_BLOCK ? SMALLEST_ROW_BLOCK / threads : 1};
 }
 
-/*
- * How many blocks take turns at num_blocks blocks' work when num_resident run at once: so many that all end in the same
- * turn, as a turn for a few stragglers costs as much time as one for all. Where that would leave more than a quarter of
- * the resident blocks out, too few loads would be on their way, and three quarters work.
- */
-inline int64_t share_blocks(int64_t num_blocks, int64_t num_resident) noexcept
-{
-    int64_t const turns = (num_blocks + num_resident - 1) / num_resident;
-    int64_t const even = (num_blocks + turns - 1) / turns;
-    int64_t const least = num_blocks < num_resident ? num_blocks : num_resident - num_resident / 4;
-    return even < least ? least : even;
-}
-
 } // namespace trtllm_ext
 
 #endif

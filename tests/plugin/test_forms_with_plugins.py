@@ -1,6 +1,7 @@
 """Every form with all plugins asked for gives the numbers of its plain layers, bit for bit, on the embedded engine."""
 
 import pytest
+from sampling import thinned
 from stack_forms import TABLE, config_of, random_input
 
 import trtllm_ext as tx
@@ -28,14 +29,14 @@ def outputs_of(path, config, plugins, **settings):
 
 
 CASES = [
-    # By default one type a form; the other one among the long tests.
-    pytest.param(name, dtype, marks=[] if (len(name) % 2 == 0) == (dtype == "float32") else pytest.mark.long)
+    # Both types of a form in turn, of which one of three is a default one.
+    pytest.param(name, dtype)
     for name in TABLE
     for dtype in ("float32", "float16")
 ]
 
 
-@pytest.mark.parametrize(("name", "dtype"), CASES)
+@pytest.mark.parametrize(("name", "dtype"), thinned(CASES, every=3))
 def test_a_form(name, dtype, tmp_path):
     form = TABLE[name]
     # Sums of attention's too, where it makes a difference.

@@ -10,11 +10,6 @@ extern "C" void plan_rows(int64_t num_vectors, int* plan)
     plan[2] = made.rows_per_block;
 }
 
-extern "C" int64_t share_blocks(int64_t num_blocks, int64_t num_resident)
-{
-    return trtllm_ext::share_blocks(num_blocks, num_resident);
-}
-
 extern "C" bool architectures_serve(char const* architectures, int compute_capability)
 {
     return trtllm_ext::architectures_serve(architectures, compute_capability);

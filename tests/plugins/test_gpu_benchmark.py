@@ -29,6 +29,7 @@ sys.exit(0 if codes == [0, 1, 1] else 9)
 """
 
 
+@pytest.mark.long
 def test_checks_times_writes_and_ends_when_the_time_is_up(kernels_on_cpu, tmp_path):
     pytest.importorskip("torch", reason="the other side of the comparison is PyTorch")
     done = subprocess.run(

@@ -81,7 +81,7 @@ NORM_REFUSALS = [
     ({"weight_offset": 1.0, "rounding": 1}, "AFTER_WEIGHT only"),
     ({"norm": 0}, "norm is NO_NORM, the sum alone"),
     ({"norm": 0, "normed": None}, "norm is NO_NORM, the sum alone"),
-    ({"num_tokens": 2**31 + 1}, "num_tokens is 2147483649; it must be from 0 to 2147483648"),
+    ({"num_tokens": 2**31}, "num_tokens is 2147483648; it must be from 0 to 2147483647"),
     ({"hidden_size": 2**31 + 1}, "hidden_size is 2147483649; it must be from 1 to 2147483648"),
     ({"normed_stride": 15}, "normed_stride is 15 elements; it must be from a row's 16 to"),
     ({"residual_stride": 2**62}, "residual_stride is 4611686018427387904 elements"),

@@ -60,6 +60,7 @@ def test_nvcc_compiles_every_kernel(nvcc, tmp_path):
             assert ".target sm_90a" in ptx and ".entry" in ptx
 
 
+@pytest.mark.long
 def test_cmake_builds_the_kernels_alone_and_says_so(configure, tmp_path):
     # A folder of the system may have TensorRT's headers: then there is more to build.
     said, succeeded = configure(

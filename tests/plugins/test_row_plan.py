@@ -1,4 +1,4 @@
-"""Who works on a row, how blocks share rows, and which devices are served: the launchers' pure functions."""
+"""Who works on a row, and which devices are served: the launchers' pure functions."""
 
 import ctypes
 import subprocess
@@ -19,8 +19,6 @@ def functions(tmp_path_factory):
     flags = ["-std=c++17", "-O1", "-shared", "-fPIC", f"-I{KERNELS}"]
     subprocess.run([compiler(), *flags, str(SOURCE), "-o", str(library)], check=True)
     loaded = ctypes.CDLL(str(library))
-    loaded.share_blocks.restype = c_int64
-    loaded.share_blocks.argtypes = (c_int64, c_int64)
     loaded.architectures_serve.restype = ctypes.c_bool
     return loaded
 
@@ -65,25 +63,6 @@ def test_every_row_in_registers_has_room(functions):
         assert threads % 32 == 0 or (vectors == 1 and threads in (8, 16))
         # Less than a warp's share, or half of the threads of a row that one warp has, is left over.
         assert vectors * threads - num_vectors < max(32 * vectors, 8)
-
-
-@pytest.mark.parametrize(
-    "num_blocks, num_resident, expected",
-    [
-        (1, 528, 1),
-        (528, 528, 528),
-        (529, 528, 396),
-        (1000, 528, 500),
-        (2048, 528, 512),
-        (16384, 528, 512),
-        (2**31, 132, 132),
-    ],
-)
-def test_blocks_share_the_work_evenly(functions, num_blocks, num_resident, expected):
-    """As few turns as if all resident blocks worked, and never more blocks than that."""
-    shared = functions.share_blocks(num_blocks, num_resident)
-    assert shared == expected <= num_resident
-    assert -(-num_blocks // shared) == -(-num_blocks // num_resident)
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,13 @@ from typing import Any
 from trtllm_ext import backend
 from trtllm_ext.errors import GraphError
 from trtllm_ext.graph import Tensor
+from trtllm_ext.graph.dtypes import to_trt_dtype
 from trtllm_ext.graph.layer import add_layer, fail, outputs
 from trtllm_ext.graph.network import default_net
 from trtllm_ext.graph.plugin_record import PluginRecord
 from trtllm_ext.plugin.c_interface import Type
 from trtllm_ext.plugin.creators import creator_of
-from trtllm_ext.plugin.operation import Operation
+from trtllm_ext.plugin.operation import Operand, Operation
 from trtllm_ext.plugin.packing import packed
 from trtllm_ext.runtime.dtypes import readable
 from trtllm_ext.suggest import nearest
@@ -46,7 +47,15 @@ def add_operation(
         expansion=partial(_expanded, operation, fields),
     )
     default_net().record_plugin(layer, record)
-    return outputs(layer)
+    return outputs(layer, [_trt_type(operation, each, fields) for each in operation.outputs_of(fields)])
+
+
+def _trt_type(operation: Operation, output: Operand, fields: Mapping[str, Any]) -> Any:
+    """The type of an output: fixed, or told by a field."""
+    if output.type not in fields:
+        return to_trt_dtype(output.type)
+    kind = Type(fields[output.type])
+    return to_trt_dtype("fp8" if kind == Type.FLOAT8_E4M3 else kind.name.lower())
 
 
 def _expanded(operation: Operation, fields: Mapping[str, Any], *inputs: Tensor) -> Any:

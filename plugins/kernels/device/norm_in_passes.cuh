@@ -144,45 +144,42 @@ __device__ inline Statistics statistics_of(
 
 template <typename T, int WIDTH>
 __global__ void __launch_bounds__(LARGEST_ROW_BLOCK, TRTLLM_EXT_BLOCKS_IN_PASSES)
-    norm_in_passes_kernel(NormArguments<T> arguments)
+    norm_in_passes_kernel(NormArguments<T> const arguments)
 {
     __shared__ RowReducer<false>::Partials partials;
     RowReducer<false> reduce(partials);
     wait_for_previous_kernel();
     let_next_kernel_start();
-    for (int64_t number = blockIdx.x; number < arguments.num_rows; number += gridDim.x)
+    RowInMemory<T, WIDTH> const row(arguments, blockIdx.x);
+    Statistics const statistics = statistics_of(arguments, row, reduce);
+    if (arguments.norm == TRTLLM_EXT_NO_NORM)
     {
-        RowInMemory<T, WIDTH> const row(arguments, number);
-        Statistics const statistics = statistics_of(arguments, row, reduce);
-        if (arguments.norm == TRTLLM_EXT_NO_NORM)
+        return;
+    }
+    float scale = 0.0f;
+    if (arguments.quantized_type != TRTLLM_EXT_NO_TYPE)
+    {
+        float largest = 0.0f;
+        row.normed(statistics,
+            [&](int64_t, float const(&values)[WIDTH]) { largest = largest_of(values, largest); });
+        scale = scale_of(arguments, reduce(largest, MaxOrNan{}));
+        if (threadIdx.x == 0)
         {
-            continue;
+            arguments.scales[blockIdx.x] = scale;
         }
-        float scale = 0.0f;
+    }
+    row.normed(statistics, [&](int64_t column, float const(&values)[WIDTH]) {
+        if (arguments.has_normed)
+        {
+            Elements<T, WIDTH> normed;
+            from_floats(values, normed);
+            store(row.at(arguments.normed, column), normed);
+        }
         if (arguments.quantized_type != TRTLLM_EXT_NO_TYPE)
         {
-            float largest = 0.0f;
-            row.normed(statistics,
-                [&](int64_t, float const(&values)[WIDTH]) { largest = largest_of(values, largest); });
-            scale = scale_of(arguments, reduce(largest, MaxOrNan{}));
-            if (threadIdx.x == 0)
-            {
-                arguments.scales[number] = scale;
-            }
+            store(row.at(arguments.quantized, column), quantized_values(arguments, values, scale));
         }
-        row.normed(statistics, [&](int64_t column, float const(&values)[WIDTH]) {
-            if (arguments.has_normed)
-            {
-                Elements<T, WIDTH> normed;
-                from_floats(values, normed);
-                store(row.at(arguments.normed, column), normed);
-            }
-            if (arguments.quantized_type != TRTLLM_EXT_NO_TYPE)
-            {
-                store(row.at(arguments.quantized, column), quantized_values(arguments, values, scale));
-            }
-        });
-    }
+    });
 }
 
 } // namespace trtllm_ext
