@@ -21,9 +21,9 @@ NO_GPU_PYTHON := $(PYTHON) lacks a package; name the Python that has PyTorch for
 help:
 	@echo "make demo      set-up, then checkpoint -> engine -> numbers with a real sentence encoder"
 	@echo "make demo TP=2 the same on two MPI processes"
-	@echo "make test      set-up, then the default tests (at most 8 minutes on 2 cores)"
+	@echo "make test      set-up, then the default tests (8 minutes on 2 cores, 10 on a busy machine)"
 	@echo "make test-all  the default tests and the long ones; writes a summary to benchmarks/results"
-	@echo "make check     format, lint, types, room order"
+	@echo "make check     format, lint, types, room order, Dockerfiles"
 	@echo "make bench     the figures of benchmarks/README.md"
 	@echo "make plugins   compiles the CUDA kernels (CMake, nvcc) into trtllm_ext/plugin/lib"
 	@echo "make plugins TENSORRT_ROOT=/opt/TensorRT ARCHITECTURES=90a"
@@ -66,6 +66,8 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint docker/Dockerfile docker/Dockerfile.cpu
+	$(BIN)/shellcheck docker/*.sh
 
 bench: $(VENV)/.dev
 	$(BIN)/pip install --quiet -e '.[bench]'

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).resolve().parent / "results"
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def report(
 ) -> None:
     """Prints the table and writes results/NAME.md and results/NAME.json with the machine and the command."""
     facts = machine()
-    command = f"python benchmarks/{Path(sys.argv[0]).name}" + "".join(
+    command = f"python {Path(sys.argv[0]).resolve().relative_to(RESULTS.parents[1])}" + "".join(
         f" {argument}" for argument in sys.argv[1:]
     )
     lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]

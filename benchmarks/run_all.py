@@ -7,13 +7,16 @@ from pathlib import Path
 BENCHMARKS = (
     "import_time.py",
     "depth.py",
+    "virtual_weights.py",
     "encoder.py",
     "stack.py",
     "fusion_level.py",
+    "surgery.py",
     "build_and_load.py",
     "convert.py",
     "all_reduce.py",
     "tensor_parallel.py",
+    "serving/load.py",
 )
 
 

@@ -27,6 +27,8 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # Products in NumPy are small here: threads that wait awake for a part of one cost more than they do, in each process.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# The same of PyTorch's: a norm of eight tokens may cost ten milliseconds with them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A look at everything for garbage takes a tenth of a second with torch and transformers there: a tenth as often, then.
 gc.set_threshold(700, 10, 100)
 

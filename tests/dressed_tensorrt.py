@@ -157,7 +157,11 @@ def _plugin_creator_of_8(registry):
 
 def _plugin_v2_of_8(network):
     def add_plugin_v2(inputs, plugin):
-        return network.add_plugin_v3(inputs, [], plugin.plugin)
+        layer = network.add_plugin_v3(inputs, [], plugin.plugin)
+        # 8.6 asks a plugin for its types when it builds: until then, and if nobody sets them, they are float32.
+        for index in range(layer.num_outputs):
+            layer.set_output_type(index, embedded.DataType.FLOAT)
+        return layer
 
     return add_plugin_v2
 

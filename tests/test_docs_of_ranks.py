@@ -79,7 +79,7 @@ def test_the_first_program_deals_out_whole_weights(folder):
     assert results[0].tobytes() == results[1].tobytes()
 
 
-@pytest.mark.parametrize("before", ["", BESIDE])
+@pytest.mark.parametrize("before", [pytest.param("", marks=pytest.mark.long), BESIDE])
 def test_the_second_program_runs_under_a_launcher_with_mpi4py_beside_it(folder, mpi_launcher, before):
     program = programs()[1]
     assert "mpi4py" not in program

@@ -12,7 +12,7 @@ import pytest
 
 from trtllm_ext.parallel.launch import launcher_options
 
-BUDGET_S = 90
+BUDGET_S = 30
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -24,6 +24,7 @@ def load(name):
     return module
 
 
+@pytest.mark.long
 def test_the_reference_vectors_are_what_transformers_gives(minilm_dir):
     pytest.importorskip("torch", reason="torch is not installed (make test installs it)")
     pytest.importorskip("transformers", reason="transformers is not installed (make test installs it)")
@@ -81,6 +82,10 @@ def test_the_comparison_says_how_it_is_called():
         ("own_layer_on_ranks.py", r"largest difference from NumPy: \S+e-0[67]\n"),
         ("own_plugin/soft_cap.py", r"largest value 3\d\.\d became 5\.0; largest error \S+e-0[67]\n"),
         ("tap_a_stack.py", r"(transformer\.layers\.\d\.mlp\.contribution: .+\n){4}.+ within \S+e-0[67]\n"),
+        (
+            "steer_a_stack.py",
+            r"(layer \d: dropped 0\.\d+, its mean in its place 0\.\d+\n){4}steered .* by (0\.00, ){4}\S+\n",
+        ),
     ],
 )
 def test_an_example_runs_and_checks_itself(tmp_path, name, says):
@@ -90,6 +95,7 @@ def test_an_example_runs_and_checks_itself(tmp_path, name, says):
     assert re.fullmatch(says, run.stdout), run.stdout
 
 
+@pytest.mark.long  # by default, tests/test_docs_of_ranks.py has a program under a launcher
 def test_a_layer_on_ranks_runs_under_a_launcher_and_only_rank_0_prints(mpi_launcher, tmp_path, one_thread):
     options = launcher_options(mpi_launcher, ["TRTLLM_EXT_NUM_THREADS"])
     run = subprocess.run(

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-BUDGET_S = 20
+BUDGET_S = 6
 
 HEAVY = ("torch", "tensorrt", "tensorrt_llm", "mpi4py", "onnx", "onnxruntime", "transformers")
 

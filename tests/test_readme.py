@@ -63,7 +63,12 @@ def test_the_flags_in_the_pages_exist():
     for page in PAGES:
         for name, rest in re.findall(r"trtllm-ext (\w+)([^`#\n]*)", page.read_text()):
             assert name in commands.choices, f"{page.name} shows {name}"
-            known = commands.choices[name]._option_string_actions
+            parser = commands.choices[name]
+            if parser._subparsers is not None and (subcommand := re.match(r" ([a-z]\w*)", rest)):
+                (subcommands,) = parser._subparsers._group_actions
+                assert subcommand[1] in subcommands.choices, f"{page.name} shows {name} {subcommand[1]}"
+                parser = subcommands.choices[subcommand[1]]
+            known = parser._option_string_actions
             for flag in re.findall(r"--\w[\w-]*", rest):
                 assert flag in known, f"{page.name} shows {name} {flag}"
 

@@ -61,45 +61,47 @@ def tensorrt() -> ModuleType:
     return importlib.import_module("tensorrt" if choice().engine == "tensorrt" else EMBEDDED_MODULE)
 
 
+def engine() -> tuple[str, str]:
+    """The engine in use, 'tensorrt' or 'embedded', and why; as `choice`, without the import of tensorrt_llm.
+
+    Raises BackendError as `choice` does.
+    """
+    return _choose_engine(os.environ.get(ENVIRONMENT_VARIABLE, "auto") or "auto")
+
+
 @functools.cache
 def _choose(request: str) -> Choice:
-    if request not in REQUESTS:
-        raise BackendError(
-            f"{ENVIRONMENT_VARIABLE}={request!r} is not known; it takes one of {', '.join(REQUESTS)}."
-        )
-    if request == "embedded":
-        return Choice(
-            "embedded",
-            "trtllm_ext",
-            (
-                f"engine: embedded, as {ENVIRONMENT_VARIABLE}=embedded asks",
-                "graph API: trtllm_ext.graph, the one that runs on the embedded engine",
-            ),
-        )
-    found = probe_tensorrt()
-    if found.module is None:
-        if request == "tensorrt":
-            raise BackendError(
-                f"{ENVIRONMENT_VARIABLE}=tensorrt, but {found.detail}. Install a TensorRT that works here, "
-                f"or set {ENVIRONMENT_VARIABLE}=embedded to run on the CPU."
-            )
-        return Choice(
-            "embedded",
-            "trtllm_ext",
-            (
-                f"engine: embedded, since {found.detail}",
-                "graph API: trtllm_ext.graph, the one that runs on the embedded engine",
-            ),
-        )
+    engine, reason = _choose_engine(request)
+    if engine == "embedded":
+        graph = "graph API: trtllm_ext.graph, the one that runs on the embedded engine"
+        return Choice("embedded", "trtllm_ext", (f"engine: {reason}", graph))
     llm = probe_tensorrt_llm()
     return Choice(
         "tensorrt",
         "trtllm_ext" if llm.module is None else "tensorrt_llm",
         (
-            f"engine: tensorrt, since {found.detail}",
+            f"engine: {reason}",
             f"graph API: {'trtllm_ext.graph' if llm.module is None else 'tensorrt_llm'}, since {llm.detail}",
         ),
     )
+
+
+def _choose_engine(request: str) -> tuple[str, str]:
+    if request not in REQUESTS:
+        raise BackendError(
+            f"{ENVIRONMENT_VARIABLE}={request!r} is not known; it takes one of {', '.join(REQUESTS)}."
+        )
+    if request == "embedded":
+        return "embedded", f"embedded, as {ENVIRONMENT_VARIABLE}=embedded asks"
+    found = probe_tensorrt()
+    if found.module is not None:
+        return "tensorrt", f"tensorrt, since {found.detail}"
+    if request == "tensorrt":
+        raise BackendError(
+            f"{ENVIRONMENT_VARIABLE}=tensorrt, but {found.detail}. Install a TensorRT that works here, "
+            f"or set {ENVIRONMENT_VARIABLE}=embedded to run on the CPU."
+        )
+    return "embedded", f"embedded, since {found.detail}"
 
 
 def probe_tensorrt() -> Probe:

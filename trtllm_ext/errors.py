@@ -37,6 +37,10 @@ class InputError(TrtllmExtError, ValueError):
     """What was given to a session does not fit the engine: name, type, shape, memory layout."""
 
 
+class AnalysisError(TrtllmExtError):
+    """What was asked about a model's residual stream cannot be answered for it, or the answer cannot be written."""
+
+
 class RankError(TrtllmExtError):
     """The ranks of a world cannot go on together: one has failed, is gone, is late, or does something else."""
 

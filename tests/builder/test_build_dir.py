@@ -17,7 +17,7 @@ from trtllm_ext.builder.build_config import SETTINGS
 from trtllm_ext.errors import BuildError, CheckpointError, ConfigError, EngineError
 from trtllm_ext.models import model_from_checkpoint, sublayer_stack_config, write_random_checkpoint
 
-BUDGET_S = 30
+BUDGET_S = 12
 HIDDEN = 64
 
 
@@ -279,14 +279,16 @@ def test_a_source_that_cannot_be_read_is_named(checkpoint, tmp_path, monkeypatch
 
 
 BUILDER = textwrap.dedent("""
-    import sys, time
+    import sys
     from trtllm_ext.builder import BuildConfig, build, build_engine_dir
     from trtllm_ext.errors import TrtllmExtError
 
     def progress(step, done):
-        if "building" in step and not done:
+        if "building" in step and not done and not told:
             print("building", flush=True)
-            time.sleep(float(sys.argv[3]))
+            told.append(sys.stdin.readline())
+
+    told = []
 
     try:
         build_engine_dir(sys.argv[1], sys.argv[2], BuildConfig(max_num_tokens=8), progress=progress)
@@ -295,9 +297,11 @@ BUILDER = textwrap.dedent("""
 """)
 
 
-def start_build(checkpoint, output, seconds):
+def start_build(checkpoint, output):
+    """A build that says when it is in the middle, and waits for a line there."""
     return subprocess.Popen(
-        [sys.executable, "-c", BUILDER, str(checkpoint), str(output), str(seconds)],
+        [sys.executable, "-c", BUILDER, str(checkpoint), str(output)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -305,13 +309,13 @@ def start_build(checkpoint, output, seconds):
 
 
 def test_a_second_build_at_the_same_time(checkpoint, tmp_path):
-    first = start_build(checkpoint, tmp_path / "engine", 2)
+    first = start_build(checkpoint, tmp_path / "engine")
     assert first.stdout.readline() == "building\n"
     with pytest.raises(
         BuildError, match=rf"another process \(pid {first.pid}\) is writing the engine in .*engine right now"
     ):
         tx.build_engine_dir(checkpoint, tmp_path / "engine")
-    _, told = first.communicate(timeout=20)
+    _, told = first.communicate("go on\n", timeout=20)
     assert first.returncode == 0, told
     assert tx.Session.from_engine_dir(tmp_path / "engine").profiles("hidden_states")[0][2] == (8, HIDDEN)
     assert names(tmp_path) == ["engine"]
@@ -319,7 +323,7 @@ def test_a_second_build_at_the_same_time(checkpoint, tmp_path):
 
 def test_a_killed_build_leaves_the_earlier_engine(checkpoint, tmp_path):
     tx.build_engine_dir(checkpoint, tmp_path / "engine", tx.BuildConfig(max_num_tokens=4))
-    builder = start_build(checkpoint, tmp_path / "engine", 30)
+    builder = start_build(checkpoint, tmp_path / "engine")
     assert builder.stdout.readline() == "building\n"
     builder.send_signal(signal.SIGKILL)
     builder.communicate(timeout=10)

@@ -125,6 +125,7 @@ def test_how_a_process_has_ended(code, said):
     assert re.match(said, workers._ending(code))
 
 
+@pytest.mark.long
 def test_ctrl_c_on_the_command_line(checkpoint, tmp_path):
     """A terminal sends the interrupt to all processes of the group."""
     command = [sys.executable, "-m", "trtllm_ext.cli.main", "build", "--checkpoint_dir", str(checkpoint)]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sampling import covered
 from sublayer_formulas import DTYPES, layer_norm
 from tapped import (
     GATED,
@@ -31,6 +32,8 @@ from trtllm_ext.models import encoder_config
 
 BUDGET_S = 8
 
+FORMS = {"plain": PLAIN, "gated": GATED}
+
 
 def compare(model, inputs, limit, **settings):
     plain, tapped = run(model, inputs, **settings), run(model, inputs, taps=["*"], **settings)
@@ -43,19 +46,15 @@ def compare(model, inputs, limit, **settings):
     return tapped
 
 
-@pytest.mark.parametrize("placement", PLACEMENTS)
-@pytest.mark.parametrize("form", [PLAIN, GATED], ids=["plain", "gated"])
-@pytest.mark.parametrize(("deterministic", "limit"), [(True, 0), (False, 1e-6)], ids=["basic", "all"])
-def test_a_tapped_stack_computes_the_same(form, placement, deterministic, limit):
-    model = model_of(stack(form, placement=placement))
-    compare(model, tokens(), limit, deterministic=deterministic)
+@covered(placement=PLACEMENTS, form=FORMS, deterministic=[True, False])
+def test_a_tapped_stack_computes_the_same(form, placement, deterministic):
+    model = model_of(stack(FORMS[form], placement=placement))
+    compare(model, tokens(), 0 if deterministic else 1e-6, deterministic=deterministic)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-@pytest.mark.parametrize("placement", ["pre", "post"])
-@pytest.mark.parametrize("form", [PLAIN, GATED], ids=["plain", "gated"])
+@covered(form=FORMS, placement=["pre", "post"], dtype=["float16", "bfloat16"])
 def test_a_tapped_stack_of_a_narrow_type_computes_the_same_bits(form, placement, dtype):
-    model = model_of(stack(form, placement=placement, dtype=dtype))
+    model = model_of(stack(FORMS[form], placement=placement, dtype=dtype))
     tapped = compare(model, tokens(dtype), 0, deterministic=True)
     assert {value.dtype for value in tapped.values()} == {np.dtype(DTYPES[dtype])}
 
@@ -78,7 +77,7 @@ def test_a_tapped_encoder_computes_the_same(dtype, deterministic, limit):
     assert set(names(sublayers=("attention", "mlp"))) < set(tapped)
 
 
-@pytest.mark.parametrize("rows", [-1, TOKENS])
+@pytest.mark.parametrize("rows", [-1, pytest.param(TOKENS, marks=pytest.mark.long)])
 def test_a_tap_in_the_middle_of_anything_that_fuses(rows):
     """No number depends at the basic level on which tensors of a product, a GELU or a norm are outputs."""
     model, x = OfParts(rows), np.random.default_rng(3).normal(size=(TOKENS, WIDE)).astype(np.float32)

@@ -10,8 +10,8 @@ from trtllm_ext.errors import CheckpointError
 from trtllm_ext.models import sublayer_stack_config
 from trtllm_ext.models.random import write_random_checkpoint
 
-BUDGET_S = 20
-EXAMPLES = 300
+BUDGET_S = 10
+EXAMPLES = 120
 LONG_EXAMPLES = 20_000
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from trtllm_ext.analysis.stream_map import read_stream_map
 from trtllm_ext.checkpoint import convert, load_checkpoint, load_whole
 from trtllm_ext.checkpoint.convert.mxfp4 import Mxfp4Values
 from trtllm_ext.errors import CheckpointError
@@ -112,6 +113,15 @@ def test_a_coded_model_gives_the_checkpoint_of_the_decoded_one(gpt_oss, tmp_path
     for name, values in a.items():
         np.testing.assert_array_equal(values, b[name], err_msg=name)
     assert a["transformer.layers.1.mlp.fc.weight"].shape == (EXPERTS, FFN, HIDDEN)
+
+
+def test_a_coded_models_stream_is_that_of_the_decoded_one(gpt_oss):
+    coded_map, plain_map = (read_stream_map(folder) for folder in gpt_oss)
+    for part, other in zip(coded_map.parts, plain_map.parts, strict=True):
+        pairs = zip((*part.readers, *part.writers), (*other.readers, *other.writers), strict=True)
+        for a, b in pairs:
+            np.testing.assert_array_equal(a.matrix.load(), b.matrix.load(), err_msg=a.matrix.name)
+    assert [writer.role for writer in coded_map.parts[2].writers] == [f"proj[{i}]" for i in range(EXPERTS)]
 
 
 def test_a_coded_model_over_ranks_is_that_of_one(gpt_oss, tmp_path):

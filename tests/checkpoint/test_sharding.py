@@ -182,7 +182,7 @@ def dealt_weights(draw):
 
 
 @given(case=dealt_weights())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_pieces_of_any_size_are_dealt_to_the_rank_that_they_belong_to(case):
     whole_shape, part_shape, axis, blocks, ranks, cuts = case
     whole = np.arange(np.prod(whole_shape), dtype=np.int32).reshape(whole_shape)

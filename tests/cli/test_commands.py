@@ -372,19 +372,6 @@ def test_embed(encoder, tmp_path, capsys):
     assert SENTENCES[2] in told
 
 
-def test_the_order_and_the_batches_change_nothing(encoder, tmp_path):
-    """Sentences come out in the order they went in, whatever they are batched and padded with."""
-    from trtllm_ext.cli.sentence_encoder import SentenceEncoder
-    from trtllm_ext.runtime import Session
-
-    sentences = ["long " * count + "sentence" for count in (9, 1, 5, 0, 3)]
-    with Session.from_engine_dir(encoder) as session:
-        encode = SentenceEncoder(session).encode
-        together = encode(sentences)
-        alone = np.concatenate([encode([each]) for each in sentences])
-    np.testing.assert_allclose(together, alone, atol=1e-6)
-
-
 def test_long_sentences_are_cut_and_said_to_be(encoder, tmp_path, capsys):
     (tmp_path / "long.txt").write_text("word " * 50)
     assert cli.main(["embed", "--engine_dir", str(encoder), "--sentences", str(tmp_path / "long.txt")]) == 0
@@ -402,7 +389,7 @@ def test_embeddings_that_are_refused(encoder, engine, tmp_path, capsys):
     (tmp_path / "blank.txt").write_text("\n\n")
     sentences = tmp_path / "one.txt"
     told = fails(capsys, "embed", "--engine_dir", engine, "--sentences", sentences)
-    assert "this engine takes hidden_states and gives hidden_states_out; embed needs an encoder" in told
+    assert "this engine takes hidden_states and gives hidden_states_out; sentences need an encoder" in told
     told = fails(capsys, "embed", "--engine_dir", encoder, "--sentences", tmp_path / "blank.txt")
     assert "holds no sentence; expected one a line" in told
     told = fails(capsys, "embed", "--engine_dir", encoder, "--sentences", tmp_path / "none.txt")

@@ -5,19 +5,22 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 from types import SimpleNamespace
 
 import pytest
 
 from trtllm_ext import backend
+from trtllm_ext.cli import device_findings
 from trtllm_ext.cli import doctor as doctor_module
 from trtllm_ext.cli.plugin_findings import plugin_findings
 from trtllm_ext.errors import BackendError
 from trtllm_ext.runtime import cuda
 
-BUDGET_S = 40
+BUDGET_S = 20
 
 
+@cache  # a process takes half a second
 def doctor(*options, **environment):
     command = [sys.executable, "-m", "trtllm_ext.cli.main", "doctor", *options]
     return subprocess.run(
@@ -209,7 +212,7 @@ def test_the_library_of_device_buffers(monkeypatch):
             return SimpleNamespace(library="torch 2.9")
 
         monkeypatch.setattr(cuda, "device_buffers", opened)
-        told += doctor_module._device_buffers()
+        told += device_findings._device_buffers()
     assert [finding.state for finding in told] == ["ok", "ok", "problem"]
     assert [finding.text for finding in told] == [
         "none needed: the embedded engine works in host memory",
@@ -217,3 +220,60 @@ def test_the_library_of_device_buffers(monkeypatch):
         "no library for device memory can be used",
     ]
     assert "pip install cuda-python" in told[2].fix
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "says"),
+    [
+        (
+            {"TRTLLM_EXT_BACKEND": "embedded"},
+            0,
+            "healthy: trtllm_ext .*, engine: embedded, as TRTLLM_EXT_BACKEND",
+        ),
+        ({"TRTLLM_EXT_BACKEND": "gpu"}, 1, r"unhealthy: engine: .*'gpu' is not known.* \(to mend it: unset "),
+        (
+            {"TRTLLM_EXT_BACKEND": "embedded", "TRTLLM_EXT_NUM_THREADS": "many"},
+            1,
+            r"unhealthy: threads: .*'many' is not a number of threads.* \(to mend it: unset TRTLLM_EXT_NUM_THREADS\)$",
+        ),
+    ],
+)
+def test_quick_is_one_sentence_in_less_than_a_second(given, code, says):
+    before = os.times()
+    run = doctor("--quick", **given)
+    after = os.times()
+    assert (run.returncode, run.stderr, run.stdout.count("\n")) == (code, "", 1)
+    assert re.match(says, run.stdout), run.stdout
+    seconds = sum(after[2:4]) - sum(
+        before[2:4]
+    )  # of the processor: of others' work on this machine it knows nothing
+    assert seconds < 1
+
+
+def test_quick_imports_nothing_that_takes_seconds(monkeypatch, capsys):
+    """With a TensorRT whose device answers: tensorrt_llm and torch would come with the whole choice."""
+    monkeypatch.setenv("TRTLLM_EXT_BACKEND", "auto")
+    monkeypatch.setattr(
+        backend, "probe_tensorrt", lambda: backend.Probe("a device answers", SimpleNamespace())
+    )
+    monkeypatch.setattr(backend, "probe_tensorrt_llm", lambda: pytest.fail("imports tensorrt_llm"))
+    monkeypatch.setattr(cuda, "device_buffers", lambda: pytest.fail("imports torch"))
+    assert doctor_module.run(SimpleNamespace(quick=True)) == 0
+    assert capsys.readouterr().out.endswith("engine: tensorrt, since a device answers\n")
+
+
+def test_quick_names_the_first_problem_and_counts_the_others(monkeypatch, capsys):
+    monkeypatch.setenv("TRTLLM_EXT_BACKEND", "embedded")
+    monkeypatch.setattr(doctor_module, "_version", lambda package: None)
+    assert doctor_module.run(SimpleNamespace(quick=True)) == 1
+    others = len(doctor_module.CORE_PACKAGES) - 1
+    assert f"numpy: not installed; the core needs it (to mend it: pip install numpy; {others} more: " in (
+        capsys.readouterr().out
+    )
+
+
+def test_no_command_lets_onnxruntime_report_its_use(tmp_path):
+    """Its packages for Linux leave an identifier in the cache of whoever lets them, before they report anything."""
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    assert doctor("--quick", TRTLLM_EXT_BACKEND="embedded", **home).returncode == 0
+    assert list(tmp_path.iterdir()) == []

@@ -81,3 +81,52 @@ def test_the_page_on_export_names_what_is_there(checkpoint, tmp_path, monkeypatc
         module, member = name.rsplit(".", 1)
         named[name] = getattr(importlib.import_module(f"trtllm_ext.{module}"), member)
     assert {"oracle.opaque_layers", "graph.known.known_of", "builder.export_onnx"} <= set(named)
+
+
+def test_into_a_triton_repository(checkpoint, tmp_path, monkeypatch, capsys):
+    tx.build_engine_dir(checkpoint, tmp_path / "ffn", tx.BuildConfig(max_num_tokens=16))
+    monkeypatch.chdir(tmp_path)
+    assert export("--engine_dir", "ffn", "--checkpoint_dir", checkpoint, "--triton", "models") == 0
+    told = capsys.readouterr().out
+    assert "models/ffn/1/model.onnx: version 1 of the model ffn" in told
+    assert "Requests are joined along num_tokens" in told and "A batch has 16 rows at most." in told
+    assert "\n  tritonserver --model-repository=models\n" in told
+    Path("models/ffn/config.pbtxt").write_text("# mine")
+    again = ("--engine_dir", "ffn", "--checkpoint_dir", checkpoint, "--triton", "models", "--external_data")
+    assert export(*again) == 1
+    assert "--existing_config keep leaves the file as it is" in capsys.readouterr().err
+    assert export(*again, "--existing_config", "keep") == 0
+    assert "models/ffn/config.pbtxt is as it was" in capsys.readouterr().out
+    assert sorted(path.name for path in Path("models/ffn/2").iterdir()) == ["model.onnx", "model.onnx.data"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--onnx", "m.onnx"], 2, "the following arguments are required: --checkpoint_dir"),
+        (
+            ["--onnx", "m.onnx", "--checkpoint_dir", "c", "--model_name", "m"],
+            2,
+            "--model_name is for --triton",
+        ),
+        (
+            ["--triton", "models", "--checkpoint_dir", "c"],
+            2,
+            "the following arguments are required: --engine_dir",
+        ),
+        (
+            ["--triton", "models", "--engine_dir", "e", "--max_num_tokens", "4"],
+            1,
+            "writes the engine of --engine_dir",
+        ),
+        (["--triton", "models", "--onnx", "m.onnx"], 2, "not allowed with argument"),
+        (["--checkpoint_dir", "c"], 2, "one of the arguments --onnx --triton is required"),
+    ],
+)
+def test_flags_that_do_not_go_together(arguments, code, message, capsys):
+    try:
+        got = export(*arguments)
+    except SystemExit as end:
+        got = end.code
+    assert got == code
+    assert message in capsys.readouterr().err

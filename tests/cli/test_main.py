@@ -52,12 +52,13 @@ OPTIONS = {
     "build": "--checkpoint_dir --output_dir --build_config --from-engine --from_engine --max_batch_size "
     "--opt_batch_size --max_input_len --max_seq_len --max_num_tokens --opt_num_tokens --profiling_verbosity "
     "--input_timing_cache --output_timing_cache --ffn_plugin --residual_norm_plugin --gated_activation_plugin --taps "
-    "--enable_debug_output --deterministic --sequence_parallel "
+    "--surgery --enable_debug_output --deterministic --sequence_parallel "
     "--use_refit --strip_plan --weight_streaming --weight_sparsity --no_tf32 --version_compatible "
     "--builder_optimization_level --force_num_profiles --hardware_compatibility_level "
     "--precision_constraints --memory_pool_limit --allow_nan --workers --dry_run --tp_size",
-    "export": "--checkpoint_dir --onnx --engine_dir --build_config --max_batch_size --opt_batch_size --max_input_len "
-    "--max_seq_len --max_num_tokens --opt_num_tokens --taps --external_data --allow_nan",
+    "export": "--onnx --triton --checkpoint_dir --engine_dir --build_config --max_batch_size --opt_batch_size "
+    "--max_input_len --max_seq_len --max_num_tokens --opt_num_tokens --taps --external_data --allow_nan --model_name "
+    "--existing_config --plugin_library",
     "refit": "--engine_dir --checkpoint_dir --output_dir --allow_nan",
     "run": "--engine_dir --rank --load_mode --gpu_weights_percent --nproc --no_self_test --input --output",
     "embed": "--engine_dir --rank --load_mode --gpu_weights_percent --nproc --no_self_test --sentences --tokenizer "
@@ -65,7 +66,10 @@ OPTIONS = {
     "verify": "--checkpoint_dir --engine_dir --input --bisect --headroom --json --simulate_ranks --max_batch_size "
     "--opt_batch_size --max_input_len --max_seq_len --max_num_tokens --opt_num_tokens --sequence_parallel --allow_nan",
     "inspect": "--engine_dir --rank --layers --json",
-    "doctor": "--json",
+    "serve": "--engine_dir --rank --load_mode --gpu_weights_percent --nproc --no_self_test --model_name --host --input "
+    "--tokenizer --http_port --grpc_port --metrics_port --max_batch_size --max_queue_delay_microseconds "
+    "--max_queue_size --max_request_bytes --request_timeout --exit_timeout_secs",
+    "doctor": "--json --quick",
 }
 
 

@@ -135,6 +135,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.long  # by default, tests/faults has one like it
 def test_a_rank_that_is_killed_in_a_run(mpiexec, engine, files):
     source, target, _ = files
     arguments = arguments_of(engine, source, target)

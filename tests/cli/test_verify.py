@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 
 import pytest
+from sampling import thinned
 
 from trtllm_ext.cli import main as cli
 from trtllm_ext.errors import ConfigError
@@ -94,7 +95,7 @@ def test_what_roundings_of_a_narrow_type_hide(tmp_path, capsys, monkeypatch, dty
     )
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("dtype", thinned(["float16", "float32"], every=2))
 def test_a_note_of_what_engines_of_a_narrow_type_may_hide(tmp_path, capsys, dtype):
     checkpoint, path = write(tmp_path / "checkpoint", 2, dtype), str(tmp_path / "engine")
     given = ["--checkpoint_dir", checkpoint, "--max_num_tokens", "8"]
@@ -109,7 +110,11 @@ def test_a_note_of_what_engines_of_a_narrow_type_may_hide(tmp_path, capsys, dtyp
         assert ("note: engines of float16 are compared within their roundings" in told) == expected
 
 
-@pytest.mark.parametrize("options", [[], ["--sequence_parallel"]], ids=["plain", "sequence parallel"])
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param([], marks=pytest.mark.long), ["--sequence_parallel"]],
+    ids=["plain", "sequence parallel"],
+)
 def test_another_number_of_ranks(two, capsys, options):
     limits = ["--max_num_tokens", 8]
     for ranks in (4, 8):

@@ -185,29 +185,38 @@ def threads_now():
         time.sleep(0.01)
     return min(counts)
 
-pool, layers = sys.argv[1], int(sys.argv[2])
-bench, plan, used = stack(layers, tied=False)
-before = threads_now()
-runtime = trt.Runtime(bench.log)
-runtime.thread_pool = None if pool == "engine" else pool
-engine = runtime.deserialize_cuda_engine(plan)
-context = engine.create_execution_context()
-assert context.set_communicator(Alone())
-run(context, {"x": X})
-print(threads_now() - before)
+kept = []
+for pool, layers in zip(sys.argv[1::2], map(int, sys.argv[2::2])):
+    bench, plan, used = stack(layers, tied=False)
+    before = threads_now()
+    runtime = trt.Runtime(bench.log)
+    runtime.thread_pool = None if pool == "engine" else pool
+    engine = runtime.deserialize_cuda_engine(plan)
+    context = engine.create_execution_context()
+    assert context.set_communicator(Alone())
+    run(context, {"x": X})
+    kept.append((runtime, engine, context))
+    print(threads_now() - before)
 """
 
 
-def threads_of(pool, layers):
+def threads_of(*engines):
+    """How many threads each engine of a process adds. engines: of each its pool and its number of layers."""
     environment = {**os.environ, "TRTLLM_EXT_NUM_THREADS": "3", "PYTHONPATH": str(Path(__file__).parent)}
-    command = [sys.executable, "-c", PROGRAM, pool, str(layers)]
+    command = [sys.executable, "-c", PROGRAM, *(str(each) for engine in engines for each in engine)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
-    return int(done.stdout)
+    return [int(line) for line in done.stdout.split()]
 
 
 def test_threads_do_not_grow_with_layers():
-    assert threads_of("none", 48) == 0
-    assert threads_of("process", 48) == threads_of("process", 1) == 2
+    none, own, process, another = threads_of(("none", 48), ("engine", 3), ("process", 48), ("process", 1))
+    # The pool of the process is there once the first engine has it.
+    assert (none, process, another) == (0, 2, 0)
     # What would happen otherwise: a pool a session.
-    assert threads_of("engine", 3) > 2
+    assert own > 2
+
+
+@pytest.mark.long
+def test_as_many_threads_for_one_layer():
+    assert threads_of(("process", 1)) == [2]

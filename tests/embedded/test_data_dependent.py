@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sampling import examples
 from tiny_plans import Log, config_with, context_of, strongly_typed
 
 import trtllm_ext.embedded as trt
@@ -361,7 +362,7 @@ JUNK = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(data=st.data())
 def test_a_damaged_program_is_refused_or_runs_into_a_rule(data):
     damaged = copy.deepcopy(PROGRAM.to_json())

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sampling import examples
 from tiny_plans import FeedForward, Log, config_with, feed_forward_plan, parts_of, signed, strongly_typed
 
 import trtllm_ext.embedded as trt
@@ -21,9 +22,11 @@ from trtllm_ext.embedded.plan import FORMAT_VERSION, MAGIC, read_plan
 from trtllm_ext.embedded.plan.layout import CHUNK_BYTES, PREFIX_BYTES
 from trtllm_ext.errors import EngineError
 
-BUDGET_S = 30
+BUDGET_S = 10
 
-USUAL = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+USUAL = settings(
+    max_examples=examples(150), deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
 LONG = settings(max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -414,7 +417,7 @@ def test_weights_that_are_not_those_of_the_model_are_refused(plan, load_mode, ke
     assert "segment 0 of the engine has other weights than its header says" in log.last
 
 
-@settings(parent=USUAL, max_examples=60)
+@settings(parent=USUAL, max_examples=examples(60))
 @given(st.integers(0, 2**32))
 def test_well_signed_damaged_models_never_crash(plan, seed):
     check_segment_nonsense(plan, seed)

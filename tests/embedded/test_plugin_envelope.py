@@ -10,7 +10,7 @@ from sample_plugins import Creator, GeluBias, NumpyPlugin
 import trtllm_ext as tx
 import trtllm_ext.embedded as trt
 from trtllm_ext import backend
-from trtllm_ext.builder.network_plugins import plugins_of
+from trtllm_ext.builder.network_plugins import plugins_of, spare_handles
 from trtllm_ext.errors import EngineError
 from trtllm_ext.graph import functional
 from trtllm_ext.runtime import plugin_libraries
@@ -107,25 +107,59 @@ def test_with_its_creator_it_runs(engine_dir, registered):
         np.testing.assert_array_equal(session.run({"x": x})["y"], 4 * np.maximum(x, 0))
 
 
-def test_plugins_of_the_second_version(monkeypatch):
-    """TensorRT 8's: the network gives out plain layers, and the plugin says its type itself."""
+class ILayer:
+    """A layer as TensorRT 8's networks give it out: plain, until it is made one of its own class."""
 
-    class ILayer:
-        def __init__(self, kind, plugin=None):
-            self.kind, self.inside = kind, plugin
+    def __init__(self, kind, plugin=None):
+        self.kind, self.inside = kind, plugin
 
-        @property
-        def type(self):
-            return SimpleNamespace(name=self.kind)
+    @property
+    def type(self):
+        return SimpleNamespace(name=self.kind)
 
-    class IPluginV2Layer(ILayer):
-        @property
-        def plugin(self):
-            return self.inside
 
-    fast = SimpleNamespace(plugin_type="Fast", plugin_version="1", plugin_namespace="")
-    layers = [ILayer("ACTIVATION"), ILayer("PLUGIN_V2", fast), ILayer("PLUGIN_V2", fast)]
-    library = SimpleNamespace(ILayer=ILayer, IPluginV2Layer=IPluginV2Layer)
+class IPluginV2Layer(ILayer):
+    @property
+    def plugin(self):
+        return self.inside
+
+
+def network_of_version_2(*namespaces):
+    """A layer that is no plugin, and two of a plugin in each namespace."""
+    layers = [ILayer("ACTIVATION")]
+    for namespace in namespaces:
+        plugin = SimpleNamespace(plugin_type="Fast", plugin_version="1", plugin_namespace=namespace)
+        layers += [ILayer("PLUGIN_V2", plugin), ILayer("PLUGIN_V2", plugin)]
+    return SimpleNamespace(num_layers=len(layers), get_layer=layers.__getitem__)
+
+
+@pytest.fixture
+def tensorrt_8(monkeypatch):
+    sources = SimpleNamespace(CUBLAS=0, CUBLAS_LT=1, CUDNN=2)
+    library = SimpleNamespace(ILayer=ILayer, IPluginV2Layer=IPluginV2Layer, TacticSource=sources)
     monkeypatch.setattr(backend, "tensorrt", lambda: library)
-    network = SimpleNamespace(num_layers=len(layers), get_layer=layers.__getitem__)
-    assert plugins_of(network) == (PluginSummary(name="Fast", version="1"),)
+    monkeypatch.setattr(backend, "choice", lambda: SimpleNamespace(engine="tensorrt"))
+    return library
+
+
+def test_plugins_of_the_second_version(tensorrt_8):
+    """The plugin says its type itself."""
+    assert plugins_of(network_of_version_2("")) == (PluginSummary(name="Fast", version="1"),)
+
+
+@pytest.mark.parametrize(
+    "namespaces, sources",
+    [((), 0b11111), (("trtllm_ext",), 0b11000), (("trtllm_ext", ""), 0b11111), (("",), 0b11111)],
+)
+def test_cublas_and_cudnn_are_not_loaded_for_plugins_that_take_no_handle(tensorrt_8, namespaces, sources):
+    """TensorRT 8 gives all plugins both libraries' handles, unless their tactics are off."""
+    config = SimpleNamespace(sources=0b11111)
+    config.get_tactic_sources = lambda: config.sources
+    config.set_tactic_sources = lambda wanted: setattr(config, "sources", wanted)
+    spare_handles(network_of_version_2(*namespaces), config)
+    assert config.sources == sources
+
+
+def test_later_versions_give_no_handles(tensorrt_8):
+    tensorrt_8.IPluginV3 = object
+    spare_handles(network_of_version_2("trtllm_ext"), config=None)

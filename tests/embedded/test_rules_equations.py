@@ -7,6 +7,7 @@ import pytest
 from defining import add_constant, add_input, errors_of, new_network, shape_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sampling import examples
 from test_rules_program import _damaged
 
 import trtllm_ext.embedded as trt
@@ -197,7 +198,7 @@ def test_programs_of_these_layers_pass_through_json():
         program.run(SHAPES | {"x": (2, 4, 9, 2)})
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(data=st.data(), twice=st.booleans())
 def test_damaged_programs_never_crash(data, twice):
     damaged = _damaged(PROGRAM, data.draw)

@@ -8,12 +8,13 @@ import pytest
 from defining import add_constant, add_input, new_network, shape_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sampling import examples
 
 import trtllm_ext.embedded as trt
 from trtllm_ext.embedded.rules import RuleError
 from trtllm_ext.embedded.rules.program import ShapeProgram
 
-BUDGET_S = 20
+BUDGET_S = 8
 
 
 def _attention_like():
@@ -191,7 +192,7 @@ def test_a_long_chain_is_compiled_and_run_without_recursion():
     assert ShapeProgram.of(network, ["y"]).run({"x": (3,)}) == {"y": (3,)}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(batch=st.integers(0, 9), sequence=st.integers(0, 9))
 def test_program_and_network_agree(batch, sequence):
     network = _attention_like()
@@ -238,7 +239,7 @@ def _damaged(data, draw):
     return damaged
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=examples(1500), deadline=None)
 @given(data=st.data(), which=st.sampled_from(range(len(RUNS))), twice=st.booleans())
 def test_damaged_json_is_refused_or_runs_into_a_rule_but_never_crashes(data, which, twice):
     damaged = _damaged(PROGRAMS[which], data.draw)

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sampling import examples
 
 import trtllm_ext.embedded as trt
 from trtllm_ext.embedded.rules import Known, RuleError, infer
 from trtllm_ext.embedded.types import storage_dtype
 
-BUDGET_S = 40
-SETTINGS = settings(max_examples=60, deadline=None)
+BUDGET_S = 10
+SETTINGS = settings(max_examples=examples(60), deadline=None)
 
 small = st.integers(0, 4)
 shapes = st.lists(small, max_size=3).map(tuple)

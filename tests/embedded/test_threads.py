@@ -1,5 +1,6 @@
 """Threads: how many, whose, and what an engine leaves to the rest of the process."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -9,9 +10,9 @@ import pytest
 from trtllm_ext.embedded.running import threads
 from trtllm_ext.errors import ConfigError
 
-BUDGET_S = 40
+BUDGET_S = 15
 
-# Loads as many engines as asked, each of one layer, and tells how many threads the process then has.
+# Loads as many engines as asked, each of one layer; tells how many threads the first adds, and how many all do.
 PROGRAM = """
 import sys
 import time
@@ -51,16 +52,20 @@ def threads_now():
 kept = [foreign_session()] if "first" in sys.argv else []
 before = threads_now()
 data = engine_bytes()
-for _ in range(int(sys.argv[1])):
+count = int(sys.argv[1])
+for number in range(1, count + 1):
     kept.append(tx.Session.from_serialized_engine(data))
     kept[-1].run({"x": np.ones((2, 8), np.float32)})
-print(threads_now() - before)
+    if number in (1, count):
+        print(threads_now() - before)
 if "after" in sys.argv:
     foreign_session().run(None, {"x": np.ones(2, np.float32)})
 """
 
 
+@functools.cache
 def threads_of(engines, *options, **environment):
+    """How many threads the first engine of a new process adds, and how many all of them."""
     run = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(engines), *options],
         env={**os.environ, "TRTLLM_EXT_NUM_THREADS": "3", **environment},
@@ -69,26 +74,28 @@ def threads_of(engines, *options, **environment):
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    return int(run.stdout)
+    told = [int(line) for line in run.stdout.split()]
+    return told[0], told[-1]
 
 
 @pytest.mark.parametrize("order", [("first", "after"), ("after",)])
 def test_other_users_of_onnxruntime_in_the_process_are_left_alone(order):
-    threads_of(1, *order)
+    threads_of(4, *order)
 
 
 def test_a_process_pool_has_as_many_threads_for_many_engines_as_for_one():
-    assert threads_of(4, TRTLLM_EXT_THREAD_POOL="process") == threads_of(1, TRTLLM_EXT_THREAD_POOL="process")
+    of_one, of_all = threads_of(4, TRTLLM_EXT_THREAD_POOL="process")
+    assert of_all == of_one > 0
 
 
 def test_each_engine_has_its_own_pool_by_default():
     # The calling thread works too, so a pool of three threads adds two.
-    assert threads_of(4) >= 4 * 2
+    assert threads_of(4, "after")[1] >= 4 * 2
 
 
 def test_a_process_pool_joins_one_that_is_there_already():
-    pool = threads_of(2, TRTLLM_EXT_THREAD_POOL="process")
-    assert threads_of(2, "first", TRTLLM_EXT_THREAD_POOL="process") == pool < 2 * 3
+    _, pool = threads_of(4, TRTLLM_EXT_THREAD_POOL="process")
+    assert threads_of(2, "first", TRTLLM_EXT_THREAD_POOL="process")[1] == pool < 2 * 3
 
 
 def test_the_process_pool_is_for_those_who_ask_for_it(monkeypatch):
@@ -103,10 +110,40 @@ def test_an_engine_of_many_sessions_does_not_have_threads_without_end(monkeypatc
     assert [threads.threads_of_session(count) for count in (1, 2, 32, 100, 1000)] == [16, 16, 16, 5, 1]
 
 
+@pytest.mark.parametrize(("asked", "waits_awake"), [(None, True), ("1", True), ("0", False)])
+def test_threads_wait_awake_unless_told_otherwise(monkeypatch, asked, waits_awake):
+    """What ONNX Runtime is told for an engine."""
+    import onnxruntime
+
+    import trtllm_ext as tx
+
+    monkeypatch.delenv(threads.SPINNING_VARIABLE, raising=False)
+    if asked is not None:
+        monkeypatch.setenv(threads.SPINNING_VARIABLE, asked)
+    told = []
+    real = onnxruntime.SessionOptions.add_session_config_entry
+    monkeypatch.setattr(
+        onnxruntime.SessionOptions,
+        "add_session_config_entry",
+        lambda options, key, value: (told.append((key, value)), real(options, key, value))[1],
+    )
+    builder = tx.Builder()
+    network = builder.create_network()
+    with tx.net_guard(network):
+        x = tx.Tensor(name="x", dtype="float32", shape=[2, 8])
+        (x + x).mark_output("y", "float32")
+    config = builder.create_builder_config(precision="float32")
+    tx.Session.from_serialized_engine(builder.build_engine(network, config)).close()
+    assert (("session.intra_op.allow_spinning", "0") not in told) is waits_awake
+
+
 def test_an_unknown_pool_is_refused(monkeypatch):
     monkeypatch.setenv(threads.POOL_VARIABLE, "global")
     with pytest.raises(ConfigError, match="TRTLLM_EXT_THREAD_POOL='global' is not known; it is 'engine'"):
         threads.shares_process_pool()
+    monkeypatch.setenv(threads.SPINNING_VARIABLE, "yes")
+    with pytest.raises(ConfigError, match="TRTLLM_EXT_SPINNING='yes' is not known; it is 1"):
+        threads.spins()
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", "99999"])

@@ -8,12 +8,15 @@ import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from networks_of_ranks import RankNetwork, run_networks
+from sampling import examples
 
 import trtllm_ext.graph.functional as fn
 
 BUDGET_S = 8
 
-USUAL = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
+USUAL = settings(
+    max_examples=examples(20), deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
+)
 LONG = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 
 TYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}

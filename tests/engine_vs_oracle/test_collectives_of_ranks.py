@@ -4,6 +4,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from networks_of_ranks import RankNetwork, run_networks
+from sampling import covered
 
 import trtllm_ext.graph.functional as fn
 
@@ -42,9 +43,7 @@ def bits(array):
     return np.ascontiguousarray(array).view(np.uint8)
 
 
-@pytest.mark.parametrize("varying", [False, True])
-@pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("group", GROUPS)
+@covered(varying=[False, True], dtype=TYPES, group=GROUPS)
 def test_sums(values, group, dtype, varying):
     parts = numbers(len(group), (6, 5), dtype)
     total = sum(array.astype(np.float64) for array in parts)
@@ -70,8 +69,7 @@ def test_narrow_types_are_rounded_once(values, dtype):
         assert part.tolist() == [[large + 2]]
 
 
-@pytest.mark.parametrize("varying", [False, True])
-@pytest.mark.parametrize("dtype", [*TYPES, np.int64])
+@covered(varying=[False, True], dtype=[*TYPES, np.int64])
 @pytest.mark.parametrize(("shape", "dim"), [((2, 3, 4), 0), ((2, 3, 4), 1), ((2, 3, 4), -1), ((5,), -1)])
 def test_gathers(values, shape, dim, dtype, varying):
     for group in GROUPS:
@@ -110,8 +108,7 @@ def fused(bias, weight):
     return define
 
 
-@pytest.mark.parametrize("varying", [False, True])
-@pytest.mark.parametrize("dtype", TYPES)
+@covered(varying=[False, True], dtype=TYPES)
 def test_residual_and_norm_behind_the_sum(values, dtype, varying):
     parts = numbers(2, (4, 8), dtype)
     [residual] = numbers(1, (4, 8), dtype, seed=1)
@@ -135,9 +132,7 @@ def test_residual_and_norm_behind_the_sum(values, dtype, varying):
             np.testing.assert_array_equal(bits(got), bits(want))
 
 
-@pytest.mark.parametrize("sharding_dim", [0, 1])
-@pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("varying", [False, True])
+@covered(sharding_dim=[0, 1], dtype=TYPES, varying=[False, True])
 def test_embedding_of_a_table_that_is_spread(values, dtype, sharding_dim, varying):
     [table] = numbers(1, (6, 4), dtype)
     ids = np.array([[0, 5, 2], [3, 3, 1]], np.int32)

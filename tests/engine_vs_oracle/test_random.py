@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, note, settings
 from random_networks import LENGTHS, networks
+from sampling import examples
 from zoo.engine import EngineFailedError, network_and_engine, run
 
 from trtllm_ext.oracle import OracleError, evaluate
@@ -11,7 +12,11 @@ from trtllm_ext.oracle import OracleError, evaluate
 BUDGET_S = 15
 
 USUAL = settings(
-    max_examples=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), print_blob=True
+    max_examples=examples(50),
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+    print_blob=True,
 )
 LONG = settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 

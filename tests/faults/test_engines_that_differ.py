@@ -36,14 +36,14 @@ def test_another_number_of_ranks(ranks, engine, launcher):
     assert ended.out == ""
 
 
-@pytest.mark.parametrize("launcher", OWN)
+@pytest.mark.parametrize("launcher", LONG)
 def test_an_engine_of_one_rank(ranks, engine_of_one, launcher):
     ranks.start(launcher, engine_of_one)
     ranks.end().names("built for 1 rank, this world has 2; start it without a launcher, and without --nproc")
 
 
-@pytest.mark.parametrize("launcher", FOREIGN)
-@pytest.mark.parametrize("name", ["rank1.engine", pytest.param("rank1.envelope.json", marks=long)])
+@pytest.mark.parametrize("launcher", LONG)  # by default, tests/cli/test_run_ranks.py has one like it
+@pytest.mark.parametrize("name", ["rank1.engine", "rank1.envelope.json"])
 def test_a_missing_file(ranks, own_engines, launcher, name):
     (own_engines[1] / "engine" / name).unlink()
     start_apart(ranks, launcher, own_engines)

@@ -8,6 +8,7 @@ BUDGET_S = 18
 
 long = pytest.mark.long
 BOTH = ["mpiexec", "nproc"]
+LONG = [pytest.param(each, marks=long) for each in BOTH]
 FIRST = [pytest.param("mpiexec", marks=long), "nproc"]
 # Runs without an end, of which the test is told.
 LOOP = "for n in range(10**9): run(); n == 3 and folder.joinpath(f'{rank}.runs').write_text('yes')"
@@ -35,6 +36,7 @@ def test_input_files_of_other_shapes(ranks, engine, launcher):
     assert ended.err.count("trtllm-ext: error: ") == 1
 
 
+@long
 def test_inputs_of_a_program_of_other_shapes(ranks, engine):
     ranks.start_program(engine, "session.run({'hidden_states': x[:3]})")
     ranks.end().names(SHAPES)
@@ -48,7 +50,9 @@ def test_an_input_that_a_rank_refuses(ranks, engine):
     )
 
 
-@pytest.mark.parametrize("launcher", FIRST)
+@pytest.mark.parametrize(
+    "launcher", LONG
+)  # by default, tests/parallel/test_launch_of_mpi.py has one that raises
 def test_a_rank_that_raises(ranks, engine, launcher):
     ranks.start(launcher, engine, (1, "run", "raise ValueError('half of it is missing')"))
     ranks.end().names("rank 1 failed: ValueError: half of it is missing")
@@ -57,8 +61,12 @@ def test_a_rank_that_raises(ranks, engine, launcher):
 @pytest.mark.parametrize(
     "statement, sentence",
     [
-        ("raise ValueError('half of it is missing')", "rank 1 failed: ValueError: half of it is missing"),
-        pytest.param("sys.exit(3)", r"rank 1 failed: it ended with sys\.exit\(3\)", marks=long),
+        pytest.param(
+            "raise ValueError('half of it is missing')",
+            "rank 1 failed: ValueError: half of it is missing",
+            marks=long,
+        ),
+        ("sys.exit(3)", r"rank 1 failed: it ended with sys\.exit\(3\)"),
         pytest.param("sys.exit(0)", "rank 1 has left, but rank 0 still waits", marks=long),
     ],
 )
@@ -70,8 +78,8 @@ def test_a_program_that_ends_on_one_rank(ranks, engine, statement, sentence):
 @pytest.mark.parametrize(
     "launcher, rank",
     [
-        ("mpiexec", 1),
         ("nproc", 0),
+        pytest.param("mpiexec", 1, marks=long),
         pytest.param("mpiexec", 0, marks=long),
         pytest.param("nproc", 1, marks=long),
     ],

@@ -14,7 +14,8 @@ SLEEP = "time.sleep(60)"
 @pytest.mark.parametrize(
     "launcher, timeout_s, seconds",
     [
-        ("mpiexec", TIMEOUT_S, TIMEOUT_S),
+        # By default, tests/parallel/test_faults_of_mpi.py has one like it.
+        pytest.param("mpiexec", TIMEOUT_S, TIMEOUT_S, marks=long),
         pytest.param("mpiexec", None, 10, marks=long),
         pytest.param("nproc", None, 10, marks=long),
     ],

@@ -5,6 +5,7 @@ import math
 import ml_dtypes
 import numpy as np
 import pytest
+from sampling import covered
 
 import trtllm_ext.embedded as trt
 from trtllm_ext.errors import GraphError
@@ -105,8 +106,7 @@ def test_gegelu_is_interleaved(run, limit):
     )
 
 
-@pytest.mark.parametrize("gate", [fn.swiglu, fn.geglu, fn.gegelu])
-@pytest.mark.parametrize("shape", [(2, 7), (2, -1)])
+@covered(gate=[fn.swiglu, fn.geglu, fn.gegelu], shape=[(2, 7), (2, -1)])
 def test_gates_need_an_even_known_width(guarded, gate, shape):
     _, add_input = guarded
     with pytest.raises(GraphError, match="must be even and known"):

@@ -3,6 +3,7 @@
 import ml_dtypes
 import numpy as np
 import pytest
+from sampling import covered
 
 import trtllm_ext.embedded as trt
 from trtllm_ext.errors import GraphError
@@ -14,8 +15,7 @@ BUDGET_S = 12
 DTYPES = [np.float32, np.float16, ml_dtypes.bfloat16, np.int32, np.int64, np.bool_]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(2, 3), (), (0, 3)])
+@covered(dtype=DTYPES, shape=[(2, 3), (), (0, 3)])
 def test_constant(run, dtype, shape):
     array = (np.arange(np.prod(shape, dtype=int)).reshape(shape) % 2).astype(dtype)
     got = run(lambda x: (fn.identity(fn.constant(array)), x), np.zeros(1, np.float32))[0]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sampling import covered
 
 from trtllm_ext.errors import GraphError
 from trtllm_ext.graph import functional as fn
@@ -11,8 +12,7 @@ BUDGET_S = 12
 X = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
 
 
-@pytest.mark.parametrize("dim", [0, 1, -1])
-@pytest.mark.parametrize("index", [0, 1, -1])
+@covered(dim=[0, 1, -1], index=[0, 1, -1])
 def test_select(run, dim, index):
     np.testing.assert_array_equal(run(lambda x: fn.select(x, dim, index), X), np.take(X, index, dim))
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sampling import covered
 
 from trtllm_ext.errors import GraphError
 from trtllm_ext.graph import functional as fn
@@ -85,8 +86,7 @@ def test_permute_errors(guarded):
         fn.transpose(x, 0, 2)
 
 
-@pytest.mark.parametrize("shape", DYNAMIC)
-@pytest.mark.parametrize("dim", [0, 1, -1, (0, 1), (1, 3), (0, 2, 4)])
+@covered(shape=DYNAMIC, dim=[0, 1, -1, (0, 1), (1, 3), (0, 2, 4)])
 def test_expand_dims(run, shape, dim):
     np.testing.assert_array_equal(
         run(lambda x: fn.expand_dims(x, dim), X, shapes=[shape]), np.expand_dims(X, dim)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sampling import covered
 from sublayer_formulas import DTYPES, assert_close, linear, run_module, self_attention, set_random
 
 from trtllm_ext.errors import ConfigError
@@ -41,8 +42,7 @@ def reference_weights(weights):
     return {name.removeprefix("attention."): value for name, value in weights.items()}
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("bias", [True, False])
+@covered(dtype=DTYPES, bias=[True, False])
 def test_attention_without_a_mask(dtype, bias):
     layer = SelfAttention(HIDDEN, HEADS, bias=bias, dtype=dtype)
     weights, x = set_random(layer, dtype), states(dtype)
@@ -114,10 +114,7 @@ def test_an_encoder_layer_is_two_residual_blocks():
     assert_close(run_module(layer, {"x": x}), wide, "float32", factor=2)
 
 
-@pytest.mark.parametrize("kind", [Linear, ColumnLinear, RowLinear])
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("ndim", [2, 3])
+@covered(kind=[Linear, ColumnLinear, RowLinear], dtype=DTYPES, bias=[True, False], ndim=[2, 3])
 def test_linear(kind, dtype, bias, ndim):
     layer = kind(HIDDEN, 10, bias=bias, dtype=dtype)
     weights, x = set_random(layer, dtype), states(dtype)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sampling import covered
 from sublayer_formulas import (
     DTYPES,
     assert_close,
@@ -27,8 +28,7 @@ def tokens(dtype, rows=TOKENS):
     return np.random.default_rng(9).normal(size=(rows, HIDDEN)).astype(DTYPES[dtype])
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@covered(dtype=DTYPES, activation=ACTIVATIONS)
 def test_feed_forward(activation, dtype):
     layer = FeedForward(HIDDEN, FFN, activation, dtype=dtype)
     weights, x = set_random(layer, dtype), tokens(dtype)
@@ -36,8 +36,7 @@ def test_feed_forward(activation, dtype):
     assert_close(run_module(layer, {"x": x}, dtype), reference, dtype)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@covered(dtype=DTYPES, activation=ACTIVATIONS)
 def test_gated_feed_forward(activation, dtype):
     layer = GatedFeedForward(HIDDEN, FFN, activation, dtype=dtype)
     weights, x = set_random(layer, dtype), tokens(dtype)
@@ -45,8 +44,7 @@ def test_gated_feed_forward(activation, dtype):
     assert_close(run_module(layer, {"x": x}, dtype), reference, dtype)
 
 
-@pytest.mark.parametrize("kind", [FeedForward, GatedFeedForward])
-@pytest.mark.parametrize("rows", [1, 64])
+@covered(kind=[FeedForward, GatedFeedForward], rows=[1, 64])
 def test_without_biases_one_token_and_many(kind, rows):
     layer = kind(HIDDEN, FFN, "silu", bias=False)
     weights, x = set_random(layer, "float32"), tokens("float32", rows)
@@ -65,9 +63,7 @@ def test_biases_of_the_two_projections_apart(kind, bias, proj_bias):
     assert_close(run_module(layer, {"x": x}), FORMULA[kind](x.astype(np.float64), weights, "silu"), "float32")
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("kind", [FeedForward, GatedFeedForward])
-@pytest.mark.parametrize("norm", [LayerNorm, RmsNorm])
+@covered(dtype=DTYPES, kind=[FeedForward, GatedFeedForward], norm=[LayerNorm, RmsNorm])
 def test_a_norm_inside(norm, kind, dtype):
     layer = kind(HIDDEN, FFN, "silu", dtype=dtype, inner_norm=norm(FFN, eps=1e-2, dtype=dtype))
     weights, x = set_random(layer, dtype), tokens(dtype)

@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 from rank_modules import module_engines, random_tokens, run_engines, same_on_every_rank, whole_weights
+from sampling import covered
 from sublayer_formulas import (
     DTYPES,
     assert_close,
@@ -70,9 +71,7 @@ def outputs(make, weights, inputs, size, dtype):
     return same_on_every_rank([each["y"] for each in run_engines(engines, inputs)])
 
 
-@pytest.mark.parametrize("stream", ["same", "float32"])
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("size", [1, 2])
+@covered(stream=["same", "float32"], dtype=DTYPES, size=[1, 2])
 def test_row_linear_with_residual_and_norm(size, dtype, stream):
     make = partial(Followed, RowLinear, FFN, HIDDEN, dtype=dtype)
     (weights, wide), x = whole_weights(make, dtype), random_tokens(dtype, TOKENS, FFN)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sampling import covered
 from sublayer_formulas import (
     DTYPES,
     assert_close,
@@ -67,9 +68,7 @@ def assert_parts(got, expected, dtype):
         assert_close(part, reference, dtype)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("count", [1, 2, 4])
-@pytest.mark.parametrize("kind", KINDS)
+@covered(dtype=DTYPES, count=[1, 2, 4], kind=KINDS)
 def test_each_form_in_each_type(kind, count, dtype):
     module = connections(kind, count, dtype)
     weights, streams = set_random(module, dtype), random_streams(dtype, TOKENS, count)
@@ -142,8 +141,7 @@ def sublayer(weights):
     return apply
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("kind", KINDS)
+@covered(dtype=DTYPES, kind=KINDS)
 def test_in_a_residual_block(kind, dtype):
     module = block(kind, 4, dtype)
     weights, streams = set_random(module, dtype), random_streams(dtype, TOKENS, 4)
@@ -152,8 +150,7 @@ def test_in_a_residual_block(kind, dtype):
     assert_close(run_module(module, {"streams": streams}, dtype), reference, dtype)
 
 
-@pytest.mark.parametrize("count", [1, 4])
-@pytest.mark.parametrize("kind", KINDS)
+@covered(count=[1, 4], kind=KINDS)
 def test_initial_weights_make_a_plain_residual_of_each_stream(kind, count):
     first, second = block(kind, count), block(kind, count)
 
@@ -188,8 +185,7 @@ def test_streams_are_copies_and_their_sum_is_rounded_once():
     assert run_module(_Call(sum_streams), {"streams": large}, "float16") == [[0.0]]
 
 
-@pytest.mark.parametrize("norm", ["layer_norm", "rms_norm"])
-@pytest.mark.parametrize("kind", KINDS)
+@covered(norm=["layer_norm", "rms_norm"], kind=KINDS)
 def test_layer_checkpoint_and_first_values_name_the_same_weights(kind, norm):
     shapes = weight_shapes(kind, 3, HIDDEN, norm=norm)
     module = connections(kind, 3, norm=norm)

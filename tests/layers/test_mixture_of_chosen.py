@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sampling import covered
 from small_mixture import EXPERTS, TOKENS, engine_for_up_to_64_tokens, expected, layer_of, tokens
 from sublayer_formulas import DTYPES, assert_close, linear, run_module, set_random
 
@@ -11,8 +12,7 @@ from trtllm_ext.layers.mixture_of_experts import ExpertLinear
 BUDGET_S = 4
 
 
-@pytest.mark.parametrize("load_mode", ["prepack", "mapped"])
-@pytest.mark.parametrize("settings", [{}, {"use_refit": True}, {"deterministic": True}])
+@covered(load_mode=["prepack", "mapped"], settings=[{}, {"use_refit": True}, {"deterministic": True}])
 def test_one_engine_for_every_number_of_tokens(settings, load_mode):
     layer = layer_of(top_k=2, bias=True)
     weights = set_random(layer, "float32")

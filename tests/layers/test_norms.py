@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sampling import covered
 from sublayer_formulas import DTYPES, TOLERANCE, assert_close, layer_norm, rms_norm, run_module, set_random
 
 from trtllm_ext.errors import ConfigError
@@ -36,8 +37,7 @@ def check(norm, x, dtype, y_dtype=None):
     return got, weights
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("affine", ["weight and bias", "weight", "1 + weight", "1 + weight and bias", "none"])
+@covered(dtype=DTYPES, affine=["weight and bias", "weight", "1 + weight", "1 + weight and bias", "none"])
 def test_layer_norm(dtype, affine):
     norm = LayerNorm(
         HIDDEN,
@@ -76,14 +76,12 @@ NORMS = {
 }
 
 
-@pytest.mark.parametrize("dtype", NARROW)
-@pytest.mark.parametrize("name", NORMS)
+@covered(dtype=NARROW, name=NORMS)
 def test_a_float32_stream_beside_narrower_weights_gives_their_type(name, dtype):
     check(NORMS[name](dtype=dtype), tokens("float32"), dtype)
 
 
-@pytest.mark.parametrize("dtype", NARROW)
-@pytest.mark.parametrize("name", [name for name in NORMS if "before" not in name])
+@covered(dtype=NARROW, name=[name for name in NORMS if "before" not in name])
 def test_with_an_output_type_nothing_is_rounded_to_the_weights(name, dtype):
     check(NORMS[name](dtype=dtype, output_dtype="float32"), tokens("float32"), dtype, "float32")
 
@@ -99,9 +97,7 @@ def test_rounding_before_the_weight_stays_with_an_output_type(name):
 
 
 # Their squares, and the sum of their squares or of themselves, are beyond float16's 65504.
-@pytest.mark.parametrize("size", [1e3, 6e4])
-@pytest.mark.parametrize("dtype", NARROW)
-@pytest.mark.parametrize("name", NORMS)
+@covered(size=[1e3, 6e4], dtype=NARROW, name=NORMS)
 def test_statistics_of_large_values_do_not_overflow(name, dtype, size):
     x = np.random.default_rng(4).uniform(0.6, 1.0, size=(TOKENS, HIDDEN)) * size
     x[:, ::3] *= -1
@@ -109,8 +105,7 @@ def test_statistics_of_large_values_do_not_overflow(name, dtype, size):
 
 
 # In float16 the squares of these are 0; in bfloat16 sums of them lose all but their first two digits.
-@pytest.mark.parametrize("dtype", NARROW)
-@pytest.mark.parametrize("name", NORMS)
+@covered(dtype=NARROW, name=NORMS)
 def test_statistics_of_small_values_keep_their_digits(name, dtype):
     check(NORMS[name](dtype=dtype, eps=1e-12), tokens(dtype, shift=0.0, width=1e-4), dtype)
 
@@ -123,9 +118,7 @@ def test_a_mean_far_from_0_is_taken_off_exactly(dtype):
     check(LayerNorm(HIDDEN, dtype=dtype), x.astype(DTYPES[dtype]), dtype)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("eps", [1e-12, 1e-6])
-@pytest.mark.parametrize("name", NORMS)
+@covered(dtype=DTYPES, eps=[1e-12, 1e-6], name=NORMS)
 def test_eps_is_the_one_given(name, eps, dtype):
     x, norm = tokens(dtype, shift=0.0, width=1e-6), NORMS[name](dtype=dtype, eps=eps)
     weights = set_random(norm, dtype)
@@ -158,8 +151,7 @@ def test_a_small_gamma_of_1_plus_gamma_is_not_lost():
     assert (got != normed.astype(DTYPES["bfloat16"]))[sure].mean() > 0.1
 
 
-@pytest.mark.parametrize("dtype", NARROW)
-@pytest.mark.parametrize("stream", ["model", "float32"])
+@covered(dtype=NARROW, stream=["model", "float32"])
 def test_rounding_before_and_after_the_weight_bit_for_bit(stream, dtype):
     x = tokens("float32" if stream == "float32" else dtype, rows=40)
     normed = rms_norm(x.astype(np.float64), 1.0, 1e-6)

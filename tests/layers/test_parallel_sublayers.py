@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sampling import covered
 from sublayer_formulas import DTYPES, assert_close, feed_forward, layer_norm, run_module, set_random
 
 from trtllm_ext.errors import ConfigError
@@ -49,8 +50,7 @@ def parallel_contributions(x, weights, norms):
     return attended, feed_forward(normed("feed_forward_norm"), own, "relu", "feed_forward.")
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("norms", ["none", "shared", "two"])
+@covered(dtype=DTYPES, norms=["none", "shared", "two"])
 def test_parallel_sublayers(norms, dtype):
     block = parallel_block(norms, dtype)
     weights, x = set_random(block, dtype), tokens(dtype)
@@ -59,8 +59,7 @@ def test_parallel_sublayers(norms, dtype):
     assert_close(run_module(block, {"x": x}, dtype), expected, dtype)
 
 
-@pytest.mark.parametrize("dtype", NARROW)
-@pytest.mark.parametrize("norms", ["none", "shared", "two"])
+@covered(dtype=NARROW, norms=["none", "shared", "two"])
 def test_parallel_sublayers_on_a_float32_stream(norms, dtype):
     block = parallel_block(norms, dtype, wide=True)
     weights, x = set_random(block, dtype), tokens("float32")

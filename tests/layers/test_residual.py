@@ -1,7 +1,10 @@
 """Residual: each form against its formula in each type, around any Module, and what does not fit."""
 
+from itertools import product
+
 import numpy as np
 import pytest
+from sampling import covered
 from sublayer_formulas import (
     DTYPES,
     assert_close,
@@ -91,9 +94,7 @@ def reference(x, weights, placement, gate="none", **factors):
     )
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("kind", ["layer_norm", "rms_norm"])
-@pytest.mark.parametrize("placement", PLACEMENTS)
+@covered(dtype=DTYPES, kind=["layer_norm", "rms_norm"], placement=PLACEMENTS)
 def test_each_placement(placement, kind, dtype):
     block = block_of(placement, kind, dtype)
     weights, x = set_random(block, dtype), tokens(dtype)
@@ -112,11 +113,22 @@ def in_turn(dtypes, placement, gate, others=0):
     return [*dtypes][([*PLACEMENTS].index(placement) + [*GATES].index(gate) + others) % len(dtypes)]
 
 
-@pytest.mark.parametrize("gate", GATES)
+FACTORS = ({}, {"scale": 0.22}, {"skip_scale": 2.6321}, {"scale": -2.0, "skip_scale": 0.3})
+
+
+# By default the factors take turns.
 @pytest.mark.parametrize(
-    "factors", [{}, {"scale": 0.22}, {"skip_scale": 2.6321}, {"scale": -2.0, "skip_scale": 0.3}]
+    ("placement", "factors", "gate"),
+    [
+        pytest.param(
+            placement,
+            factors,
+            gate,
+            marks=[] if factors == in_turn(FACTORS, placement, gate) else [pytest.mark.long],
+        )
+        for placement, factors, gate in product(PLACEMENTS, FACTORS, GATES)
+    ],
 )
-@pytest.mark.parametrize("placement", PLACEMENTS)
 def test_each_placement_with_gate_and_factors(placement, factors, gate):
     dtype = in_turn(DTYPES, placement, gate, len(factors))
     block = block_of(placement, "rms_norm", dtype, gate=gate, **factors)
@@ -138,8 +150,7 @@ def test_a_factor_is_not_rounded_to_a_narrow_type(dtype):
     assert (got != x * np.asarray(0.22, DTYPES[dtype])).any()
 
 
-@pytest.mark.parametrize("gate", GATES)
-@pytest.mark.parametrize("placement", PLACEMENTS)
+@covered(gate=GATES, placement=PLACEMENTS)
 def test_a_float32_stream_through_a_narrow_sublayer(placement, gate):
     dtype = in_turn(NARROW, placement, gate)
     factors = {"scale": 0.22, "skip_scale": 1.7}
@@ -157,8 +168,7 @@ def test_a_float32_stream_through_a_narrow_sublayer(placement, gate):
         assert_close(got, expected, dtype)
 
 
-@pytest.mark.parametrize("gate", GATES)
-@pytest.mark.parametrize("placement", ["none", "pre", "branch", "sandwich"])
+@covered(gate=GATES, placement=["none", "pre", "branch", "sandwich"])
 def test_hyper_connections_around_each_form(placement, gate):
     dtype = in_turn(DTYPES, placement, gate)
     connections = HyperConnections(HIDDEN, 3, "dynamic", dtype=dtype)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sampling import covered
 from sublayer_formulas import DTYPES, engine_of_module, run_module
 
 import trtllm_ext as tx
@@ -130,7 +131,16 @@ CASES = [
 ]
 NAMES = [*(f"{name}-{d}" for name in FORMS for d in DTYPES)]
 NAMES += [*(f"{name}-{d}-wide" for name in WIDE_FORMS for d in ("float16", "bfloat16"))]
-each_form = pytest.mark.parametrize(("form", "dtype", "stream_dtype"), CASES, ids=NAMES)
+
+
+def each_form(turn):
+    """All cases; by default each form in one type, the types in turn, which test after test starts one further."""
+    parameters = []
+    for i, (case, name) in enumerate(zip(CASES, NAMES, strict=True)):
+        form, place = divmod(i, 3) if i < 3 * len(FORMS) else divmod(i - 3 * len(FORMS), 2)
+        is_default = place == (form + turn) % (3 if i < 3 * len(FORMS) else 2)
+        parameters.append(pytest.param(*case, id=name, marks=[] if is_default else [pytest.mark.long]))
+    return pytest.mark.parametrize(("form", "dtype", "stream_dtype"), parameters)
 
 
 def whole_numbers(dtype, seed, most=24):
@@ -141,7 +151,7 @@ def whole_numbers(dtype, seed, most=24):
     )
 
 
-@each_form
+@each_form(0)
 def test_where_the_sublayer_gives_0_the_input_comes_out(form, dtype, stream_dtype):
     make, factor = form
     x = whole_numbers(stream_dtype, 0)
@@ -149,7 +159,7 @@ def test_where_the_sublayer_gives_0_the_input_comes_out(form, dtype, stream_dtyp
     np.testing.assert_array_equal(got.astype(np.float64), factor * x.astype(np.float64))
 
 
-@each_form
+@each_form(1)
 def test_the_output_moves_as_the_input_does(form, dtype, stream_dtype):
     make, factor = form
     sublayer = Given(np.where(np.arange(HIDDEN) % 2, 1.0, -1.0))
@@ -162,8 +172,7 @@ def test_the_output_moves_as_the_input_does(form, dtype, stream_dtype):
     assert (y1 != factor * x1).any()  # the sublayer did add something
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("skip_scale", [None, 2.0])
+@covered(dtype=DTYPES, skip_scale=[None, 2.0])
 def test_post_norm_of_the_input_alone_where_the_sublayer_gives_0(skip_scale, dtype):
     x = whole_numbers(dtype, 3)
     block = Residual(Given(np.zeros(HIDDEN)), _norm(dtype), "post", skip_scale=skip_scale)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sampling import covered
 from sublayer_formulas import DTYPES, assert_close, run_module, set_random
 
 from trtllm_ext.layers import LayerScale, ScalarGate
@@ -32,8 +33,7 @@ def test_gate(name, dtype, shape):
     assert_close(got, formula(x.astype(np.float64), weight), dtype)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-@pytest.mark.parametrize("name", GATES)
+@covered(dtype=["float16", "bfloat16"], name=GATES)
 def test_a_narrow_weight_beside_a_float32_stream(name, dtype):
     make, formula = GATES[name]
     gate, x = make(dtype), tokens("float32", 7)

@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 from rank_modules import random_tokens, run_module_on_ranks, same_on_every_rank, whole_weights
+from sampling import covered
 from sublayer_formulas import (
     DTYPES,
     assert_close,
@@ -36,8 +37,7 @@ SIZES = [2, 4]
 FORMULA = {FeedForward: feed_forward, GatedFeedForward: gated_feed_forward}
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("size", SIZES)
+@covered(dtype=DTYPES, size=SIZES)
 def test_column_linear(size, dtype):
     make = partial(ColumnLinear, HIDDEN, FFN, dtype=dtype)
     (weights, wide), x = whole_weights(make, dtype), random_tokens(dtype, TOKENS, HIDDEN)
@@ -49,8 +49,7 @@ def test_column_linear(size, dtype):
     assert_close(np.concatenate(apart, -1), reference, dtype)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("size", SIZES)
+@covered(dtype=DTYPES, size=SIZES)
 def test_row_linear_adds_its_bias_once(size, dtype):
     make = partial(RowLinear, FFN, HIDDEN, dtype=dtype)
     (weights, wide), x = whole_weights(make, dtype), random_tokens(dtype, TOKENS, FFN)
@@ -98,9 +97,7 @@ def test_row_linear_scatters_its_sum_over_the_tokens():
     assert_close(np.concatenate(parts), reference, "float32")
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("kind", [FeedForward, GatedFeedForward])
+@covered(dtype=DTYPES, size=SIZES, kind=[FeedForward, GatedFeedForward])
 def test_feed_forward(kind, size, dtype):
     make = partial(kind, HIDDEN, FFN, "silu", dtype=dtype)
     (weights, wide), x = whole_weights(make, dtype), random_tokens(dtype, TOKENS, HIDDEN)
@@ -138,8 +135,7 @@ def test_gated_forms(form):
     assert_close(got, gated_feed_forward(x.astype(np.float64), wide, "quick_gelu", **options), "float32")
 
 
-@pytest.mark.parametrize("kind", [FeedForward, GatedFeedForward])
-@pytest.mark.parametrize("size", SIZES)
+@covered(kind=[FeedForward, GatedFeedForward], size=SIZES)
 def test_feed_forward_of_own_tokens(size, kind):
     make = partial(kind, HIDDEN, FFN, "silu", sequence_parallel=True)
     (weights, wide), x = whole_weights(make, "float32"), random_tokens("float32", 8, HIDDEN)
@@ -159,9 +155,9 @@ NORMS = {
 }
 
 
-@pytest.mark.parametrize(("size", "dtype"), [(2, "float32"), (4, "float32"), (2, "float16"), (4, "bfloat16")])
-@pytest.mark.parametrize("name", NORMS)
-def test_a_norm_inside_has_the_statistics_of_the_whole_width(name, size, dtype):
+@covered(ranks=[(2, "float32"), (4, "float32"), (2, "float16"), (4, "bfloat16")], name=NORMS)
+def test_a_norm_inside_has_the_statistics_of_the_whole_width(name, ranks):
+    size, dtype = ranks
     kind, form = NORMS[name]
 
     def make(**ranks):
@@ -185,8 +181,7 @@ def test_a_norm_inside_has_the_statistics_of_the_whole_width(name, size, dtype):
         assert_close(got, feed_forward(wide_x, wide, "relu", inner_norm=alone), dtype)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("size", SIZES)
+@covered(dtype=DTYPES, size=SIZES)
 def test_attention_with_its_heads_split(size, dtype):
     make = partial(SelfAttention, HIDDEN, HEADS, dtype=dtype)
     (weights, wide), x = whole_weights(make, dtype), random_tokens(dtype, 3, 5, HIDDEN)

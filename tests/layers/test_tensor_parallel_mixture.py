@@ -35,7 +35,11 @@ def run(make, weights, x, size, dtype="float32"):
 
 
 CASES = [(name, 2 + 2 * (i % 2), "float32") for i, name in enumerate(FORMS)]
-CASES += [("every bias", 2, "float16"), ("gated shared expert", 4, "bfloat16"), ("every bias", 2, "bfloat16")]
+CASES += [
+    ("every bias", 2, "float16"),
+    ("gated shared expert", 4, "bfloat16"),
+    pytest.param("every bias", 2, "bfloat16", marks=pytest.mark.long),
+]
 
 
 @pytest.mark.parametrize(("name", "size", "dtype"), CASES)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from lowered_net import LEVELS, NUMPY, Net, run_segment
+from sampling import covered
 
 import trtllm_ext.embedded as trt
 from trtllm_ext.embedded.running.sessions import SharedWeight, open_session
@@ -99,8 +100,7 @@ def test_a_loop_is_one_node_and_what_does_not_change_is_cast_once():
         assert np.array_equal(got["y"], np.full((3, 200), 0.78125**2, np.float16)), level
 
 
-@pytest.mark.parametrize("mode", ["prepack", "mapped"])
-@pytest.mark.parametrize("type_name", ["FLOAT", "HALF"])
+@covered(mode=["prepack", "mapped"], type_name=["FLOAT", "HALF"])
 def test_load_modes(mode, type_name):
     net, reference = cell(type_name)
     segment = net.segment()
@@ -139,8 +139,7 @@ def test_cumulative_sums(level, kind, reverse):
         assert got.shape == want.shape and np.array_equal(got, want), shape
 
 
-@pytest.mark.parametrize("type_name", ["FLOAT", "HALF", "BF16", "INT32", "INT64", "BOOL"])
-@pytest.mark.parametrize("trips", [0, 2, 5])
+@covered(type_name=["FLOAT", "HALF", "BF16", "INT32", "INT64", "BOOL"], trips=[0, 2, 5])
 def test_a_length_other_than_the_trips(type_name, trips):
     """Three values: zeros follow after an early end, and what is more is left out."""
     net = Net()

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lowered_net import FLOATS, NUMPY, Net, same_bits
+from sampling import examples
 
 import trtllm_ext.embedded as trt
 from trtllm_ext.lowering import lower
@@ -37,7 +38,7 @@ def problems(draw):
     return equation, [rng.integers(-3, 4, shape).astype(dtype) for shape in shapes]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(problem=problems(), dynamic=st.booleans(), level=st.sampled_from(["ALL", "DISABLE_ALL"]))
 def test_any_equation(problem, dynamic, level):
     equation, arrays = problem

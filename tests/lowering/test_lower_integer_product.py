@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from lowered_net import LEVELS, NUMPY, Net, optimized_ops, run_segment, same_bits
+from sampling import covered
 
 BUDGET_S = 5
 
@@ -52,10 +53,7 @@ class Product:
         return {node.op_type for node in self.net.segment().model.graph.node}
 
 
-@pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("to", ("FLOAT", "HALF", "BF16"))
-@pytest.mark.parametrize("by_row", (False, True))
-@pytest.mark.parametrize("by_column", (False, True))
+@covered(level=LEVELS, to=("FLOAT", "HALF", "BF16"), by_row=(False, True), by_column=(False, True))
 def test_weight_and_activation(level, to, by_row, by_column, tmp_path):
     """The shapes of a linear layer, (tokens, in) and (out, in); every level of optimisation gives the same bits."""
     a, b = integers((5, 96)), integers((24, 96), 1)
@@ -73,8 +71,7 @@ def test_weight_and_activation(level, to, by_row, by_column, tmp_path):
     )
 
 
-@pytest.mark.parametrize("ops", [(x, y) for x in ("NONE", "TRANSPOSE") for y in ("NONE", "TRANSPOSE")])
-@pytest.mark.parametrize("constant_b", (False, True))
+@covered(ops=[(x, y) for x in ("NONE", "TRANSPOSE") for y in ("NONE", "TRANSPOSE")], constant_b=(False, True))
 def test_transposed_operands_with_scales_along_what_is_kept(ops, constant_b):
     a, b = integers((7, 33)), integers((33, 6), 1)
     stored = [x.T.copy() if op == "TRANSPOSE" else x for x, op in zip((a, b), ops, strict=True)]

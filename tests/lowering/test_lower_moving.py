@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from lowered_net import FLOATS, INTS, NUMPY, TYPES, Net, same_bits
+from sampling import covered
 
 BUDGET_S = 20
 
@@ -22,8 +23,7 @@ def values(type_name, shape, seed=0):
     return numbers.reshape(shape)
 
 
-@pytest.mark.parametrize("type_name", TYPES)
-@pytest.mark.parametrize("n", [3, 1, 0])
+@covered(type_name=TYPES, n=[3, 1, 0])
 def test_shuffle_transposes_reshapes_transposes(type_name, n):
     a = values(type_name, (2, n, 6))
     net = Net()
@@ -54,8 +54,7 @@ def test_views_to_and_from_0d(type_name):
     same_bits(got["back"], a.reshape(1, 1, 1))
 
 
-@pytest.mark.parametrize("n", [2, 0])
-@pytest.mark.parametrize("index_type", INTS)
+@covered(n=[2, 0], index_type=INTS)
 def test_reshape_by_a_computed_shape(index_type, n):
     """[n, 6] -> [n, 3, 2] with n read back from the input: no shape arithmetic is left in the graph."""
     net = Net()
@@ -131,9 +130,7 @@ def test_concatenation_of_full_and_empty(type_name):
     same_bits(net.run({f"x{i}": part for i, part in enumerate(parts)})["y"], np.concatenate(parts, 1))
 
 
-@pytest.mark.parametrize("type_name", TYPES)
-@pytest.mark.parametrize("index_type", INTS)
-@pytest.mark.parametrize("axis", [0, 1, 2])
+@covered(type_name=TYPES, index_type=INTS, axis=[0, 1, 2])
 def test_gather(type_name, index_type, axis):
     data, indices = values(type_name, (3, 4, 5)), np.array([[2, 0], [1, 1]], NUMPY[index_type])
     net = Net()
@@ -148,8 +145,7 @@ def test_gather(type_name, index_type, axis):
     )
 
 
-@pytest.mark.parametrize("type_name", TYPES)
-@pytest.mark.parametrize("axis", [1, 2, 3])
+@covered(type_name=TYPES, axis=[1, 2, 3])
 def test_gather_row_by_row(type_name, axis):
     data, indices = values(type_name, (3, 4, 5, 4)), np.array([[2, 0], [1, 1], [3, 2]], np.int32)
     net = Net()
@@ -185,8 +181,7 @@ def test_select(type_name):
     same_bits(net.run(feeds)["y"], np.where(condition, then, otherwise))
 
 
-@pytest.mark.parametrize("source", TYPES)
-@pytest.mark.parametrize("target", TYPES)
+@covered(source=TYPES, target=TYPES)
 def test_cast(source, target):
     if source == "BOOL":
         a = np.array([True, False])
@@ -291,8 +286,9 @@ def slice_net(type_name, mode, start, size, stride, dynamic, length=-1):
     return net, feeds
 
 
-@pytest.mark.parametrize("type_name", ["FLOAT", "BF16", "INT64", "BOOL"])
-@pytest.mark.parametrize("dynamic", [(), ("start", "size"), ("start", "size", "stride")])
+@covered(
+    type_name=["FLOAT", "BF16", "INT64", "BOOL"], dynamic=[(), ("start", "size"), ("start", "size", "stride")]
+)
 @pytest.mark.parametrize("start, size, stride", SLICES)
 def test_strict_slice(type_name, dynamic, start, size, stride):
     a = values(type_name, (4, 5))
@@ -300,9 +296,9 @@ def test_strict_slice(type_name, dynamic, start, size, stride):
     same_bits(net.run({"a": a, **feeds})["y"], sliced(a, start, size, stride, "STRICT_BOUNDS", 0))
 
 
-@pytest.mark.parametrize("type_name", TYPES)
-@pytest.mark.parametrize("mode", ["FILL", "CLAMP", "WRAP", "REFLECT"])
-@pytest.mark.parametrize("dynamic", [(), ("start", "size", "stride")])
+@covered(
+    type_name=TYPES, mode=["FILL", "CLAMP", "WRAP", "REFLECT"], dynamic=[(), ("start", "size", "stride")]
+)
 def test_slice_outside_of_the_input(type_name, mode, dynamic):
     a = values(type_name, (4, 5))
     fill = np.asarray(1.5, np.float32).astype(NUMPY[type_name])
@@ -349,8 +345,7 @@ def test_slice_to_the_input_s_own_length_is_free():
 # Fill
 
 
-@pytest.mark.parametrize("type_name", ["FLOAT", *INTS])
-@pytest.mark.parametrize("length", [0, 1, 7, 5000])
+@covered(type_name=["FLOAT", *INTS], length=[0, 1, 7, 5000])
 def test_linspace(type_name, length):
     net = Net()
     layer = net.network.add_fill(
@@ -395,8 +390,7 @@ def test_elements_of_floats_survive_movement(tmp_path):
         same_bits(net.run({"a": a})["y"], np.concatenate([a.T, a.T])[1:7])
 
 
-@pytest.mark.parametrize("rows", [0, 2])
-@pytest.mark.parametrize("computed", [False, True])
+@covered(rows=[0, 2], computed=[False, True])
 def test_a_copied_length_of_zero_beside_an_open_one(rows, computed):
     net = Net()
     x = net.input("a", "FLOAT", (-1, -1, 8))

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from lowered_net import FLOATS, INTS, NUMPY, Net, same_bits
+from sampling import covered
 
 from trtllm_ext.lowering import LoweringError
 
@@ -49,8 +50,7 @@ def binary(type_name, operation, a, b):
     return net.run({"a": a, "b": b})["y"]
 
 
-@pytest.mark.parametrize("type_name", FLOATS)
-@pytest.mark.parametrize("operation", BINARY)
+@covered(type_name=FLOATS, operation=BINARY)
 def test_elementwise_of_floats(type_name, operation):
     low = 0.25 if operation == "POW" else -3.0
     a = np.concatenate([floats(type_name, (6, 4), low=low), np.ones((1, 4), NUMPY[type_name])])
@@ -66,8 +66,7 @@ def test_elementwise_of_floats(type_name, operation):
         close_in(type_name, got, wide.astype(np.float64))
 
 
-@pytest.mark.parametrize("type_name", INTS)
-@pytest.mark.parametrize("operation", BINARY)
+@covered(type_name=INTS, operation=BINARY)
 def test_elementwise_of_integers(type_name, operation):
     dtype = NUMPY[type_name]
     limits = np.iinfo(dtype)
@@ -175,8 +174,7 @@ def unary(type_name, operation, a):
     return net.run({"a": a})["y"]
 
 
-@pytest.mark.parametrize("type_name", FLOATS)
-@pytest.mark.parametrize("operation", UNARY)
+@covered(type_name=FLOATS, operation=UNARY)
 def test_unary_of_floats(type_name, operation):
     function, low, high = UNARY[operation]
     a = floats(type_name, (5, 7), low=low, high=high)
@@ -184,8 +182,7 @@ def test_unary_of_floats(type_name, operation):
     close_in(type_name, unary(type_name, operation, a), function(a.astype(np.float64)))
 
 
-@pytest.mark.parametrize("type_name", INTS)
-@pytest.mark.parametrize("operation", ["ABS", "NEG", "SIGN"])
+@covered(type_name=INTS, operation=["ABS", "NEG", "SIGN"])
 def test_unary_of_integers(type_name, operation):
     a = np.array(
         [0, 5, -5, np.iinfo(NUMPY[type_name]).max, np.iinfo(NUMPY[type_name]).min + 1], NUMPY[type_name]
@@ -225,8 +222,7 @@ ACTIVATION = {
 }
 
 
-@pytest.mark.parametrize("type_name", FLOATS)
-@pytest.mark.parametrize("name", ACTIVATION)
+@covered(type_name=FLOATS, name=ACTIVATION)
 def test_activation(type_name, name):
     a = floats(type_name, (9, 11), low=-4, high=4)
     net = Net()

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from lowered_net import LEVELS, NUMPY, QUANTIZED, Net, optimized_ops, same_bits
+from sampling import covered
 
 from trtllm_ext.lowering import LoweringError
 
@@ -80,8 +81,7 @@ def test_ties_saturation_and_nan_to_int8(level):
     same_bits(quantize(x, 0.5, level=level), want)
 
 
-@pytest.mark.parametrize("type_name", ("HALF", "BF16"))
-@pytest.mark.parametrize("to", ("INT8", "FP8"))
+@covered(type_name=("HALF", "BF16"), to=("INT8", "FP8"))
 def test_every_narrow_float_is_quantized_as_numpy_and_ml_dtypes_do(type_name, to):
     x = np.arange(65536, dtype=np.uint16).view(NUMPY[type_name])
     for scale in (1.0, 0.4):
@@ -89,8 +89,7 @@ def test_every_narrow_float_is_quantized_as_numpy_and_ml_dtypes_do(type_name, to
         same_bits(got, want)
 
 
-@pytest.mark.parametrize("type_name", FLOATS)
-@pytest.mark.parametrize("to", ("INT8", "FP8"))
+@covered(type_name=FLOATS, to=("INT8", "FP8"))
 def test_scale_by_channel(type_name, to):
     x = random((2, 3, 4), NUMPY[type_name])
     scale = np.array([0.5, 0.031, 0.2], np.float32)
@@ -99,8 +98,7 @@ def test_scale_by_channel(type_name, to):
     same_bits(quantize(x, scale, to, axis=1, scale_type=type_name), quantized(x, narrow[:, None], to))
 
 
-@pytest.mark.parametrize("shape", [(0,), (2, 0, 3), (1,)])
-@pytest.mark.parametrize("to", ("INT8", "FP8"))
+@covered(shape=[(0,), (2, 0, 3), (1,)], to=("INT8", "FP8"))
 def test_empty_and_dynamic_shapes(shape, to):
     x = random(shape)
     dynamic = (-1,) * len(shape)
@@ -109,8 +107,7 @@ def test_empty_and_dynamic_shapes(shape, to):
     same_bits(dequantize(y, 0.1, shape=dynamic), y.astype(np.float32) * np.float32(0.1))
 
 
-@pytest.mark.parametrize("to", FLOATS)
-@pytest.mark.parametrize("source", ("INT8", "FP8"))
+@covered(to=FLOATS, source=("INT8", "FP8"))
 def test_dequantize_every_value(source, to):
     x = np.arange(256, dtype=np.uint8).view(QUANTIZED[source])
     want = (x.astype(np.float32) * np.float32(0.37)).astype(NUMPY[to])
@@ -181,8 +178,7 @@ def test_quantize_to_int4_and_back():
 # Casts and movement
 
 
-@pytest.mark.parametrize("source", ("FLOAT", "HALF", "BF16", "INT32", "INT64", "BOOL"))
-@pytest.mark.parametrize("to", ("INT8", "FP8"))
+@covered(source=("FLOAT", "HALF", "BF16", "INT32", "INT64", "BOOL"), to=("INT8", "FP8"))
 def test_casts_there_and_back(source, to):
     x = np.array([-300.0, -128.5, -7.75, -1.0, 0.0, 1.0, 0.3, 2.5, 100.0, 126.9]).astype(NUMPY[source])
     net = Net()
@@ -200,8 +196,7 @@ def test_casts_there_and_back(source, to):
     same_bits(got["back"], want.astype(np.float32).astype(NUMPY[source]))
 
 
-@pytest.mark.parametrize("type_name", ("INT8", "FP8"))
-@pytest.mark.parametrize("rows", (3, 0))
+@covered(type_name=("INT8", "FP8"), rows=(3, 0))
 def test_movement_keeps_every_bit(type_name, rows):
     x = np.arange(256, dtype=np.uint8)[:24].reshape(1, 6, 4).repeat(rows, 0).copy()
     if rows:

@@ -4,12 +4,13 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lowered_net import Net
+from sampling import examples
 
 import trtllm_ext.embedded as trt
 from trtllm_ext.oracle import evaluate
 
 BUDGET_S = 8
-SETTINGS = settings(max_examples=80, deadline=None)
+SETTINGS = settings(max_examples=examples(80), deadline=None)
 PADDING = list(trt.PaddingMode.__members__.values())
 
 

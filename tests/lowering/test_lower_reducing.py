@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from lowered_net import FLOATS, INTS, NUMPY, Net, run_session, same_bits, session_of
+from sampling import covered
 from test_lower_pointwise import close_in, floats
 
 from trtllm_ext.lowering.lower import lower
@@ -28,8 +29,7 @@ def reduce(a, type_name, operation, axes, keep, shape=None):
     return net.run({"a": a})["y"]
 
 
-@pytest.mark.parametrize("type_name", FLOATS)
-@pytest.mark.parametrize("operation", REDUCE)
+@covered(type_name=FLOATS, operation=REDUCE)
 @pytest.mark.parametrize("axes, keep", [((1,), True), ((0, 2), False), ((0, 1, 2), False)])
 def test_reduce_of_floats(type_name, operation, axes, keep):
     a = whole(type_name, (2, 4, 4), high=2 if operation == "PROD" else 9)
@@ -39,8 +39,7 @@ def test_reduce_of_floats(type_name, operation, axes, keep):
     )
 
 
-@pytest.mark.parametrize("type_name", INTS)
-@pytest.mark.parametrize("operation", REDUCE)
+@covered(type_name=INTS, operation=REDUCE)
 def test_reduce_of_integers_is_exact(type_name, operation):
     """Products too, which wrap as in C."""
     a = np.array([[2**29 + 1, -3, 2], [7, 5, -(2**28) - 1]], NUMPY[type_name])
@@ -54,8 +53,7 @@ def test_reduce_of_integers_is_exact(type_name, operation):
     same_bits(reduce(a, type_name, operation, (1,), False), expected)
 
 
-@pytest.mark.parametrize("type_name", INTS)
-@pytest.mark.parametrize("operation", ["SUM", "AVG", "MAX", "MIN"])
+@covered(type_name=INTS, operation=["SUM", "AVG", "MAX", "MIN"])
 @pytest.mark.parametrize("axes, keep", [((0,), True), ((1,), False), ((0, 1), False)])
 def test_integers_beyond_floats(type_name, operation, axes, keep):
     info = np.iinfo(NUMPY[type_name])
@@ -98,8 +96,7 @@ def test_average_over_a_length_known_at_run_time():
     same_bits(got, a.mean((0, 1), keepdims=True))
 
 
-@pytest.mark.parametrize("type_name", FLOATS)
-@pytest.mark.parametrize("axis", [0, 1, 2])
+@covered(type_name=FLOATS, axis=[0, 1, 2])
 def test_softmax(type_name, axis):
     a = floats(type_name, (3, 5, 4))
     net = Net()
@@ -134,8 +131,7 @@ def test_normalization(type_name, axes, parameter_shape, constant):
     close_in(type_name, net.run(feeds)["y"], normalize(wide[0], axes, 1e-3) * wide[1] + wide[2], ulps=2)
 
 
-@pytest.mark.parametrize("type_name", FLOATS)
-@pytest.mark.parametrize("batch", [3, 0])
+@covered(type_name=FLOATS, batch=[3, 0])
 def test_group_norm(type_name, batch):
     channels, groups = 6, 3
     a = floats(type_name, (batch, channels, 2, 5))
@@ -150,11 +146,13 @@ def test_group_norm(type_name, batch):
     close_in(type_name, net.run({"a": a})["y"], expected)
 
 
-@pytest.mark.parametrize("type_name", FLOATS)
-@pytest.mark.parametrize("op0", ["NONE", "TRANSPOSE", "VECTOR"])
-@pytest.mark.parametrize("op1", ["NONE", "TRANSPOSE", "VECTOR"])
-@pytest.mark.parametrize("batch", [(), (2, 1)])
-@pytest.mark.parametrize("constant", [True, False])
+@covered(
+    type_name=FLOATS,
+    op0=["NONE", "TRANSPOSE", "VECTOR"],
+    op1=["NONE", "TRANSPOSE", "VECTOR"],
+    batch=[(), (2, 1)],
+    constant=[True, False],
+)
 def test_matrix_multiply(type_name, op0, op1, batch, constant):
     m, k, n = 3, 5, 4
     shape0 = {"NONE": (m, k), "TRANSPOSE": (k, m), "VECTOR": (k,)}[op0]
@@ -194,10 +192,12 @@ def in_memory(matrices, op, order):
     return np.ascontiguousarray(turned.transpose(np.argsort(order)))
 
 
-@pytest.mark.parametrize("rank", [3, 4])
-@pytest.mark.parametrize("ops", list(itertools.product(("NONE", "TRANSPOSE"), repeat=2)))
-@pytest.mark.parametrize("shuffled", ["nothing", "rows and columns", "batch and rows"])
-@pytest.mark.parametrize("constant", [None, "a", "b"])
+@covered(
+    rank=[3, 4],
+    ops=list(itertools.product(("NONE", "TRANSPOSE"), repeat=2)),
+    shuffled=["nothing", "rows and columns", "batch and rows"],
+    constant=[None, "a", "b"],
+)
 def test_batches_broadcast_to_none(rank, ops, shuffled, constant):
     """Batch lengths of 0, 1 and 3 against each other, where the network knows none of them."""
     order = list(range(rank))
@@ -237,9 +237,11 @@ def test_batches_broadcast_to_none(rank, ops, shuffled, constant):
         same_bits(run_session(session, feeds)["y"], expected)
 
 
-@pytest.mark.parametrize("ops", list(itertools.product(("NONE", "TRANSPOSE"), repeat=2)))
-@pytest.mark.parametrize("declared", ["static", "dynamic"])
-@pytest.mark.parametrize("batches", [((1,), (2,)), ((4, 1), (1, 3)), ((2,), (2,)), ((2,), (1,))])
+@covered(
+    ops=list(itertools.product(("NONE", "TRANSPOSE"), repeat=2)),
+    declared=["static", "dynamic"],
+    batches=[((1,), (2,)), ((4, 1), (1, 3)), ((2,), (2,)), ((2,), (1,))],
+)
 def test_sums_of_nothing_in_batches(ops, declared, batches):
     """ONNX Runtime forgets the right operand's batches if the lengths summed over are 0, or leaves some unwritten."""
     for summed in (0, 3) if declared == "dynamic" else (0,):
@@ -271,8 +273,7 @@ def test_lengths_that_are_never_zero_cost_nothing():
     assert "Slice" in kinds[0]
 
 
-@pytest.mark.parametrize("tokens", [0, 1, 5])
-@pytest.mark.parametrize("bias_shape", [(4,), (1, 4)])
+@covered(tokens=[0, 1, 5], bias_shape=[(4,), (1, 4)])
 def test_product_with_bias_is_one_gemm(tokens, bias_shape):
     a, weight, bias = whole("FLOAT", (tokens, 6)), whole("FLOAT", (4, 6), 1), whole("FLOAT", (1, 4), 2)
     net = Net()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from lowered_net import FLOATS, NUMPY, Net, same_bits
+from sampling import covered
 from torch.nn import functional as F  # noqa: N812
 
 import trtllm_ext.embedded as trt
@@ -32,8 +33,7 @@ def interpolated(a, size, mode, **arguments):
 LINEAR = {3: "linear", 4: "bilinear", 5: "trilinear"}
 
 
-@pytest.mark.parametrize("type_name", FLOATS)
-@pytest.mark.parametrize("corners", [False, True])
+@covered(type_name=FLOATS, corners=[False, True])
 @pytest.mark.parametrize(
     ("shape", "size"),
     [((2, 3, 5), (9,)), ((2, 3, 5, 4), (3, 11)), ((1, 2, 3, 4, 5), (5, 4, 2)), ((0, 3, 5, 4), (3, 11))],
@@ -63,8 +63,7 @@ def test_cubic(corners):
     np.testing.assert_allclose(resized(a, **attributes), expected, atol=5e-6)
 
 
-@pytest.mark.parametrize("type_name", FLOATS)
-@pytest.mark.parametrize("length", [1, 5, 31])
+@covered(type_name=FLOATS, length=[1, 5, 31])
 def test_nearest_as_torch_has_it(length, type_name):
     a = numbers((2, 3, 7), type_name)
     expected = interpolated(a, (length,), "nearest").astype(np.float32).astype(NUMPY[type_name])
@@ -84,9 +83,7 @@ PLACE = {
 }
 
 
-@pytest.mark.parametrize("where", PLACE)
-@pytest.mark.parametrize("rounding", ROUNDED)
-@pytest.mark.parametrize("is_dynamic", [False, True])
+@covered(where=PLACE, rounding=ROUNDED, is_dynamic=[False, True])
 def test_rounding_is_exact_for_all_lengths(is_dynamic, rounding, where):
     """Places that lie on a border between elements, among them, for which float32 is not good enough."""
     net = Net()
@@ -121,8 +118,7 @@ def test_a_single_element(selector):
     np.testing.assert_allclose(by_scale, got, rtol=1e-6)
 
 
-@pytest.mark.parametrize("transformation", ["ASYMMETRIC", "HALF_PIXEL"])
-@pytest.mark.parametrize("mode", ["LINEAR", "NEAREST"])
+@covered(transformation=["ASYMMETRIC", "HALF_PIXEL"], mode=["LINEAR", "NEAREST"])
 def test_places_lie_as_far_apart_as_the_scale_says(mode, transformation):
     """7 elements by 0.5 are 3, and 2 elements apart, not 7/3: so it is on TensorRT."""
     a = np.arange(7, dtype=np.float32)[None]

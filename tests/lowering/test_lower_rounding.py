@@ -1,8 +1,8 @@
 """float16 and bfloat16 round once at every layer's edge, at every optimisation level: bit for bit against numpy."""
 
 import numpy as np
-import pytest
 from lowered_net import LEVELS, NARROW, NUMPY, Net, same_bits
+from sampling import covered
 
 BUDGET_S = 20
 
@@ -16,8 +16,7 @@ def numbers(type_name, shape, seed):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32).astype(NUMPY[type_name])
 
 
-@pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("type_name", NARROW)
+@covered(level=LEVELS, type_name=NARROW)
 def test_chain_of_arithmetic(type_name, level):
     a, w = numbers(type_name, (16, 16), 0), numbers(type_name, (1, 16), 1)
     net = Net()
@@ -60,9 +59,7 @@ MOVED = {
 }
 
 
-@pytest.mark.parametrize("level", ["DISABLE_ALL", "ALL"])
-@pytest.mark.parametrize("type_name", NARROW)
-@pytest.mark.parametrize("move", MOVES)
+@covered(level=["DISABLE_ALL", "ALL"], type_name=NARROW, move=MOVES)
 def test_rounding_before_and_after_movement(type_name, move, level):
     a, w = numbers(type_name, (16, 16), 2), numbers(type_name, (16, 16), 3)
     net = Net()
@@ -78,8 +75,7 @@ def test_rounding_before_and_after_movement(type_name, move, level):
     same_bits(net.run(feeds, level)["y"], (product * product).astype(NUMPY[type_name]))
 
 
-@pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("type_name", NARROW)
+@covered(level=LEVELS, type_name=NARROW)
 def test_product_bias_activation_residual(type_name, level):
     """Whole numbers keep float32 sums exact, so every bit of the feed-forward sublayer is determined."""
     rng = np.random.default_rng(4)
@@ -108,8 +104,7 @@ def test_product_bias_activation_residual(type_name, level):
     same_bits(net.run({"a": a}, level)["y"], expected)
 
 
-@pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("type_name", NARROW)
+@covered(level=LEVELS, type_name=NARROW)
 def test_rms_norm_of_layers_is_not_fused_across_roundings(type_name, level):
     """x / sqrt(mean(x ** 2) + eps) * w written as layers, with a cast to float32 inside: six roundings stay six."""
     a = (np.random.default_rng(5).integers(-8, 9, (4, 16)) / 2).astype(np.float32).astype(NUMPY[type_name])
@@ -132,9 +127,7 @@ def test_rms_norm_of_layers_is_not_fused_across_roundings(type_name, level):
     same_bits(net.run({"a": a}, level)["y"], expected)
 
 
-@pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("order", [(1, 0, 2), (0, 2, 1), (2, 0, 1)])
-@pytest.mark.parametrize("type_name", NARROW)
+@covered(level=LEVELS, order=[(1, 0, 2), (0, 2, 1), (2, 0, 1)], type_name=NARROW)
 def test_product_of_a_transposed_tensor(type_name, order, level):
     """A product that reads a cast of a transpose crashes ONNX Runtime 1.31 while it optimises; no network makes one."""
     a = np.random.default_rng(7).integers(-9, 10, (4, 4, 4)).astype(np.float32).astype(NUMPY[type_name])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from lowered_net import FLOATS, INTS, NARROW, NUMPY, TYPES, Net, same_bits
+from sampling import covered
 from test_lower_moving import values
 
 BUDGET_S = 6
@@ -31,8 +32,7 @@ def sorted_by_hand(a, axis, largest):
     return np.moveaxis(order, -1, axis)
 
 
-@pytest.mark.parametrize("operation", ["MAX", "MIN"])
-@pytest.mark.parametrize("type_name", NUMBERS)
+@covered(operation=["MAX", "MIN"], type_name=NUMBERS)
 @pytest.mark.parametrize("axis, k", [(1, 4), (2, 3), (2, 37)])
 def test_topk_is_a_stable_sort(type_name, operation, axis, k):
     a = few_values(type_name, (2, 5, 37))
@@ -66,9 +66,7 @@ def test_topk_of_a_k_that_is_an_input():
         assert got["indices"].dtype == np.int64
 
 
-@pytest.mark.parametrize("index_type", INTS)
-@pytest.mark.parametrize("type_name", TYPES)
-@pytest.mark.parametrize("shape", [(3, 4), (7,), (2, 0, 3), ()])
+@covered(index_type=INTS, type_name=TYPES, shape=[(3, 4), (7,), (2, 0, 3), ()])
 def test_non_zero(type_name, shape, index_type):
     a = values(type_name, shape) if type_name == "BOOL" else few_values(type_name, shape, 5)
     if a.size > 2 and type_name in FLOATS:
@@ -109,9 +107,7 @@ def test_scatter_elements(type_name, axis, index_type, shape):
     same_bits(net.run({"data": data, "index": index, "updates": updates})["y"], expected)
 
 
-@pytest.mark.parametrize("type_name", NUMBERS)
-@pytest.mark.parametrize("depth", [1, 2, 3])
-@pytest.mark.parametrize("count", [(3,), (2, 2), (0,)])
+@covered(type_name=NUMBERS, depth=[1, 2, 3], count=[(3,), (2, 2), (0,)])
 def test_scatter_nd(type_name, depth, count):
     data = values(type_name, (5, 4, 3))
     total = int(np.prod(count))
@@ -130,8 +126,7 @@ def test_scatter_nd(type_name, depth, count):
     same_bits(net.run({"data": data, "index": index.astype(np.int32), "updates": updates})["y"], expected)
 
 
-@pytest.mark.parametrize("type_name", TYPES)
-@pytest.mark.parametrize("shape", [(4, 2), (3,), (), (0, 2)])
+@covered(type_name=TYPES, shape=[(4, 2), (3,), (), (0, 2)])
 def test_one_hot(type_name, shape):
     off_on = values(type_name, (2,), 4) if type_name != "BOOL" else np.array([True, False])
     index = np.random.default_rng(1).integers(0, 6, shape).astype(np.int32)
@@ -154,9 +149,7 @@ def cumulative_net(type_name, shape, axis, exclusive=False, reverse=False):
     return net
 
 
-@pytest.mark.parametrize("exclusive", [False, True])
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("type_name", NUMBERS)
+@covered(exclusive=[False, True], reverse=[False, True], type_name=NUMBERS)
 def test_cumulative(type_name, exclusive, reverse):
     """Whole numbers add up exactly; the sums of integers wrap."""
     wide = np.random.default_rng(0).integers(-8, 9, (3, 4, 5))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from lowered_net import FLOATS, NUMPY, Net, same_bits
+from sampling import covered
 from torch.nn import functional as F  # noqa: N812
 
 import trtllm_ext.embedded as trt
@@ -174,8 +175,7 @@ def pooled(net, kind, type_name, shape, size, arguments, **attributes):
     net.mark(layer.get_output(0))
 
 
-@pytest.mark.parametrize("type_name", FLOATS)
-@pytest.mark.parametrize("name", POOLINGS)
+@covered(type_name=FLOATS, name=POOLINGS)
 def test_maximum(name, type_name):
     shape, size, arguments = POOLINGS[name]
     a = np.random.default_rng(0).standard_normal(shape).astype(NUMPY[type_name])
@@ -186,9 +186,7 @@ def test_maximum(name, type_name):
     same_bits(net.run({"x": a})["y"], rounded(expected, type_name))
 
 
-@pytest.mark.parametrize("counts_padding", [False, True])
-@pytest.mark.parametrize("type_name", FLOATS)
-@pytest.mark.parametrize("name", POOLINGS)
+@covered(counts_padding=[False, True], type_name=FLOATS, name=POOLINGS)
 def test_average(name, type_name, counts_padding):
     shape, size, arguments = POOLINGS[name]
     a = whole(type_name, shape)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from lowered_net import FLOATS, NUMPY, Net, run_segment, same_bits
+from sampling import covered
 
 BUDGET_S = 3
 
@@ -17,9 +18,7 @@ def part_of(net, stack, index, index_type="INT32", axis=0):
     return net.op("gather", stack, net.constant(np.array(index, NUMPY[index_type])), axis)
 
 
-@pytest.mark.parametrize("type_name", FLOATS)
-@pytest.mark.parametrize("index_type", ["INT32", "INT64"])
-@pytest.mark.parametrize("index", [0, 2, -1])
+@covered(type_name=FLOATS, index_type=["INT32", "INT64"], index=[0, 2, -1])
 def test_a_part_borrows_its_memory(type_name, index_type, index):
     array = stacked(type_name, STACK, OUT, IN)
     net = Net()

@@ -4,6 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lowered_net import QUANTIZED, Net, same_bits
+from sampling import examples
 
 BUDGET_S = 6
 
@@ -42,7 +43,7 @@ def products(draw):
     return ops, (a, *sa), (b, *sb), draw(st.booleans()), draw(st.booleans())
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=examples(150), deadline=None, derandomize=True)
 @given(products())
 def test_products_are_exact(case):
     ops, left, right, is_dynamic, is_weight = case
@@ -77,7 +78,7 @@ def tensors(draw):
     return x, *draw(scaled(x)), draw(st.sampled_from(["INT8", "FP8"])), draw(st.booleans())
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=examples(100), deadline=None, derandomize=True)
 @given(tensors())
 def test_there_and_back(case):
     x, values, axis, spread, to, is_dynamic = case

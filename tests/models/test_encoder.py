@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections import Counter
+from functools import cache
 
 import numpy as np
 import onnx
@@ -35,7 +36,7 @@ from trtllm_ext.models import (
     write_random_checkpoint,
 )
 
-BUDGET_S = 45
+BUDGET_S = 15
 
 
 def tiny_bert(folder, activation="gelu", seed=0, **changes):
@@ -96,6 +97,12 @@ def random_checkpoint(tmp_path_factory):
     return make
 
 
+@pytest.fixture(scope="module")
+def random_session(random_checkpoint):
+    """A session of each such checkpoint."""
+    return cache(lambda dtype: session_of(random_checkpoint(dtype)))
+
+
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu", "silu"])
 def test_same_numbers_as_hugging_face(tmp_path, activation):
     hf = tiny_bert(tmp_path / "hf", activation)
@@ -120,11 +127,11 @@ def test_without_a_pooler_there_is_only_the_hidden_state(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_against_the_formulas(random_checkpoint, dtype):
+def test_against_the_formulas(random_checkpoint, random_session, dtype):
     checkpoint, inputs = random_checkpoint(dtype), sentences()
     weights = {n: v.astype(np.float64) for n, v in load_checkpoint(checkpoint).weights.items()}
     reference = formula(weights, inputs)
-    got = session_of(checkpoint).run(inputs)
+    got = random_session(dtype).run(inputs)
     real = inputs["attention_mask"] != 0
     # Four residual blocks and the embedding, each with a norm that passes the error on.
     assert_close(got["last_hidden_state"][real], reference[real], dtype, factor=5)
@@ -147,8 +154,8 @@ def test_other_poolings(random_checkpoint, pooling):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_what_stands_at_padding_never_changes_a_bit(random_checkpoint, dtype):
-    session, inputs = session_of(random_checkpoint(dtype)), sentences()
+def test_what_stands_at_padding_never_changes_a_bit(random_session, dtype):
+    session, inputs = random_session(dtype), sentences()
     before = session.run(inputs)
     before = {name: value.copy() for name, value in before.items()}
     padding = inputs["attention_mask"] == 0
@@ -161,8 +168,8 @@ def test_what_stands_at_padding_never_changes_a_bit(random_checkpoint, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_sentence_alone_and_padded_in_a_batch(random_checkpoint, dtype):
-    session, inputs = session_of(random_checkpoint(dtype)), sentences()
+def test_a_sentence_alone_and_padded_in_a_batch(random_session, dtype):
+    session, inputs = random_session(dtype), sentences()
     batch = session.run(inputs)["sentence_embedding"].copy()
     for row, count in enumerate(inputs["attention_mask"].sum(1)):
         alone = session.run({n: np.ascontiguousarray(v[row : row + 1, :count]) for n, v in inputs.items()})
@@ -171,10 +178,10 @@ def test_a_sentence_alone_and_padded_in_a_batch(random_checkpoint, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_row_of_padding_gives_no_nan(random_checkpoint, dtype):
+def test_a_row_of_padding_gives_no_nan(random_session, dtype):
     inputs = sentences()
     inputs["attention_mask"][1] = 0
-    got = session_of(random_checkpoint(dtype)).run(inputs)
+    got = random_session(dtype).run(inputs)
     assert np.isfinite(got["last_hidden_state"].astype(np.float32)).all()
     assert (got["sentence_embedding"][1] == 0).all()
 
@@ -203,11 +210,11 @@ def test_limits(random_checkpoint):
 @pytest.mark.parametrize(
     ("name", "value"), [("input_ids", VOCAB), ("input_ids", -VOCAB - 1), ("token_type_ids", 2)]
 )
-def test_ids_that_no_table_has_fail_the_run(random_checkpoint, name, value):
+def test_ids_that_no_table_has_fail_the_run(random_session, name, value):
     inputs = sentences()
     inputs[name][0, 0] = value
     with pytest.raises(EngineError, match=rf"was given the index {value}, but what it looks up has"):
-        session_of(random_checkpoint()).run(inputs)
+        random_session("float32").run(inputs)
 
 
 def test_a_token_limit_beyond_the_positions_is_refused():
@@ -218,25 +225,25 @@ def test_a_token_limit_beyond_the_positions_is_refused():
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (4, 20), (1, 20), (4, 1)])
-def test_the_corners_of_the_profile(random_checkpoint, shape):
+def test_the_corners_of_the_profile(random_session, shape):
     inputs = {
         "input_ids": np.full(shape, 5, np.int32),
         "attention_mask": np.ones(shape, np.int32),
         "token_type_ids": np.zeros(shape, np.int32),
     }
-    got = session_of(random_checkpoint()).run(inputs)
+    got = random_session("float32").run(inputs)
     assert got["last_hidden_state"].shape == (*shape, HIDDEN)
     assert got["sentence_embedding"].shape == (shape[0], HIDDEN)
 
 
-def test_the_contract_is_all_that_a_model_is_built_from(random_checkpoint, tmp_path):
+def test_the_contract_is_all_that_a_model_is_built_from(random_session, tmp_path):
     """The same weights under another contract give another network."""
     config = small_config()
     silu = dataclasses.replace(config.contract.feed_forward, activation="silu")
     other = dataclasses.replace(config, contract=dataclasses.replace(config.contract, feed_forward=silu))
     write_random_checkpoint(tmp_path / "c", other, seed=2)
     inputs = sentences()
-    a = session_of(random_checkpoint()).run(inputs)["sentence_embedding"].copy()
+    a = random_session("float32").run(inputs)["sentence_embedding"].copy()
     b = session_of(tmp_path / "c").run(inputs)["sentence_embedding"]
     assert np.abs(a - b).max() > 1e-3
 

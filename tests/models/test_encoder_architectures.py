@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from sampling import covered
 
 import trtllm_ext as tx
 from trtllm_ext.checkpoint import convert
@@ -81,8 +82,7 @@ def assert_close(got, reference, dtype):
     assert error <= LIMIT[dtype], f"{dtype}: relative error {error:.2g}"
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", MODELS)
+@covered(dtype=["float32", "bfloat16"], name=MODELS)
 def test_same_numbers_as_transformers(name, dtype, tmp_path):
     model = saved_model(name, tmp_path / "hf", dtype)
     config = convert(tmp_path / "hf", tmp_path / "c").config

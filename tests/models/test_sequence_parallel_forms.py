@@ -1,6 +1,7 @@
 """Every form of SublayerStack with its tokens dealt out to the ranks, against the formulas, which know of no ranks."""
 
 import pytest
+from sampling import thinned
 from stack_forms import TABLE
 from stack_on_ranks import check_form
 
@@ -9,12 +10,8 @@ BUDGET_S = 8
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-NAMES = [
-    pytest.param(name, marks=[pytest.mark.long] if number % 2 else []) for number, name in enumerate(TABLE)
-]
-
-
-@pytest.mark.parametrize("name", NAMES)
+# The other forms' neighbours run in test_tensor_parallel_forms.py and test_forms_on_mpi.py by default.
+@pytest.mark.parametrize("name", thinned(TABLE, first=3))
 def test_on_2_ranks(tmp_path, name):
     # 9 tokens: the last one stands in for a tenth.
     check_form(tmp_path, name, 2, sequence_parallel=True)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sampling import covered
 
 import trtllm_ext as tx
 from trtllm_ext.checkpoint import PLACEMENTS, ModelConfig, expected_weights, load_checkpoint
@@ -32,9 +33,7 @@ def run(model, x, **limits):
         return session.run({"hidden_states": x})["hidden_states_out"]
 
 
-@pytest.mark.parametrize("placement", PLACEMENTS)
-@pytest.mark.parametrize("gated", [True, False])
-@pytest.mark.parametrize("bias", [True, False])
+@covered(placement=PLACEMENTS, gated=[True, False], bias=[True, False])
 def test_parameters_are_the_weights_that_a_checkpoint_holds(placement, gated, bias):
     stack = config(placement=placement, gated=gated, bias=bias, final_norm=True)
     parameters = {name: parameter.shape for name, parameter in model_from_config(stack).named_parameters()}

@@ -17,9 +17,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 LAYERS = 2
 
-# The narrow type in which verify/test_verify_of_forms.py holds the same form against formulas is for the long tests.
+# By default the types take turns.
 CASES = [
-    pytest.param(name, dtype, marks=[pytest.mark.long] * (dtype != "float32" and dtype == [*DTYPES][i % 3]))
+    pytest.param(name, dtype, marks=[pytest.mark.long] * (dtype != [*DTYPES][i % 3]))
     for i, name in enumerate(FORMS)
     for dtype in DTYPES
 ]

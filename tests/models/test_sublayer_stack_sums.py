@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sampling import covered
 from stack_forms import HIDDEN, LAYER, TABLE, checkpoint, config_of, random_input, run
 from stack_formulas import stack
 from sublayer_formulas import DTYPES, assert_close
@@ -49,9 +50,7 @@ def test_a_given_attention_that_overflows_is_clamped_too(tmp_path):
     assert np.isfinite(got).all()
 
 
-@pytest.mark.parametrize("stream", ["model", "float32"])
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", ["llama_swiglu", "hyper_static"])
+@covered(stream=["model", "float32"], dtype=DTYPES, name=["llama_swiglu", "hyper_static"])
 def test_final_norm(tmp_path, name, dtype, stream):
     form = FORMS[name]
     form = replace(form, residual=replace(form.residual, stream_dtype=stream))

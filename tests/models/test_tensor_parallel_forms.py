@@ -1,24 +1,20 @@
 """Every form of SublayerStack on several ranks, threads of this process, against the formulas.
 
-Of 8 ranks each has 5 of 40 inner features. By default every second form runs, whose neighbours run on 4 processes; the
-others, other numbers of ranks, and two layers are among the long tests.
+Of 8 ranks each has 5 of 40 inner features. By default every fourth form runs, whose neighbours run as processes or with
+their tokens dealt out; the others, other numbers of ranks, and two layers are among the long tests.
 """
 
 import pytest
+from sampling import thinned
 from stack_forms import TABLE
 from stack_on_ranks import check_form
 
-BUDGET_S = 16
+BUDGET_S = 8
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-NAMES = [
-    pytest.param(name, marks=[] if number % 2 else [pytest.mark.long]) for number, name in enumerate(TABLE)
-]
-
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", thinned(TABLE, first=1))
 def test_on_eight_ranks(tmp_path, name):
     check_form(tmp_path, name, 8)
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from encoder_formulas import formula, mean_pooled, sentences, small_config
 from rank_modules import run_model_on_ranks, run_module_on_ranks, same_on_every_rank
+from sampling import covered
 from stack_forms import TABLE, checkpoint, config_of, random_input
 from stack_formulas import stack
 from stack_on_ranks import check_form
@@ -31,8 +32,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 NARROW = ["llama_swiglu", "inner_norm", "t5_clamped", "float32_stream", "wide parallel"]
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-@pytest.mark.parametrize("name", NARROW)
+@covered(dtype=["float16", "bfloat16"], name=NARROW)
 def test_narrow_types(tmp_path, name, dtype):
     # Whole and dealt out take turns.
     sequence_parallel = (NARROW.index(name) + (dtype == "float16")) % 2 == 0
@@ -98,8 +98,7 @@ def test_a_clamp_looks_at_the_tokens_of_all_ranks():
 TAPPED = {"gpt2": {}, "hyper_dynamic": {}, "gptj_parallel": {"attention_input": True}}
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", TAPPED)
+@covered(dtype=["float32", "bfloat16"], name=TAPPED)
 def test_taps_are_whole_on_every_rank(tmp_path, name, dtype):
     """Of tokens that are dealt out too: 7 of them, of which one rank has 4, the other 3 and one that stands in."""
     config = config_of(TABLE[name], dtype, layers=1, **TAPPED[name])

@@ -57,6 +57,9 @@ def cases(communicator):
         gathered = np.empty(5 * len(group), dtype)
         communicator.all_gather(values_of(communicator.rank, 5, dtype), gathered, group)
         yield f"all_gather of {np.dtype(dtype)}", gathered.tobytes()
+        values = values_of(communicator.rank, 5, dtype)
+        communicator.broadcast(values, group)
+        yield f"broadcast of {np.dtype(dtype)}", values.tobytes()
     told = communicator.exchange({"rank": communicator.rank, "text": "ä" * communicator.rank})
     yield "exchange", json.dumps(told).encode()
 
@@ -78,6 +81,9 @@ def case(communicator, group, dtype, size, operations):
         yield f"reduce_scatter {operation} {name}", part.tobytes()
     communicator.all_gather(values, gathered := np.empty(values.size * len(group), dtype), group)
     yield f"all_gather {name}", gathered.tobytes()
+    values.flags.writeable = communicator.rank != group[0]  # as what is received from elsewhere
+    communicator.broadcast(values, group)
+    yield f"broadcast {name}", values.tobytes()
     # In place: the rank's values lie where they belong.
     own = gathered.reshape(len(group), -1)[list(group).index(communicator.rank)]
     communicator.all_gather(own, gathered, group)

@@ -31,7 +31,8 @@ long = pytest.mark.long
             marks=long,
         ),
         pytest.param("late", "rank 1 has not arrived within 2 s at all_reduce .* computing", marks=long),
-        ("raised", "rank 1 failed: ValueError: half of it is missing"),
+        # By default, tests/parallel/test_launch_of_mpi.py has it.
+        pytest.param("raised", "rank 1 failed: ValueError: half of it is missing", marks=long),
         ("never started", "rank 1 has not started: rank 0 has waited 1 s for it in MPI_Init"),
         pytest.param(
             "left early", "rank 1 has not started: rank 0 has waited 1 s for it in MPI_Init", marks=long

@@ -85,7 +85,10 @@ def _keep_verdict(self, name, value):
 )
 def test_an_interrupt_ends_it(launcher, number, code):
     path = launcher("echo started; exec sleep 60")
-    program = "import sys; from trtllm_ext.parallel.launch import launch; sys.exit(launch(2, []))"
+    program = (
+        "import sys; from trtllm_ext.parallel.launch import launch; "
+        "sys.modules['trtllm_ext.parallel.launch']._END_S = 0.2; sys.exit(launch(2, []))"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", program],
         stdout=subprocess.PIPE,
@@ -114,6 +117,23 @@ def test_an_interrupt_in_the_middle_of_something(launcher, monkeypatch, number, 
     monkeypatch.setattr(launching, "Output", output)
     assert launch(2, []) == code
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+@pytest.mark.parametrize("is_there, signals, code", [(True, 1, 5), (True, 2, 143), (False, 1, 143)])
+def test_the_first_signal_is_for_the_rank_that_leads(launcher, monkeypatch, is_there, signals, code):
+    launcher("sleep 1; exit 5")
+    monkeypatch.setattr(launching, "_END_S", 0.1)
+    sent = []
+    monkeypatch.setattr(launching.Hub, "signal", lambda hub, *what: sent.append(what) or is_there)
+
+    def output(process):
+        for _ in range(signals):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return Output(process)
+
+    monkeypatch.setattr(launching, "Output", output)
+    assert launch(2, [], is_led=True) == code
+    assert sent == [(0, signal.SIGTERM)]
 
 
 @pytest.mark.parametrize(

@@ -24,14 +24,16 @@ def launched(fault, environment=SHORT):
 @pytest.mark.parametrize(
     "fault, sentence, environment",
     [
-        ("killed", "rank 1 was ended by signal 9 (SIGKILL)", SHORT),
-        ("never started", "rank 1 has not started within 1 s", SHORTER),
+        # By default, tests/faults has one that is killed.
+        pytest.param("killed", "rank 1 was ended by signal 9 (SIGKILL)", SHORT, marks=long),
+        # By default, tests/parallel/test_faults_of_mpi.py has one that has never started.
+        pytest.param("never started", "rank 1 has not started within 1 s", SHORTER, marks=long),
         pytest.param("never started", "rank 1 has not started within 10 s", DEFAULT, marks=long),
         pytest.param("left early", "rank 1 has not started within 1 s", SHORTER, marks=long),
         pytest.param("crashed", "rank 1 was ended by signal 11 (SIGSEGV)", SHORT, marks=long),
         pytest.param("stopped", "the process of rank 1 is stopped", SHORT, marks=long),
         pytest.param("late", "rank 1 has not arrived within 10 s at all_reduce", DEFAULT, marks=long),
-        pytest.param("raised", "rank 1 failed: ValueError: half of it is missing", SHORT, marks=long),
+        ("raised", "rank 1 failed: ValueError: half of it is missing", SHORT),
         pytest.param("left", "rank 1 failed: it ended with sys.exit(3)", SHORT, marks=long),
         pytest.param("other operation", "rank 1 in all_gather", SHORT, marks=long),
     ],

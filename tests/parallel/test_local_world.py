@@ -64,6 +64,15 @@ def test_gathering_and_exchanging():
     assert run_ranks(3, rank) == [([2.0, 0.0, 1.0], [[0, None], [1, None], [2, None]])] * 3
 
 
+def test_what_the_first_of_a_group_has_goes_to_the_others():
+    def rank(communicator):
+        values = np.array([communicator.rank, 7 * communicator.rank], np.float16)
+        communicator.broadcast(values.reshape(1, 2), [2, 0, 1])
+        return values.tolist()
+
+    assert run_ranks(3, rank) == [[2.0, 14.0]] * 3
+
+
 def test_groups_beside_one_another():
     def rank(communicator):
         values = np.full(3, communicator.rank, np.float32)

@@ -95,6 +95,27 @@ def test_a_rank_that_holds_the_interpreter_is_ended_from_outside(hub):
     assert ranks[0].returncode == -signal.SIGKILL
 
 
+def test_a_signal_that_the_hub_hands_on(hub):
+    assert not hub.signal(0, signal.SIGTERM), "nobody is connected yet"
+    leads = """
+import signal
+signal.signal(signal.SIGTERM, lambda number, frame: noted.append(number))
+noted = []
+print("ready", flush=True)
+while not noted:
+    time.sleep(0.01)
+print("finished", flush=True)
+monitor.close()
+"""
+    ranks = [started(hub, 0, leads), started(hub, 1, "monitor.close()")]
+    assert [ranks[0].stdout.readline() for _ in range(2)] == ["joined\n", "ready\n"]
+    assert hub.signal(0, signal.SIGTERM)
+    assert ranks[0].stdout.readline() == "finished\n"
+    assert ends(*ranks) == ["", ""]
+    assert [rank.returncode for rank in ranks] == [0, 0]
+    assert not hub.signal(0, signal.SIGTERM), "all have left"
+
+
 def test_a_watcher_that_is_killed(hub):
     ranks = [started(hub, 0, WAIT), started(hub, 1, "monitor._watcher.kill(); time.sleep(60)")]
     first, second = ends(*ranks)

@@ -24,7 +24,7 @@ def mpiexec(mpi_launcher):
     return [*mpi_launcher, *launcher_options(mpi_launcher)]
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.long)])
 def test_ranks_that_are_processes_have_the_bits_of_ranks_in_memory(mpiexec, ranks, tmp_path):
     command = [*mpiexec, "-n", str(ranks), sys.executable, str(PROGRAM), str(tmp_path)]
     environment = {**os.environ, "TRTLLM_EXT_RANK_TIMEOUT": "30"}

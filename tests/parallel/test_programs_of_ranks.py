@@ -54,7 +54,9 @@ def ranks(mpi_launcher):
 
 
 def test_a_process_that_a_rank_starts_is_no_rank(ranks):
-    code, out, err = ended([*ranks, "-c", START + FORKED + STARTED + END + FINALIZED])
+    # Rank 0 waits while rank 1 starts one process after the other.
+    patient = {"TRTLLM_EXT_RANK_TIMEOUT": "12"}
+    code, out, err = ended([*ranks, "-c", START + FORKED + STARTED + END + FINALIZED], patient)
     assert code == 0, err
     assert out.count("sum 4.0") == 2
     assert "child: this process was forked off rank 1 and is no rank; use the world in the rank" in out

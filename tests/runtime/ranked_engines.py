@@ -34,6 +34,9 @@ class Wrapped(Communicator):
     def reduce_scatter(self, values, part, group, op="sum"):
         self.end.reduce_scatter(values, part, group, op)
 
+    def broadcast(self, values, group):
+        self.end.broadcast(values, group)
+
     def exchange(self, value):
         return self.end.exchange(value)
 

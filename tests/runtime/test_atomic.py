@@ -14,7 +14,7 @@ import pytest
 from trtllm_ext.errors import BuildError, InputError
 from trtllm_ext.runtime import atomic
 
-BUDGET_S = 20
+BUDGET_S = 8
 
 
 KIND = atomic.Kind(
@@ -189,6 +189,12 @@ def test_disk_full(tmp_path):
 
 WRITER = textwrap.dedent("""
     import re, sys, time
+    from pathlib import Path
+    from types import ModuleType
+    import trtllm_ext
+    # This module of the package's and nothing else of the runtime: engines take a while to import.
+    sys.modules["trtllm_ext.runtime"] = runtime = ModuleType("trtllm_ext.runtime")
+    runtime.__path__ = [str(Path(trtllm_ext.__file__).with_name("runtime"))]
     from trtllm_ext.errors import BuildError
     from trtllm_ext.runtime.atomic import Kind, replaced_directory
     FILES = re.compile("config.json|data.bin")
@@ -267,7 +273,7 @@ def test_two_writers_from_different_places(tmp_path, first, second):
 
 def test_many_at_once_leave_one_whole_result(tmp_path):
     target = tmp_path / "engine"
-    writers = [start_writer(target, 0.05, str(index)) for index in range(6)]
+    writers = [start_writer(target, 0.05, str(index)) for index in range(4)]
     codes = [writer.wait(timeout=20) for writer in writers]
     for writer in writers:
         writer.communicate()
@@ -300,7 +306,7 @@ def test_a_reader_never_sees_half(tmp_path):
     write(target, "0")
     code = WRITER.replace("    try:", "").split("path, seconds")[0]
     code += textwrap.dedent("""
-        for index in range(200):
+        for index in range(100):
             with replaced_directory(sys.argv[1], KIND) as staging:
                 for name in ("config.json", "data.bin"):
                     (staging / name).write_text(f'{{"mine": {index}}}')

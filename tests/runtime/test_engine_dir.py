@@ -161,6 +161,12 @@ def test_no_directory(tmp_path):
 
 def test_a_checkpoint_is_not_an_engine_directory(tmp_path):
     (tmp_path / "config.json").write_text('{"architecture": "Encoder"}')
+    told = refused(tmp_path)
+    assert f"{tmp_path} is a checkpoint; expected an engine directory." in told
+    assert f"trtllm-ext build --checkpoint_dir {tmp_path} --output_dir ENGINE." in told
+    (tmp_path / "config.json").write_text('{"architectures": ["BertModel"]}')
+    assert f"trtllm-ext convert --model_dir {tmp_path} --output_dir CHECKPOINT, then " in refused(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
     assert "Is " in refused(tmp_path)
     assert "a checkpoint?" in refused(tmp_path)
 

@@ -199,11 +199,9 @@ def test_a_plugin_that_nobody_registered(tmp_path, monkeypatch, registry):
     accepted(tmp_path)
 
 
-def of_library(content):
+def of_library(content, library="libfast.so"):
     digest = hashlib.sha256(content).hexdigest()
-    return PluginSummary(
-        name="Fast", version="1", namespace="mine", library="libfast.so", library_sha256=digest
-    )
+    return PluginSummary(name="Fast", version="1", namespace="mine", library=library, library_sha256=digest)
 
 
 def test_a_plugin_of_a_library(tmp_path, monkeypatch, registry):
@@ -250,6 +248,27 @@ def test_a_library_that_is_refused(tmp_path, monkeypatch, registry):
     registry.handle = None
     with pytest.raises(BackendError, match="TensorRT refused it, as it does when a creator of the same name"):
         plugin_libraries.load_plugin_library(tmp_path / "bad.so")
+
+
+def test_a_library_that_registers_itself_when_it_is_opened(tmp_path, monkeypatch, registry):
+    """As those with REGISTER_TENSORRT_PLUGIN, which TensorRT's loadLibrary does not take."""
+    host(monkeypatch, registry=registry)
+    registry.handle = None
+    library = tmp_path / "own.so"
+    library.write_bytes(b"code")
+
+    def opened(path):
+        assert path == str(library)
+        registry.creators.append(creator())
+
+    with pytest.raises(BackendError, match=r"opened by itself the loader says: .*own\.so"):
+        plugin_libraries.load_plugin_library(library)
+    monkeypatch.setattr(plugin_libraries.ctypes, "CDLL", lambda path: None)
+    with pytest.raises(BackendError, match="opened by itself it registered no creator"):
+        plugin_libraries.load_plugin_library(library)
+    monkeypatch.setattr(plugin_libraries.ctypes, "CDLL", opened)
+    assert plugin_libraries.load_plugin_library(library) is None
+    assert plugin_libraries.summary_of_plugin("Fast", "1", "mine") == of_library(b"code", "own.so")
 
 
 def test_the_embedded_engine_loads_no_library(tmp_path, monkeypatch):

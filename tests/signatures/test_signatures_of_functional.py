@@ -5,6 +5,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 from dressed_tensorrt import dressed, recorded
+from sampling import covered
 from tensorrt_surface import releases
 
 import trtllm_ext as tx
@@ -104,11 +105,11 @@ def computed(define, rows=((2, 6, 8),), inputs=(X, IDS)):
         return np.array(session.run(dict(zip(("x", "ids"), inputs, strict=True)))["y"])
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_functions(name):
+@covered(newer=releases()[1:], name=FUNCTIONS)
+def test_functions(name, newer):
     with recorded():
         expected = computed(FUNCTIONS[name])
-    for release in releases():
+    for release in (releases()[0], newer):
         with dressed(release, "tensorrt"):
             np.testing.assert_allclose(
                 computed(FUNCTIONS[name]), expected, rtol=2e-6, atol=2e-6, err_msg=release

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from dressed_tensorrt import dressed, recorded
 from encoder_formulas import sentences, small_config
+from sampling import thinned
 from stack_forms import TABLE, checkpoint, config_of, random_input
 from tensorrt_surface import Surface, releases
 
@@ -62,7 +63,7 @@ def check_form(tmp_path, name, dtype="float32", **more):
     return assert_same_on_all(lambda: computed(tmp_path, inputs, max_num_tokens=32), **more)
 
 
-@pytest.mark.parametrize("name", FEED_FORWARD)
+@pytest.mark.parametrize("name", thinned(FEED_FORWARD, every=2))
 def test_feed_forward(tmp_path, name):
     check_form(tmp_path, name, tolerance=1e-6)
 

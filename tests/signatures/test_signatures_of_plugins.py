@@ -6,12 +6,11 @@ In the dress of 8.6 plugins are of the second version: a fake over the embedded 
 import numpy as np
 import pytest
 from dressed_tensorrt import dressed, recorded
-from stack_forms import config_of, random_input
+from stack_forms import TABLE, config_of, random_input
 from tensorrt_surface import releases
 
 import trtllm_ext as tx
 from trtllm_ext.builder.trace import trace
-from trtllm_ext.checkpoint import FORMS
 from trtllm_ext.graph.plugin_config import OWN_PLUGINS
 from trtllm_ext.models import model_from_checkpoint, write_random_checkpoint
 
@@ -44,7 +43,7 @@ def output_of(path, config):
 
 @pytest.mark.parametrize("name", CASES)
 def test_networks_with_plugins(name, tmp_path):
-    config = config_of(FORMS[name], CASES[name])
+    config = config_of(TABLE[name], CASES[name])
     write_random_checkpoint(tmp_path, config, seed=1)
     with recorded():
         expected = output_of(tmp_path, config).astype(np.float64)

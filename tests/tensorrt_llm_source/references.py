@@ -16,6 +16,7 @@ if __name__ == "__main__":
 
 import numpy as np
 from stack_forms import TABLE, TOKENS, config_of
+from sublayer_formulas import DTYPES as NUMPY_OF
 
 import trtllm_ext as tx
 from trtllm_ext.builder.seeded_inputs import input_values
@@ -72,6 +73,35 @@ def _write_one(path, config):
     np.savez(
         path / "answer.npz", **arrays, **{f"out.{name}": plain(value) for name, value in outputs.items()}
     )
+
+
+def check_surgery(path, inputs, expected, tolerance):
+    """An engine of the graph API in use, with surgery: as it is, and with a contribution put into others' place.
+
+    inputs, expected: what the engine without surgery takes and gives, taps among them, as `plain` has them.
+    """
+    model = model_from_checkpoint(path)
+    limits = LIMITS[model.config.architecture]
+    engine = tx.build(
+        model, tx.BuildConfig(**limits, taps=["*"], surgery=["*.mlp.contribution", "*.mlp.after"])
+    )
+    dtypes = {each.name: NUMPY_OF.get(each.dtype, np.int32) for each in engine.inputs}
+    given = {name: value.astype(dtypes[name]) for name, value in inputs.items()}
+    first = "transformer.layers.0.mlp.contribution"
+    put = np.random.default_rng(4).normal(size=expected[first].shape).astype(dtypes[f"{first}.add"])
+    changes = {f"{first}.scale": np.zeros(1, np.float32), f"{first}.add": put}
+    defaults = engine.config.input_defaults
+    with tx.Session.from_serialized_engine(engine.engine, input_defaults=defaults) as session:
+        for name, value in session.run(given).items():
+            error = np.abs(plain(value) - expected[name]).max()
+            assert error <= tolerance * np.abs(expected[name]).max(), name
+        changed = {name: plain(value) for name, value in session.run({**given, **changes}).items()}
+    np.testing.assert_array_equal(changed[first], plain(put))
+    before = "transformer.layers.0.mlp.before"
+    assert np.abs(changed[before] - expected[before]).max() <= tolerance * np.abs(expected[before]).max()
+    for name in expected:
+        if name.startswith("transformer.layers.1") or not name.startswith("transformer"):
+            assert np.abs(changed[name] - expected[name]).max() > 0, name
 
 
 def tapped(path):

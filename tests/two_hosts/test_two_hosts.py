@@ -11,7 +11,7 @@ from trtllm_ext.parallel.launch import LAUNCHER_VARIABLE
 BUDGET_S = 8
 
 
-@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("own", [pytest.param(False, marks=pytest.mark.long), True])
 def test_the_answer_is_that_of_one_process(hosts, launcher, files, tmp_path, own):
     output = tmp_path / "output.npz"
     mpiexec, command = hosts.mpiexec(launcher), run_command(files, output)

@@ -2,6 +2,7 @@
 
 import shlex
 
+import pytest
 from host_runs import LIMIT_S, await_end, cut_in_the_middle, run_command, started
 from hosts import NAMES
 
@@ -10,6 +11,8 @@ from trtllm_ext.parallel.launch import LAUNCHER_VARIABLE
 BUDGET_S = 8
 
 
+# By default, ranks that fall silent are those of tests/parallel/test_monitor.py, on one host.
+@pytest.mark.long
 def test_the_launcher_of_our_own_ends_too_after_a_cut(slow_hosts, launcher, files, tmp_path):
     output = tmp_path / "output.npz"
     command = [*run_command(files, output), "--nproc", "2"]

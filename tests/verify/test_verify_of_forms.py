@@ -1,13 +1,14 @@
 """`verify_engine` passes right engines of every form, in all types, by every reference."""
 
 import pytest
+from sampling import thinned
 from stack_forms import LAYER, TABLE, checkpoint, config_of, plain, residual
 from verified_models import ALL, engine_of
 
 from trtllm_ext.checkpoint import load_checkpoint
 from trtllm_ext.verify import verify_engine
 
-BUDGET_S = 8
+BUDGET_S = 5
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -29,7 +30,8 @@ CASES |= {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+# Four and the three types have no common factor: the types take turns.
+@pytest.mark.parametrize("name", thinned(CASES))
 def test_right_engines_of_every_form(tmp_path, name):
     checkpoint(tmp_path / "c", CASES[name])
     found = load_checkpoint(tmp_path / "c")

@@ -19,7 +19,12 @@ PROJ = "transformer.layers.1.mlp.proj.weight"
 
 
 @pytest.mark.parametrize(
-    ("release", "dtype"), [("8.6.1", "float16"), ("10.14", "float32"), ("11.4", "float32")]
+    ("release", "dtype"),
+    [
+        ("8.6.1", "float16"),
+        pytest.param("10.14", "float32", marks=pytest.mark.long),
+        ("11.4", "float32"),
+    ],
 )
 def test_right_and_wrong_engines(tmp_path, release, dtype):
     found = stack(tmp_path / "stack", dtype, num_hidden_layers=2)

@@ -18,6 +18,8 @@ class Model(Module):
     """A network with a config, named parameters, and inputs made from limits.
 
     limits: the names of the build limits that the model has a use for.
+    has_independent_rows: whether, where all inputs and outputs vary in their first dimension, no row of a result
+        depends on another row of the inputs, so that requests may be joined along it.
     Over several ranks (the config's mapping, tp_size) each has the model of its own shards, which computes the whole
     result together with the others.
     A subclass has `prepare_inputs(**limits)`, called while a network is being defined, whose result `forward`
@@ -25,6 +27,7 @@ class Model(Module):
     """
 
     limits: ClassVar[frozenset[str]] = frozenset()
+    has_independent_rows: ClassVar[bool] = False
     architecture: ClassVar[str] = ""
 
     def __init__(self, config: ModelConfig) -> None:

@@ -190,6 +190,7 @@ class Encoder(Model):
 
     limits: ClassVar[frozenset[str]] = frozenset({"max_batch_size", "opt_batch_size", "max_input_len"})
     architecture: ClassVar[str] = "Encoder"
+    has_independent_rows: ClassVar[bool] = True
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)

@@ -103,6 +103,7 @@ class SublayerStack(Model):
 
     limits: ClassVar[frozenset[str]] = frozenset({"max_num_tokens", "opt_num_tokens"})
     architecture: ClassVar[str] = "SublayerStack"
+    has_independent_rows: ClassVar[bool] = True
 
     def __init__(self, config: ModelConfig, *, sequence_parallel: bool = False) -> None:
         super().__init__(config)

@@ -54,6 +54,10 @@ class Communicator(ABC):
         """Combine `values` over the group, of which this rank gets its own of as many equal parts, into `part`."""
 
     @abstractmethod
+    def broadcast(self, values: Array, group: Sequence[int]) -> None:
+        """Give the `values` of the group's first rank to the others of it, into theirs."""
+
+    @abstractmethod
     def exchange(self, value: Any) -> list[Any]:
         """Every rank's value by rank, of all ranks of the world. value: of JSON's types. Not for a hot path."""
 

@@ -48,13 +48,15 @@ def launch(
     timeout: float | None = None,
     env: Mapping[str, str] | None = None,
     program: Sequence[str] = (sys.executable, "-m", "trtllm_ext"),
+    is_led: bool = False,
 ) -> int:
     """Run `program` with the arguments `argv` as `nproc` ranks until they end; their exit code.
 
     The ranks' output goes to this process's. When they fail, the last line on stderr, theirs or one of this process,
     names the rank and the cause, and the exit code is not 0. Ctrl-C and SIGTERM end all ranks. timeout: seconds that
     a rank may wait for the others in one operation; None is `default_timeout()`. env: variables in addition to this
-    process's.
+    process's. is_led: rank 0 leads the others and finishes what it has begun: it is sent the first signal that comes,
+    and only a second one ends all ranks.
     Raises RankError for less than one rank, and if no launcher is found.
     """
     if nproc < 1:
@@ -70,7 +72,7 @@ def launch(
             TIMEOUT_VARIABLE: f"{timeout:g}",
         }
         command = [*launcher, *launcher_options(launcher, own), "-n", str(nproc), *program, *argv]
-        noted = _Noted()
+        noted = _Noted(hub if is_led else None)
         with noted.noting():
             variables = {**os.environ, **(env or {}), **own}
             variables.pop(PROCESS_VARIABLE, None)  # of what started this process; the ranks are ranks
@@ -127,12 +129,30 @@ def _is_spread(launcher: Sequence[str]) -> bool:
 
 
 class _Noted:
-    """The signal that is to end this process, SIGINT or SIGTERM, while `noting`; None before one has come."""
+    """The signal that is to end this process, SIGINT or SIGTERM, while `noting`; None before one has come.
+
+    hub: of ranks that rank 0 leads, which is sent the first signal, if it is there. That one does not count here.
+    """
 
     number: signal.Signals | None = None
 
+    def __init__(self, hub: Hub | None = None) -> None:
+        self._hub = hub
+        self._first: int | None = None
+
     def take(self, number: int, frame: FrameType | None) -> None:
+        if self._hub is not None and self._first is None:
+            self._first = number  # sent by `hand_on`: a handler may be called in the middle of anything
+            return
         self.number = self.number or signal.Signals(number)
+
+    def hand_on(self) -> None:
+        """Send rank 0 what came first, once."""
+        if self._hub is None or self._first is None:
+            return
+        hub, self._hub = self._hub, None
+        if not hub.signal(0, self._first):
+            self.number = self.number or signal.Signals(self._first)
 
     @contextmanager
     def noting(self) -> Iterator[None]:
@@ -186,6 +206,7 @@ def _wait(process: subprocess.Popen[bytes], hub: Hub, noted: _Noted) -> int:
     """The launcher's exit code; ended by force when it does not follow its ranks."""
     deadline = float("inf")
     while (code := process.poll()) is None:
+        noted.hand_on()
         if noted.number is not None:
             hub.end(_SIGNALS[noted.number][1])
         if noted.number is not None or hub.verdict is not None:

@@ -93,6 +93,18 @@ class LocalCommunicator(Communicator):
         text = f"reduce_scatter ({op}) of {values.size} {values.dtype} values over {ranks_text(ranks)}"
         self.world.meet(self.rank, ranks, self._named(text), (values.reshape(-1), part.reshape(-1)), act)
 
+    def broadcast(self, values: Array, group: Sequence[int]) -> None:
+        with self._checked():
+            ranks = check_group("broadcast", group, self.rank, self.world_size)
+            check_array("broadcast", values)
+
+        def act(given: list[Array]) -> None:
+            for each in given[1:]:
+                each[...] = given[0]
+
+        text = f"broadcast of {values.size} {values.dtype} values over {ranks_text(ranks)}"
+        self.world.meet(self.rank, ranks, self._named(text), values.reshape(-1), act)
+
     def exchange(self, value: Any) -> list[Any]:
         own: list[str] = []
 

@@ -160,6 +160,14 @@ class MpiCommunicator(Communicator):
                 )
                 team.reduce_scatter(values.reshape(-1), part.reshape(-1), op)
 
+    def broadcast(self, values: Array, group: Sequence[int]) -> None:
+        with self._turn.of("broadcast"):
+            team = self._team("broadcast", group)
+            check_array("broadcast", values)
+            if team.size > 1 and values.size:
+                self.monitor.operation = (self._named("broadcast"), values.size, values.dtype, team.group)
+                team.broadcast(values.reshape(-1))
+
     def exchange(self, value: Any) -> list[Any]:
         with self._turn.of("exchange"):
             text = np.frombuffer(to_json(value).encode(), np.uint8)

@@ -139,6 +139,13 @@ class Team:
         self.comm.Alltoall([values, share, kind], [parts, share, kind])
         reduce_in_order(parts.reshape(self.size, share), part, op)  # type: ignore[arg-type]
 
+    def broadcast(self, values: Array) -> None:
+        """values: (size,) of any type; those of the group's first rank come to be everyone's."""
+        flat = values.view(np.uint8)
+        for begin in range(0, flat.size, PIECE_BYTES):
+            piece = flat[begin : begin + PIECE_BYTES]
+            self.comm.Bcast([piece, piece.size, self._mpi.BYTE], 0)
+
     def all_gather(self, values: Array, gathered: Array) -> None:
         """values: (size,) of any type; gathered: (ranks * size,)."""
         if values.dtype not in self._types:

@@ -13,12 +13,19 @@ AWAKE_S = 1e-3
 # Asleep for a tenth of the time that has passed, between these.
 SHORTEST_SLEEP_S = 5e-5
 LONGEST_SLEEP_S = 2e-3
+LOOKS = 4  # after each sleep
 
 
 def wait_asleep(request: Any) -> None:
     """Return when `request`, an mpi4py Request for a short message, is complete."""
     begin = time.perf_counter()
-    while not request.Test():
+    while not _is_complete(request):
         passed = time.perf_counter() - begin
         if passed > AWAKE_S:
             time.sleep(min(max(passed / 10, SHORTEST_SLEEP_S), LONGEST_SLEEP_S))
+
+
+def _is_complete(request: Any) -> bool:
+    # A look takes an operation one step further, of which it has several, and none should wait for another sleep:
+    # measured for two ranks, a run after a pause began 6 ms late with one look, 4 ms with four.
+    return any(request.Test() for _ in range(LOOKS))

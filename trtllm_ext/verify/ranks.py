@@ -115,8 +115,8 @@ def _compared(
 
 
 def _without_taps(config: BuildConfig) -> BuildConfig:
-    """Taps are not compared: ranks may have parts of them."""
-    return for_this_process(config, taps=(), enable_debug_output=False)
+    """Taps are not compared: ranks may have parts of them. Nor is surgery: the model as it is has none."""
+    return for_this_process(config, taps=(), enable_debug_output=False, surgery=())
 
 
 class _Source:
@@ -191,7 +191,8 @@ def _described(
         checkpoint=checkpoint_dir,
         way_out="Give the checkpoint that it was built from.",
     )
-    return config, directory.envelope.inputs
+    needed = (each for each in directory.envelope.inputs if each.name not in config.input_defaults)
+    return config, tuple(needed)
 
 
 def _inputs_of(

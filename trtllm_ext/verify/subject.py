@@ -90,11 +90,23 @@ class Subject:
         """Inputs that nobody has given: a few tokens or sentences, the last of them with padding."""
         generator = np.random.default_rng(_SEED)
         sizes = self.config.pretrained_config
-        found = {each.name: input_values(each, smaller_shape(each), sizes, generator) for each in self.inputs}
+        needed = [each for each in self.inputs if each.name not in self.config.input_defaults]
+        found = {each.name: input_values(each, smaller_shape(each), sizes, generator) for each in needed}
         mask = found.get("attention_mask")
         if mask is not None and mask.shape[0] > 1 and mask.shape[1] > 1:
             mask[-1, -(mask.shape[1] // 3 or 1) :] = 0
-        return found
+        return self.completed(found)
+
+    def completed(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """The inputs, and those of surgery that were left out, by which nothing is changed."""
+        shapes = {name: value.shape for name, value in inputs.items()}
+        dtypes = {each.name: _DTYPES[each.dtype] for each in self.inputs}
+        left_out = {
+            name: np.full(default.shape_beside(shapes), default.value, dtypes[name])
+            for name, default in self.config.input_defaults.items()
+            if name not in inputs
+        }
+        return {**inputs, **left_out}
 
 
 def _check_sizes(tensors: tuple[TensorSummary, ...], inputs: Mapping[str, Array]) -> None:
@@ -204,4 +216,4 @@ def typed_inputs(subject: Subject, inputs: Mapping[str, Any]) -> dict[str, Array
         if wanted is not None and value.dtype.kind == "V" and value.dtype.itemsize == wanted.itemsize:
             value = value.view(wanted)  # numpy writes types that are not its own as raw bytes
         found[name] = value
-    return found
+    return subject.completed(found)

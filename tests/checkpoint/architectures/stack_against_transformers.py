@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from norms_against_transformers import check_norms
+from sampling import thinned
 
 import trtllm_ext as tx
 from trtllm_ext.checkpoint import convert
@@ -61,8 +62,19 @@ class Case:
     expect: dict[str, Any] = field(default_factory=dict)
 
 
-def cases(*all_cases):
-    return pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in all_cases])
+def cases(*all_cases, every=1):
+    """every: one of how many is for the default tests."""
+    parameters = [pytest.param(case, id=case.name) for case in all_cases]
+    return pytest.mark.parametrize("case", thinned(parameters, every=every))
+
+
+def cases_in_types(*all_cases):
+    """Each in float32, whose limits tell the most; by default one of four in bfloat16 too."""
+    of_types = {
+        dtype: [pytest.param(case, dtype, id=f"{case.name}-{dtype}") for case in all_cases]
+        for dtype in ("float32", "bfloat16")
+    }
+    return pytest.mark.parametrize(("case", "dtype"), of_types["float32"] + thinned(of_types["bfloat16"]))
 
 
 def saved_model(case, folder, dtype):

@@ -10,13 +10,14 @@ BUDGET_S = 4
 
 def compared():
     """(model_type, stack) of every case that is run in float32 and in bfloat16."""
-    found = set()
+    found = {"float32": set(), "bfloat16": set()}
     for path in sorted(Path(__file__).parent.glob("test_*.py")):
         for test in vars(importlib.import_module(path.stem)).values():
             marks = {mark.args[0]: mark.args[1] for mark in getattr(test, "pytestmark", ()) if mark.args}
-            if set(marks.get("dtype", ())) == {"float32", "bfloat16"}:
-                found |= {_spec_of(case.values[0]) for case in marks.get("case", ())}
-    return found
+            for each in marks.get(("case", "dtype"), ()):
+                case, dtype = each.values
+                found[dtype].add(_spec_of(case))
+    return found["float32"] & found["bfloat16"]
 
 
 def _spec_of(case):

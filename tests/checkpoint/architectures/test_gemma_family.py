@@ -2,7 +2,7 @@
 
 import pytest
 import transformers as hf
-from stack_against_transformers import Case, Given, cases, check, saved_model
+from stack_against_transformers import Case, Given, cases_in_types, check, saved_model
 
 from trtllm_ext.checkpoint import convert
 from trtllm_ext.errors import CheckpointError
@@ -152,8 +152,7 @@ ERF.changed_config = {"hidden_act": "gelu_pytorch_tanh"}
 ERF.expect = {"activation": "gelu_erf", "residual.norm.eps": 1e-3, "residual.post_norm.eps": 1e-3}
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@cases(
+@cases_in_types(
     gemma(),
     LEGACY,
     sandwich("Gemma2ForCausalLM", hf.Gemma2Config(**SIZES), whole_config=GEMMA2_RELEASE),

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 import transformers as hf
-from stack_against_transformers import Case, cases, check, saved_model
+from stack_against_transformers import Case, cases, cases_in_types, check, saved_model
 
 from trtllm_ext.checkpoint import convert
 from trtllm_ext.errors import CheckpointError
@@ -61,8 +61,7 @@ NEO = Case(
 )
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@cases(
+@cases_in_types(
     gpt2("GPT2"),
     gpt2("GPT2Erf", n_inner=56, activation_function="gelu", layer_norm_epsilon=1e-3),
     gpt2("GPT2WithCrossAttention", add_cross_attention=True),
@@ -182,6 +181,7 @@ def published(case, config, **changes):
     published(OPENAI_GPT, PUBLISHED_OPENAI_GPT),
     published(BIGCODE, PUBLISHED_STARCODER),
     published(NEO, PUBLISHED_GPT_NEO),
+    every=2,
 )
 def test_configs_as_published(case, tmp_path):
     check(case, tmp_path, "float32")

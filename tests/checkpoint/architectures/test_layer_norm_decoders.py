@@ -6,7 +6,7 @@ import published_decoders as configs
 import pytest
 import torch
 import transformers as hf
-from stack_against_transformers import Case, cases, check, saved_model
+from stack_against_transformers import Case, cases, cases_in_types, check, saved_model
 
 from trtllm_ext.checkpoint import convert
 from trtllm_ext.errors import CheckpointError
@@ -112,8 +112,7 @@ NEMOTRON_BIASED = decoder(
 )
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@cases(
+@cases_in_types(
     opt("OPT", {"activation": "relu", "residual.placement": "pre"}),
     POST_NORM_OPT,
     opt(
@@ -153,6 +152,7 @@ def published(case, name, config, **changes):
     published(decoder("Starcoder2", {}), "starcoder2-3b", configs.STARCODER2_3B),
     published(NEMOTRON, "minitron", configs.MINITRON),
     published(MPT, "mpt-7b", configs.MPT_7B),
+    every=2,
 )
 def test_configs_as_published(case, tmp_path):
     check(case, tmp_path, "float32")

@@ -2,7 +2,7 @@
 
 import pytest
 import transformers as hf
-from stack_against_transformers import Case, cases, check, saved_model
+from stack_against_transformers import Case, cases_in_types, check, saved_model
 
 from trtllm_ext.checkpoint import convert
 from trtllm_ext.errors import CheckpointError
@@ -32,8 +32,7 @@ BIASED.name = "LlamaBiased"
 BIASED.expect = {"fc_bias": True, "proj_bias": True, "activation": "gelu_erf", "residual.norm.eps": 1e-3}
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@cases(
+@cases_in_types(
     llama("Llama"),
     BIASED,
     llama("Mistral"),

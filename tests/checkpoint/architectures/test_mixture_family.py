@@ -5,7 +5,7 @@ import json
 import pytest
 import transformers as hf
 from safetensors.numpy import load_file, save_file
-from stack_against_transformers import Case, cases, check, saved_model
+from stack_against_transformers import Case, cases_in_types, check, saved_model
 
 from trtllm_ext.checkpoint import convert
 from trtllm_ext.errors import CheckpointError
@@ -74,8 +74,7 @@ def granite(**changes):
 GPT_OSS = {"clamp": 1.5, "gate_offset": 1.0, "activation": "quick_gelu", "mixture.router_bias": True}
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@cases(
+@cases_in_types(
     mixture("Mixtral", seed=5, **LOCAL, expect={"mixture.weights": "renormalized", "mixture.top_k": 2}),
     mixture("Mixtral", "MixtralStacked", STACKED, seed=5, **LOCAL),
     mixture("Qwen2Moe", seed=3, **QWEN2, expect={"mixture.weights": "softmax"}),

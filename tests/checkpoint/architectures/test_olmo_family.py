@@ -1,8 +1,7 @@
 """OLMo: a norm without weights; 2 and 3: a norm on what each sublayer gives, none on what it reads."""
 
-import pytest
 import transformers as hf
-from stack_against_transformers import Case, cases, check
+from stack_against_transformers import Case, cases_in_types, check
 
 BUDGET_S = 4
 
@@ -64,7 +63,6 @@ RELEASE = olmo(2)
 RELEASE.name, RELEASE.whole_config = "Olmo2Release", OLMO2_RELEASE
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@cases(FIRST, olmo(2), BASE, RELEASE, olmo(3))
+@cases_in_types(FIRST, olmo(2), BASE, RELEASE, olmo(3))
 def test_the_stack_is_the_models_own_layers(case, tmp_path, dtype):
     check(case, tmp_path, dtype)

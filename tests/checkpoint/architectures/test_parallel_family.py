@@ -5,7 +5,7 @@ from dataclasses import replace
 import published_parallel as configs
 import pytest
 import transformers as hf
-from stack_against_transformers import Case, cases, check, saved_model
+from stack_against_transformers import Case, cases, cases_in_types, check, saved_model
 
 from trtllm_ext.checkpoint import convert
 from trtllm_ext.errors import CheckpointError
@@ -92,8 +92,7 @@ FIRST_FALCON_40B = published(
 )
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@cases(
+@cases_in_types(
     GPTJ,
     CODEGEN,
     neox("GPTNeoX", {**SEPARATE, "activation": "gelu_erf"}),
@@ -148,6 +147,7 @@ def test_the_stack_is_the_models_own_layers(case, tmp_path, dtype):
     published(decoder("Cohere", {}), "command-r", configs.COMMAND_R, COHERE),
     published(decoder("Cohere2", {}), "command-r7b", configs.COMMAND_R7B, COHERE),
     published(decoder("StableLm", {}, num_key_value_heads=2), "stablelm-2-12b", configs.STABLELM_2, SHARED),
+    every=2,
 )
 def test_configs_as_published(case, tmp_path):
     check(case, tmp_path, "float32")

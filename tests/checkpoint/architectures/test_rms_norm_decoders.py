@@ -1,8 +1,7 @@
 """Decoders that differ from Llama in a norm, its place, the activation or how gate and up are stored."""
 
-import pytest
 import transformers as hf
-from stack_against_transformers import Case, cases, check
+from stack_against_transformers import Case, cases_in_types, check
 
 BUDGET_S = 6
 
@@ -55,8 +54,7 @@ def decoder(name, expect=None, normed=None, whole_config=None, **changes):
     )
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@cases(
+@cases_in_types(
     decoder("SmolLM3", whole_config=SMOLLM3_RELEASE),
     decoder("SeedOss", {"fc_bias": True}, mlp_bias=True, head_dim=8),
     decoder("Ernie4_5", {"proj_bias": True}, use_bias=True),

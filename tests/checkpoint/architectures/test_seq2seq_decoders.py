@@ -3,7 +3,7 @@
 import pytest
 import torch
 import transformers as hf
-from stack_against_transformers import Case, Given, cases, check, saved_model
+from stack_against_transformers import Case, Given, cases_in_types, check, saved_model
 
 from trtllm_ext.checkpoint import convert
 from trtllm_ext.errors import CheckpointError
@@ -102,8 +102,7 @@ def post_norm(name, model, **changes):
 WHISPER = {"num_mel_bins": 8, "max_source_positions": 10, "max_target_positions": 10}
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@cases(
+@cases_in_types(
     post_norm("Bart", "BartForConditionalGeneration", whole_config=BART_RELEASE),
     post_norm("Marian", "MarianMTModel"),
     decoder("MBart", "MBartForConditionalGeneration"),

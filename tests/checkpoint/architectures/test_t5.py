@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import transformers as hf
-from stack_against_transformers import TOKENS, Case, Given, cases, check, saved_model
+from stack_against_transformers import TOKENS, Case, Given, cases_in_types, check, saved_model
 
 import trtllm_ext as tx
 from trtllm_ext.checkpoint import convert
@@ -102,8 +102,7 @@ CLASSIFIER = encoder(
 )
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@cases(
+@cases_in_types(
     encoder(name="T5", whole_config=T5_RELEASE, expect=RELU),
     decoder(name="T5Decoder", expect=RELU),
     # The first configs have no depth of the decoder: it is the encoder's.

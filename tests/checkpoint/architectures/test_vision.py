@@ -2,7 +2,7 @@
 
 import pytest
 import transformers as hf
-from stack_against_transformers import Case, cases, check, saved_model
+from stack_against_transformers import Case, cases_in_types, check, saved_model
 
 from trtllm_ext.checkpoint import convert
 from trtllm_ext.errors import CheckpointError
@@ -163,8 +163,7 @@ REGISTERS = dino("Dinov2WithRegisters", "encoder.layer", use_swiglu_ffn=True)
 DINOV3 = hf.DINOv3ViTConfig(**WIDE, hidden_act="silu", use_gated_mlp=True)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@cases(
+@cases_in_types(
     vision("ViTModel", hf.ViTConfig(**WIDE), "layers", expect={**PLAIN, "residual.norm.eps": 1e-12}),
     vision("ViTForImageClassification", hf.ViTConfig(**WIDE), "vit.layers", whole_config=VIT_RELEASE),
     vision("ViTForMaskedImageModeling", hf.ViTConfig(**WIDE, layer_norm_eps=1e-3), "vit.layers"),

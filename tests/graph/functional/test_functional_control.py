@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sampling import covered
 
 from trtllm_ext.errors import GraphError
 from trtllm_ext.graph import functional as fn
@@ -12,8 +13,7 @@ BUDGET_S = 4
 X = np.array([[1.0, -2.0], [3.0, 4.0]], np.float32)
 
 
-@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
-@pytest.mark.parametrize("chosen", [True, False])
+@covered(shape=[(), (1,), (1, 1)], chosen=[True, False])
 def test_conditional(run, shape, chosen):
     def define(condition, x, y):
         conditional = Conditional(condition)

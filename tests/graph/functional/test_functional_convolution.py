@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as tf
+from sampling import covered
 
 from trtllm_ext.errors import GraphError
 from trtllm_ext.graph import functional as fn
@@ -63,8 +64,7 @@ def test_narrow_types(run_rounded, dtype, tolerance):
     close(got, tf.conv2d(*(torch.tensor(each.astype(np.float32)) for each in (x, w, b))), tolerance)
 
 
-@pytest.mark.parametrize("last", [(), (1,)])
-@pytest.mark.parametrize("constant", [True, False])
+@covered(last=[(), (1,)], constant=[True, False])
 def test_conv1d(run_rounded, last, constant):
     x, w, b = normal(2, 4, 11), normal(6, 2, 3), normal(6)
     settings = {"stride": 2, "padding": 1, "dilation": 2, "groups": 2}

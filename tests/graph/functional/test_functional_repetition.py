@@ -4,6 +4,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from sampling import covered
 
 from trtllm_ext.errors import GraphError
 from trtllm_ext.graph import functional as fn
@@ -22,8 +23,7 @@ def test_repeat(run, sizes):
     np.testing.assert_array_equal(run(lambda x: x.repeat(sizes), X), expected)
 
 
-@pytest.mark.parametrize("dim", [0, 1, 2, -1, -3])
-@pytest.mark.parametrize("shapes", [None, ALL_VARY, [(-1, 3, 4)]])
+@covered(dim=[0, 1, 2, -1, -3], shapes=[None, ALL_VARY, [(-1, 3, 4)]])
 def test_repeat_interleave(run_rounded, dim, shapes):
     got = run_rounded(lambda x: fn.repeat_interleave(x, 3, dim), X, shapes=shapes)
     np.testing.assert_array_equal(got, np.repeat(X, 3, dim))
@@ -75,15 +75,13 @@ def test_repetition_errors(guarded):
             call()
 
 
-@pytest.mark.parametrize("dims", [[0], [-1], [0, 2], [2, 1, 0], []])
-@pytest.mark.parametrize("shapes", [None, ALL_VARY])
+@covered(dims=[[0], [-1], [0, 2], [2, 1, 0], []], shapes=[None, ALL_VARY])
 def test_flip(run_rounded, dims, shapes):
     got = run_rounded(lambda x: fn.flip(x, dims), X, shapes=shapes)
     np.testing.assert_array_equal(got, np.flip(X, dims) if dims else X)
 
 
-@pytest.mark.parametrize("pad", [[1, 2], [0, 1, 2, 0], [1, 1, 0, 0, 2, 3], [-1, 2], [2, -3, -1, 0]])
-@pytest.mark.parametrize("value", [None, -1.5])
+@covered(pad=[[1, 2], [0, 1, 2, 0], [1, 1, 0, 0, 2, 3], [-1, 2], [2, -3, -1, 0]], value=[None, -1.5])
 def test_pad(run_rounded, pad, value):
     expected = torch.nn.functional.pad(torch.tensor(X), pad, value=value)
     for shapes in (None, ALL_VARY):

@@ -4,6 +4,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from sampling import covered
 
 from trtllm_ext.errors import GraphError
 from trtllm_ext.graph import functional as fn
@@ -17,9 +18,7 @@ VARY = [(-1, -1, -1)]
 TYPES = [np.float32, np.float16, ml_dtypes.bfloat16, np.int32, np.int64]
 
 
-@pytest.mark.parametrize("dim", [0, 1, -1])
-@pytest.mark.parametrize("largest", [True, False])
-@pytest.mark.parametrize("shapes", [None, VARY])
+@covered(dim=[0, 1, -1], largest=[True, False], shapes=[None, VARY])
 def test_topk(run, dim, largest, shapes):
     values, indices = run(lambda x: fn.topk(x, 2, dim, largest), X, shapes=shapes)
     expected = torch.topk(torch.tensor(X), 2, dim, largest)
@@ -39,8 +38,7 @@ def test_topk_by_a_tensor(run, shape):
     np.testing.assert_array_equal(indices, expected.indices)
 
 
-@pytest.mark.parametrize("dim", [0, 1, -1])
-@pytest.mark.parametrize("keepdim", [True, False])
+@covered(dim=[0, 1, -1], keepdim=[True, False])
 def test_argmax(run, dim, keepdim):
     got = run(lambda x: fn.argmax(x, dim, keepdim), X, shapes=VARY)
     np.testing.assert_array_equal(got, np.argmax(X, dim, keepdims=keepdim))
@@ -64,8 +62,7 @@ def test_topk_errors(guarded):
             call()
 
 
-@pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("dim", [0, 1, -1])
+@covered(dtype=TYPES, dim=[0, 1, -1])
 def test_scatter(run_rounded, dtype, dim):
     x = X.astype(dtype)
     indices = np.argsort(RNG.random((3, 4, 5)), axis=dim).astype(np.int32)[:2, :2, :2]
@@ -125,8 +122,7 @@ def test_scatter_errors(guarded):
             call()
 
 
-@pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("mask_shape", [(3, 4, 5), (4, 1), (5,), (1,)])
+@covered(dtype=TYPES, mask_shape=[(3, 4, 5), (4, 1), (5,), (1,)])
 def test_masked_scatter(run_rounded, dtype, mask_shape):
     mask = RNG.random(mask_shape) < 0.6
     count = int(np.broadcast_to(mask, X.shape).sum())
@@ -154,8 +150,7 @@ def test_masked_select_and_nonzero(run, mask_shape):
     np.testing.assert_array_equal(places_shape, [mask.ndim, mask.sum()])
 
 
-@pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("dim", [0, 1, -1])
+@covered(dtype=TYPES, dim=[0, 1, -1])
 def test_cumsum(run_rounded, dtype, dim):
     x = (X / 8).astype(dtype)
     for shapes in (None, VARY):

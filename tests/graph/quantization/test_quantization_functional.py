@@ -5,6 +5,7 @@ import inspect
 import ml_dtypes
 import numpy as np
 import pytest
+from sampling import covered
 
 from trtllm_ext.errors import GraphError
 from trtllm_ext.graph import functional as fn
@@ -105,8 +106,7 @@ def test_ties_and_limits(run_rounded):
     np.testing.assert_array_equal(again, steps)
 
 
-@pytest.mark.parametrize("dtype", [each for each, _ in FLOATS])
-@pytest.mark.parametrize("wide_scale", [True, False])
+@covered(dtype=[each for each, _ in FLOATS], wide_scale=[True, False])
 def test_quantize_tensor(run_rounded, dtype, wide_scale):
     x = RNG.normal(size=(4, 6)).astype(dtype)
     scale = np.array([32], np.float32 if wide_scale else dtype)
@@ -151,8 +151,7 @@ def test_fp8_per_token(run_rounded):
     np.testing.assert_allclose(steps.astype(np.float32) * scales, x, rtol=0.07, atol=1e-3)
 
 
-@pytest.mark.parametrize("per_token", [True, False])
-@pytest.mark.parametrize("per_channel", [True, False])
+@covered(per_token=[True, False], per_channel=[True, False])
 @pytest.mark.parametrize("dtype, tolerance", FLOATS)
 def test_smooth_quant_gemm(run_rounded, per_token, per_channel, dtype, tolerance):
     x = RNG.integers(-128, 128, size=(5, 16)).astype(np.int8)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from references import names, plain, tapped
+from references import check_surgery, names, plain, tapped
 
 import trtllm_ext as tx
 from trtllm_ext.checkpoint import load_config
@@ -41,6 +41,17 @@ def test_numbers_and_taps_are_those_of_our_graph(name):
     assert all(
         tap.meaning.startswith(("the residual", "what is added", "the sublayer")) for tap in _taps(engine)
     )
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_run_changes_what_it_may(name):
+    with np.load(ANSWERS / name / "answer.npz") as stored:
+        known = dict(stored)
+    inputs, expected = (
+        {key.removeprefix(kind): value for key, value in known.items() if key.startswith(kind)}
+        for kind in ("in.", "out.")
+    )
+    check_surgery(ANSWERS / name, inputs, expected, TOLERANCE[load_config(ANSWERS / name).dtype])
 
 
 def _taps(engine):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorrt_llm
-from references import plain, tapped
+from references import check_surgery, plain, tapped
 from small_tensorrt_llm import MLP, MODEL_MAP, FusedGatedMLP, GatedMLP, PretrainedConfig, RowLinear
 
 import trtllm_ext as tx
@@ -78,6 +78,11 @@ def test_numbers_and_taps_of_all_that_it_does_otherwise(name):
         same(session.run(inputs), expected, 1e-5 if name.endswith("float32") else 1.6e-2)
     # Told by our layers, where TensorRT-LLM's Module keeps a name alone.
     assert not [name for name, tap in engine.config.taps.items() if tap.meaning == taps._UNKNOWN_POINT]
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_run_changes_what_it_may(name):
+    check_surgery(ANSWERS / name, *known(name), 1e-5 if name.endswith("float32") else 1.6e-2)
 
 
 def test_a_model_that_is_built_again_notes_the_same():

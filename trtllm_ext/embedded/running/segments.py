@@ -11,7 +11,7 @@ from trtllm_ext.embedded.plan.onnx_model import Initializer, external_initialize
 from trtllm_ext.embedded.plan.rewriting import WeightPlace
 from trtllm_ext.embedded.plan.steps import onnx_steps
 from trtllm_ext.embedded.running.sessions import LoadMode, SegmentSession, SharedWeight, open_session
-from trtllm_ext.embedded.running.threads import ThreadPool, shares_process_pool, threads_of_session
+from trtllm_ext.embedded.running.threads import ThreadPool, shares_process_pool, spins, threads_of_session
 from trtllm_ext.embedded.tensor_types import ElementType
 from trtllm_ext.errors import EngineError
 
@@ -111,7 +111,7 @@ class Segments:
             fusion_level=plan.header.fusion_level,
             process_pool=self._pool == "process" or (self._pool is None and shares_process_pool()),
             threads=1 if self._pool == "none" else threads_of_session(count),
-            spins=count == 1,
+            spins=count == 1 and spins(),
         )
         steps = [step for step in onnx_steps(plan.header.steps) if step.segment == index]
         for step in steps:

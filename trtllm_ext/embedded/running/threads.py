@@ -13,6 +13,7 @@ ThreadPool = Literal["process", "none"]
 
 THREADS_VARIABLE = "TRTLLM_EXT_NUM_THREADS"
 POOL_VARIABLE = "TRTLLM_EXT_THREAD_POOL"
+SPINNING_VARIABLE = "TRTLLM_EXT_SPINNING"
 # An engine that plugins cut into many sessions has a pool for each.
 _MAX_THREADS_OF_ENGINE = 512
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
@@ -58,6 +59,19 @@ def shares_process_pool() -> bool:
     if asked not in ("engine", "process"):
         raise ConfigError(f"{POOL_VARIABLE}={asked!r} is not known; it is 'engine' (default) or 'process'.")
     return asked == "process"
+
+
+def spins() -> bool:
+    """Whether an engine's threads wait for work awake.
+
+    TRTLLM_EXT_SPINNING is 1 (default: the next part of a run begins at once) or 0 (the cores are others' between two
+    parts: for a process that has more to do beside the engine, such as a server, or a machine that has).
+    Raises ConfigError for another value.
+    """
+    asked = os.environ.get(SPINNING_VARIABLE, "") or "1"
+    if asked not in ("0", "1"):
+        raise ConfigError(f"{SPINNING_VARIABLE}={asked!r} is not known; it is 1 (default) or 0.")
+    return asked == "1"
 
 
 def _quota() -> int:

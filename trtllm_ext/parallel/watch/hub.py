@@ -109,6 +109,14 @@ class Hub:
             self.verdict = verdict
             self._broadcast({"verdict": verdict})
 
+    def signal(self, rank: int, number: int) -> bool:
+        """Have a rank's watcher send it a signal. Whether that one is connected, and nothing has ended the ranks."""
+        for connection in list(self._connections.values()):
+            if connection.rank == rank and not self.is_over:
+                connection.send({"signal": number})
+                return True
+        return False
+
     def settle(self) -> None:
         """Return when every death that was heard of has led to a verdict, and all connections are closed or late."""
         deadline = time.monotonic() + _SETTLE_S

@@ -170,6 +170,9 @@ class _Watcher:
             if "verdict" in message:
                 self._end(message["verdict"])
                 break
+            if "signal" in message:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self._pid, message["signal"])
             if "all_joined" in message or "all_left" in message:
                 self._is_alone = "all_left" in message
                 self._since = time.monotonic()

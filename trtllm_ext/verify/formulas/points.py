@@ -55,7 +55,7 @@ def evaluate(
     with np.errstate(all="ignore"):
         for point in points:
             arguments = [taken[name] for name in point.sources]
-            value = point.formula(*arguments)
+            value = _operated(point.name, point.formula(*arguments), taken)
             own = [margins[name] for name in point.sources if name in margins]
             if point.margin is not None:
                 own.append(point.margin(*arguments))
@@ -69,6 +69,13 @@ def evaluate(
                 if own:
                     margins[point.name] = result.margins[point.name]
     return result
+
+
+def _operated(name: str, value: Array, inputs: Mapping[str, Array]) -> Array:
+    """A point's value as the surgery inputs of a run, if it has any, change it: scale * value + add."""
+    if (scale := inputs.get(f"{name}.scale")) is not None:
+        value = scale * value
+    return value if (add := inputs.get(f"{name}.add")) is None else value + add
 
 
 def _wide(value: Any) -> Array:
