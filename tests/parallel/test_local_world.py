@@ -201,10 +201,10 @@ def test_a_rank_at_work_alone_is_waited_for():
     def rank(communicator):
         if communicator.rank == 1:
             with communicator.busy("loading rank1.engine"):
-                time.sleep(0.5)
+                time.sleep(1.2)
         return communicator.exchange(communicator.rank)
 
-    assert run_ranks(2, rank, timeout=0.2) == [[0, 1], [0, 1]]
+    assert run_ranks(2, rank, timeout=0.5) == [[0, 1], [0, 1]]
 
 
 def test_two_threads_of_one_rank_are_refused():
