@@ -4,7 +4,6 @@ import json
 import socket
 import struct
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -171,7 +170,11 @@ def test_bytes_one_by_one(server, known):
     x, expected = known
     data = request(good_body(x))
     # Few enough that a busy machine, too, sends them within the second that a request has.
-    pieces = [*(data[at : at + 1] for at in range(20)), data[20:-20], *(data[at:][:1] for at in range(-20, 0))]
+    pieces = [
+        *(data[at : at + 1] for at in range(20)),
+        data[20:-20],
+        *(data[at:][:1] for at in range(-20, 0)),
+    ]
     in_time = sent(server.http_port, *pieces, pause_s=0.001)
     (output,) = json.loads(in_time.partition(b"\r\n\r\n")[2])["outputs"]
     np.testing.assert_allclose(np.array(output["data"], np.float32).reshape(3, HIDDEN), expected, atol=1e-6)
