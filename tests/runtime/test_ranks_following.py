@@ -243,9 +243,11 @@ def test_a_signal_to_a_follower_is_the_leader_s_to_answer(engines, number):
 
     def send():
         ready.wait(5)
+        while signal.getsignal(number) is before:  # it would end this process
+            time.sleep(0.01)
         os.kill(os.getpid(), number)
 
-    threads = [threading.Thread(target=leader), threading.Thread(target=send)]
+    threads = [threading.Thread(target=each, daemon=True) for each in (leader, send)]
     for thread in threads:
         thread.start()
     with session_of(engines, world.communicators[1]) as session:  # the main thread, as in a process
