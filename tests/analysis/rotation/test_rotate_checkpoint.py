@@ -256,3 +256,13 @@ def test_an_interrupt_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         rotate_checkpoint(tmp_path / "c", tmp_path / "out", progress=interrupt)
     assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".out.lock")) == ["c"]
+
+
+def test_the_checkpoint_that_is_read_is_not_replaced(tmp_path):
+    checkpoint(tmp_path / "c", config_of(TABLE["gpt2"]))
+    (tmp_path / "link").symlink_to(tmp_path / "c")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "c").iterdir()}
+    for output in (tmp_path / "c", tmp_path / "link", tmp_path / "c" / ".." / "c"):
+        with pytest.raises(ConfigError, match="is what is read, which it would replace"):
+            rotate_checkpoint(tmp_path / "c", output)
+    assert before == {path.name: path.read_bytes() for path in (tmp_path / "c").iterdir()}

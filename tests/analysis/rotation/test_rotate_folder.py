@@ -297,3 +297,21 @@ def test_an_interrupt_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         rotate_folder(tmp_path / "a", tmp_path / "b", progress=interrupt)
     assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".b.lock")) == ["a"]
+
+
+def test_a_norm_that_holds_nan_is_refused_and_nothing_is_written(tmp_path):
+    for name in ("transformer.ln_f.weight", "transformer.h.1.ln_2.bias"):
+        weights = gpt2(tmp_path / name)
+        weights[name][2] = np.nan
+        save_file(weights, tmp_path / name / "model.safetensors")
+        with pytest.raises(CheckpointError, match=r"holds NaN or infinity"):
+            rotate_folder(tmp_path / name, tmp_path / "b")
+        assert not (tmp_path / "b").exists()
+
+
+def test_the_same_arguments_write_the_same_bytes(tmp_path):
+    gpt2(tmp_path / "a")
+    for name in "bcd":
+        rotate_folder(tmp_path / "a", tmp_path / name, seed=3)
+    written = [{p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in "bcd"]
+    assert written[0] == written[1] == written[2]

@@ -63,6 +63,11 @@ def test_a_hadamard_rotation_spreads_each_channel_over_all_evenly():
     assert "48 = 4 (Sylvester) x 12 (Paley)" in rotation.description
 
 
+def test_a_negative_seed_is_refused():
+    with pytest.raises(ConfigError, match="seed=-1 is negative"):
+        make_rotation("hadamard", 8, -1)
+
+
 def test_what_has_no_hadamard_matrix_says_so():
     assert "no Hadamard matrix being known" in make_rotation("hadamard", 92).description
     assert "no Hadamard matrix of order 92" in make_rotation("hadamard", 92, keep_mean=True).description

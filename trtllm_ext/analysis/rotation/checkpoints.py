@@ -62,9 +62,12 @@ def rotate_checkpoint(
         rotation that keeps the mean; 'auto' folds where everything reads the stream through a LayerNorm.
     dtype: of the weights written; None for the checkpoint's own. Values are rounded once, from float64.
     Beside the weights stands rotation.safetensors, for `load_transform`. Raises ConfigError for a network that is
-    another one in a rotated basis, with the reasons, and for a rotation that does not fit; CheckpointError as reading
-    and writing a checkpoint do. Memory: the rotation and one matrix in float64, and blocks of 16 MB.
+    another one in a rotated basis, with the reasons, for a rotation that does not fit, and for the checkpoint's own
+    directory as output_dir; CheckpointError as reading and writing a checkpoint do.
+    Memory: the rotation and one matrix in float64, and blocks of 16 MB.
     """
+    if Path(output_dir).resolve() == Path(checkpoint_dir).resolve():
+        raise ConfigError(f"{output_dir} is what is read, which it would replace. Give another output_dir.")
     source = RotationPlan(checkpoint_dir, rotation=rotation, seed=seed, layer_norm=layer_norm, dtype=dtype)
     tell = progress or silent
     total = len(expected_weights(whole_config(source.config)))

@@ -56,7 +56,7 @@ def plan_folder_rotation(found: StreamMap) -> FolderPlan:
     """What becomes of the folder's weights. Reads norms' values and matrices behind a LayerNorm's bias.
 
     Raises ConfigError for a model that is another one in a rotated basis, or that is not wholly described, with the
-    reasons, and CheckpointError for weights that are stored in a code.
+    reasons, and CheckpointError for weights that are stored in a code and norms that hold NaN or infinity.
     """
     problems = list(dict.fromkeys(_problems(found)))
     if problems:
@@ -164,7 +164,7 @@ def _check_tied(plan: FolderPlan, part: Part, reader: Reader) -> None:
 
 
 def _read(plan: FolderPlan, found: StreamMap, reader: Reader) -> None:
-    gain = None if reader.gain is None else reader.gain().astype(np.float64)
+    gain = None if reader.gain is None else _finite(reader.gain)
     for piece in reader.matrix.pieces:
         _check_stored(found, piece)
         name = HEAD if plan.tied == piece.name else piece.name
@@ -178,12 +178,12 @@ def _fold(plan: FolderPlan, readers: list[Reader]) -> None:
     _set(plan, gain, np.full(gain.size, 1.0 - gain.offset))
     if shift is None:
         return
-    values = shift().astype(np.float64)
+    values = _finite(shift)
     if not values.any():
         return
     biases = [reader.bias for reader in readers if reader.bias is not None]
     if len(biases) < len(readers):
-        _keep_shift(plan, shift, values, gain().astype(np.float64))
+        _keep_shift(plan, shift, values, _finite(gain))
         return
     for reader, bias in zip(readers, biases, strict=True):
         _add_to(plan, bias, shifted(reader.matrix.load(), values))
@@ -210,10 +210,20 @@ def _norm_of_the_stream(plan: FolderPlan, part: Part) -> None:
         if shift is not None:
             _rotate_vector(plan, shift)
     elif gain is not None and not is_folded:
-        plan.final_gain = gain().astype(np.float64)
+        plan.final_gain = _finite(gain)
         _set(plan, gain, np.full(gain.size, 1.0 - gain.offset))
         if shift is not None:
-            _keep_shift(plan, shift, shift().astype(np.float64), plan.final_gain)
+            _keep_shift(plan, shift, _finite(shift), plan.final_gain)
+
+
+def _finite(vector: Vector) -> Wide:
+    """Values of a norm that are to be folded. Raises CheckpointError for NaN and infinity."""
+    values = vector().astype(np.float64)
+    if not np.isfinite(values).all():
+        raise CheckpointError(
+            f"{vector.name} holds NaN or infinity, which would be in all that reads behind it."
+        )
+    return values
 
 
 def _set(plan: FolderPlan, vector: Vector, values: Wide) -> None:

@@ -48,8 +48,10 @@ def make_rotation(kind: str, size: int, seed: int = 0, *, keep_mean: bool = Fals
     keep_mean: Q 1 = 1. With a Hadamard matrix H whose first column is 1 that is H P H^T / size, P a random permutation
         with random signs that leaves the first place alone; else a random orthogonal matrix of size - 1 on the
         complement of the mean direction.
-    Raises ConfigError for another kind.
+    Raises ConfigError for another kind, and for a negative seed.
     """
+    if seed < 0:
+        raise ConfigError(f"seed={seed} is negative; give a whole number from 0 on.")
     random = np.random.default_rng(seed)
     match kind:
         case "identity":

@@ -7,16 +7,17 @@ rotation.safetensors holds `rotation` (hidden, hidden) in float64, and where the
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import save_file
 
 from trtllm_ext.checkpoint.directory import ROTATION_FILE
 from trtllm_ext.checkpoint.safetensors_file import SafetensorsFile
+from trtllm_ext.checkpoint.safetensors_writer import SafetensorsWriter
 from trtllm_ext.errors import CheckpointError
 
 _FORMAT = "trtllm_ext stream rotation 1"
@@ -101,12 +102,21 @@ class StreamTransform:
 
 
 def save_transform(path: Path, transform: StreamTransform) -> None:
-    """Write the file; raises OSError."""
+    """Write the file, the same bytes for the same transform; raises OSError."""
     arrays = {"rotation": transform.rotation, "output_gain": transform.gain, "output_bias": transform.bias}
     flags = {"format": _FORMAT, "centre": str(transform.centre).lower(), "pooled": transform.pooled}
     words = {f"how.{name}": text for name, text in transform.sentences().items()}
     there = {name: np.ascontiguousarray(value) for name, value in arrays.items() if value is not None}
-    save_file(there, path, metadata=flags | words)
+    shapes = {name: value.shape for name, value in there.items()}
+    # Not safetensors' own writer, which puts the metadata in another order each time.
+    with ThreadPoolExecutor(max_workers=1) as disk:
+        writer = SafetensorsWriter(path, shapes, np.dtype(np.float64), flags | words, disk=disk)
+        try:
+            for value in there.values():
+                writer.feed(value)
+            writer.finish(flags | words)
+        finally:
+            writer.close()
 
 
 def load_transform(directory: str | os.PathLike[str]) -> StreamTransform:
