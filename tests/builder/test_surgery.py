@@ -16,6 +16,7 @@ from trtllm_ext.builder import Engine, EngineConfig
 from trtllm_ext.builder.trace import trace
 from trtllm_ext.errors import ConfigError, EngineError
 from trtllm_ext.graph import changes, either
+from trtllm_ext.verify.formulas import evaluate, points_of
 
 BUDGET_S = 5
 
@@ -129,6 +130,25 @@ def test_a_contribution_times_zero_is_none():
     inputs = inputs_of(config)
     got = run(engine_of(model_of(config), [POINT]), {**inputs, f"{POINT}.scale": np.zeros(1, np.float32)})
     np.testing.assert_array_equal(got["hidden_states_out"], inputs["hidden_states"])
+
+
+def test_a_dropped_contribution_leaves_no_nan():
+    """A float16 feed-forward that overflows, dropped and replaced."""
+    config = config_of(TABLE["gpt2"], "float16", layers=1)
+    weights = weights_of(model := model_of(config))
+    inputs = {"hidden_states": np.full((TOKENS, HIDDEN), 60000, np.float16)}
+    inputs["hidden_states"][0] = np.inf
+    engine = engine_of(model, [POINT], taps=[POINT])
+    assert np.isnan(run(engine, inputs)[POINT][0]).all()
+    add = np.full((TOKENS, HIDDEN), 0.5, np.float16)
+    for more in ({}, {f"{POINT}.add": add}):
+        asked = {f"{POINT}.scale": np.zeros(1, np.float32), **more}
+        got = run(engine, {**inputs, **asked})
+        expected = more.get(f"{POINT}.add", np.zeros_like(add))
+        np.testing.assert_array_equal(got[POINT], expected)
+        np.testing.assert_array_equal(got["hidden_states_out"], inputs["hidden_states"] + expected)
+        told = evaluate(points_of(config, weights), {**inputs, **asked}).values
+        np.testing.assert_array_equal(told[POINT], expected)
 
 
 def test_without_surgery_the_network_and_the_engine_are_those_of_before(monkeypatch):

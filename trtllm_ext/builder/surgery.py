@@ -3,8 +3,8 @@
 A value of `layers.Residual` under its tap's name, NAME, becomes scale * value + add: a contribution has the inputs
 NAME.scale (float32, [1]) and NAME.add, the stream before and after a sum NAME.add alone. `add` has the value's own type
 and shape. The sum is computed in float32 where the type is narrower, and rounded once. scale = 0 drops a contribution,
-and with an add replaces it. A run that leaves them out has the network unchanged: it is given 1 and -0.0, which added
-leaves every number as it is, the sign of a zero too.
+NaN and infinity in it too, and with an add replaces it. A run that leaves them out has the network unchanged: it is
+given 1 and -0.0, which added leaves every number as it is, the sign of a zero too.
 """
 
 from __future__ import annotations
@@ -74,8 +74,10 @@ class Surgeon:
         self.points[name] = SurgeryPoint(point, meaning, inputs)
         if scale is None:
             return value + added
-        wide = functional.cast(value, "float32") * scale + functional.cast(added, "float32")
-        return functional.cast(wide, value.dtype)
+        scaled = functional.cast(value, "float32") * scale
+        # A dropped NaN or infinity must not come back as 0 times it.
+        scaled = functional.where(functional.eq(scale, 0.0), 0.0, scaled)
+        return functional.cast(scaled + functional.cast(added, "float32"), value.dtype)
 
     def check(self) -> None:
         """After the model's forward: raise ConfigError for a pattern that has matched nothing."""

@@ -37,7 +37,7 @@ class Surgery:
 
     Names are those of taps ('transformer.layers.3.mlp.contribution', '....after'), or patterns of `fnmatch` that stand
     for several. The value used is scale * value + add, computed in float32 at least and rounded to the stream's type;
-    an infinite or NaN contribution is not dropped by a scale of 0.
+    a scale of 0 drops NaN and infinity too.
     Raises EngineError for an engine that was built without surgery; the methods raise InputError.
     """
 

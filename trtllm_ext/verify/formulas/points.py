@@ -72,9 +72,9 @@ def evaluate(
 
 
 def _operated(name: str, value: Array, inputs: Mapping[str, Array]) -> Array:
-    """A point's value as the surgery inputs of a run, if it has any, change it: scale * value + add."""
+    """A point's value as the surgery inputs of a run, if any, change it: scale * value + add, and 0 times NaN is 0."""
     if (scale := inputs.get(f"{name}.scale")) is not None:
-        value = scale * value
+        value = np.where(scale == 0, 0.0, scale * value)
     return value if (add := inputs.get(f"{name}.add")) is None else value + add
 
 
