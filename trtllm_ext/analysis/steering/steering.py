@@ -87,8 +87,8 @@ class Surgery:
         """Add to a value; what was added to it before stays.
 
         vector: [hidden], or one row a token as the run has them: [num_tokens, hidden] or [batch, seq, hidden].
-        tokens: where to add a vector. Whole numbers: of packed tokens, or positions in every sentence; or a boolean for
-            each token, [num_tokens] or [batch, seq]. None for all.
+        tokens: where to add a vector. Whole numbers: of packed tokens, or positions in every sentence, padding counted;
+            or a boolean for each token, [num_tokens] or [batch, seq]. None for all.
         """
         chosen = None if tokens is None else np.asarray(tokens)
         if chosen is not None and chosen.dtype.kind not in "iub":
