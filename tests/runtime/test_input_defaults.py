@@ -99,6 +99,15 @@ def test_shapes_are_told_without_them(made):
     assert ADD in {each.name for each in made.inputs}
 
 
+def test_telling_shapes_leaves_alone_what_a_run_in_another_thread_is_given(made):
+    made.run({"hidden_states": tokens(5)})
+    given = made._bindings.left_out._values
+    made.set_shapes({"hidden_states": (7, HIDDEN)})
+    info = next(each for each in made.inputs if each.name == "hidden_states")
+    made.infer_shapes([TensorInfo(info.name, info.dtype, (8, HIDDEN))])
+    assert made._bindings.left_out._values is given
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [

@@ -71,7 +71,7 @@ class Bindings:
             port.address = -1
 
     def check_names(self, inputs: Mapping[str, Any]) -> None:
-        """Raise InputError unless `inputs` has exactly the engine's inputs."""
+        """Raise InputError unless `inputs` has exactly the engine's inputs, but for those that may be left out."""
         if not isinstance(inputs, Mapping):
             raise InputError(
                 f"inputs is a {type(inputs).__name__}; expected a dict from input name to array."
@@ -83,7 +83,7 @@ class Bindings:
         if unknown := sorted(map(str, set(inputs) - set(self.inputs))):
             hint = f" {did_you_mean(unknown[0], may_lack)}".rstrip()
             raise InputError(f"unknown input {unknown[0]!r}.{hint} The engine takes: {takes}.")
-        if missing := [name for name in self.inputs if name not in inputs]:
+        if missing := [name for name in self.inputs if name not in inputs and name not in may_lack]:
             raise InputError(f"input {missing[0]!r} is missing. The engine takes: {takes}.")
 
     def completed(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -226,7 +226,7 @@ class Session:
         """
         self._open_context()
         infos = {info.name: info for info in inputs}
-        self._bindings.check_names(self._bindings.completed(infos))
+        self._bindings.check_names(infos)
         for name, info in infos.items():
             expected = self._bindings.inputs[name].dtype
             if info.dtype != expected:
@@ -236,7 +236,7 @@ class Session:
     def set_shapes(self, inputs: Mapping[str, Any]) -> list[TensorInfo]:
         """As `infer_shapes`, from arrays, tensors or plain shapes by name."""
         self._open_context()
-        self._bindings.check_names(self._bindings.completed(inputs))
+        self._bindings.check_names(inputs)
         return self._set_shapes(
             {name: tuple(getattr(value, "shape", value)) for name, value in inputs.items()}
         )
