@@ -54,6 +54,7 @@ def test_an_estimate_writes_nothing(checkpoint, tmp_path, capsys, monkeypatch):
     [
         ([], "--output_dir is needed"),
         (["--output_dir", "out", "--samples", "-1"], "--samples -1 must be at least 0"),
+        (["--output_dir", "out", "--seed", "-1"], "--seed -1 must be at least 0"),
         (["--output_dir", "out", "--pairs", "fc"], "is not WRITER:READER"),
         (["--output_dir", "out", "--stack", "decoder"], "leave stack='decoder' out"),
     ],

@@ -64,9 +64,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.output_dir is None and not arguments.estimate:
         raise ConfigError("--output_dir is needed: where the report goes; or --estimate.")
-    for name in ("directions", "samples"):
+    for name in ("directions", "samples", "seed"):
         if getattr(arguments, name) < 0:
             raise ConfigError(f"--{name} {getattr(arguments, name)} must be at least 0.")
+    if arguments.output_dir is not None:
+        check_output(arguments.output_dir)
     found = read_stream_map(Path(arguments.checkpoint_dir or arguments.model_dir), stack=arguments.stack)
     return _estimate(arguments, found) if arguments.estimate else _report(arguments, found)
 
