@@ -60,3 +60,23 @@ def test_nothing_to_look_at_is_refused_before_anything_is_written(folder, capsys
     assert command() == 1
     assert "nothing to look at" in capsys.readouterr().err
     assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "subcommand, source, output",
+    [
+        ("decompose", "--checkpoint_dir nowhere --sentences nothing", "--output_dir"),
+        ("neurons", "--checkpoint_dir nowhere", "--output_dir"),
+        ("report", "--checkpoint_dir nowhere", "--output_dir"),
+        ("rotate", "--checkpoint_dir nowhere --weights_only", "--report_dir"),
+        ("spectrum", "--checkpoint_dir nowhere", "--output_dir"),
+        ("steer", "--engine_dir nowhere --sentences nothing", "--output_dir"),
+        ("weights", "--checkpoint_dir nowhere", "--output_dir"),
+    ],
+)
+def test_where_no_report_may_go_is_told_before_the_work(folder, capsys, subcommand, source, output):
+    (folder / "full").mkdir()
+    (folder / "full" / "notes.txt").touch()
+    (folder / "full" / ".hidden").touch()
+    assert cli.main(["stream", subcommand, *source.split(), output, "full"]) == 1
+    assert "no part of an earlier report: notes.txt, .hidden." in capsys.readouterr().err

@@ -103,7 +103,7 @@ def replaced_directory(path: str | os.PathLike[str], kind: Kind) -> Iterator[Pat
         with write_errors(final, kind.error):
             final.parent.mkdir(parents=True, exist_ok=True)
             stack.enter_context(directory_lock(final, kind.what, kind.error))
-            _check_target(final, kind)
+            check_target(final, kind)
             in_place = _cannot_be_renamed(final)
             room = final if in_place else final.parent
             prefix = f".{final.name}.writing-"
@@ -115,7 +115,7 @@ def replaced_directory(path: str | os.PathLike[str], kind: Kind) -> Iterator[Pat
         with write_errors(final, kind.error):
             _sync(staging)
             # Again: the first look was before the work, which may have taken minutes.
-            _check_target(final, kind)
+            check_target(final, kind)
             if in_place:
                 _move_files(staging, final, kind)
             else:
@@ -182,12 +182,16 @@ def _unnamed_file(folder: Path) -> int | None:
         return None
 
 
-def _check_target(final: Path, kind: Kind) -> None:
+def check_target(path: str | os.PathLike[str], kind: Kind) -> None:
+    """Raise kind.error for a directory that `replaced_directory` would not replace: to be told before the work."""
+    final = Path(path).resolve()
     if not final.exists():
         return
     if not final.is_dir():
         raise kind.error(f"cannot write {final}: it is a file, and the {kind.what} needs a directory.")
-    if foreign := kind.foreign(final):
+    with write_errors(final, kind.error):
+        foreign = sorted(kind.foreign(final), key=lambda name: (name.startswith("."), name))
+    if foreign:
         listed = ", ".join(foreign[:5]) + (f" and {len(foreign) - 5} more" if len(foreign) > 5 else "")
         raise kind.error(
             f"{final} holds files that are no part of an earlier {kind.what}: {listed}. The directory is replaced "

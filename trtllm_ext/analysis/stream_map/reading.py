@@ -21,6 +21,10 @@ def read_stream_map(path: str | os.PathLike[str], *, stack: str | None = None) -
     """
     source = Path(path)
     config = source / "config.json"
+    if not source.is_dir():
+        raise CheckpointError(
+            f"{source} {'is a file, not a directory' if source.exists() else 'does not exist'}."
+        )
     if not config.is_file():
         raise CheckpointError(
             f"{source} has no config.json: it is neither a checkpoint directory (trtllm-ext convert) nor a Hugging "

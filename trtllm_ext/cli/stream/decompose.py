@@ -13,6 +13,7 @@ from trtllm_ext.cli.stream.options import (
     add_input_options,
     add_model_options,
     add_output_options,
+    check_output,
     new_report,
     write_report,
 )
@@ -69,6 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     from trtllm_ext.cli.embed import read_sentences
     from trtllm_ext.cli.npz import read_npz
 
+    check_output(arguments.output_dir)
     asked, texts = _questions(arguments)
     inputs = None if arguments.input is None else read_npz(arguments.input)
     sentences = None if arguments.sentences is None else read_sentences(arguments.sentences)

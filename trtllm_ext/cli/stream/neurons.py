@@ -7,7 +7,7 @@ fires each of them, and how much of the stream along what it reads then goes awa
 
 import argparse
 
-from trtllm_ext.cli.stream.options import add_output_options, new_report, write_report
+from trtllm_ext.cli.stream.options import add_output_options, check_output, new_report, write_report
 from trtllm_ext.cli.stream.sources import add_source_options, opened
 from trtllm_ext.cli.terminal import table
 from trtllm_ext.errors import ConfigError
@@ -34,6 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("neurons are found in a model's matrices: give --checkpoint_dir or --model_dir.")
     if arguments.top < 1:
         raise ConfigError(f"--top {arguments.top}: expected 1 or more.")
+    check_output(arguments.output_dir)
     with opened(arguments) as sources:
         assert sources.stream_map is not None
         with steps("neurons") as tell:

@@ -51,6 +51,14 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check_output(directory: str) -> None:
+    """Raise AnalysisError where no report may go: before the work, which may take minutes."""
+    from trtllm_ext.analysis.report import REPORT_DIRECTORY
+    from trtllm_ext.runtime.atomic import check_target
+
+    check_target(directory, REPORT_DIRECTORY)
+
+
 def new_report(arguments: argparse.Namespace, title: str, facts: Mapping[str, str]) -> "Report":
     """A report with this command, as it was given, at its top."""
     from trtllm_ext.analysis.report import Report

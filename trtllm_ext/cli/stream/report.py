@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from trtllm_ext.cli.stream.options import add_output_options, new_report, write_report
+from trtllm_ext.cli.stream.options import add_output_options, check_output, new_report, write_report
 from trtllm_ext.cli.stream.sources import Sources, add_source_options, given_input, opened
 from trtllm_ext.cli.terminal import paragraph, steps, table
 from trtllm_ext.errors import CheckpointError, ConfigError
@@ -38,6 +38,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(arguments: argparse.Namespace) -> int:
+    check_output(arguments.output_dir)
     with opened(arguments) as sources:
         facts = dict(sources.facts)
         if given := arguments.sentences or arguments.input:

@@ -11,6 +11,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trtllm_ext.cli.stream.options import check_output
 from trtllm_ext.cli.terminal import human_bytes, paragraph, table
 from trtllm_ext.errors import ConfigError
 
@@ -69,6 +70,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(arguments: argparse.Namespace) -> int:
     from trtllm_ext.cli.terminal import steps
 
+    if arguments.report_dir is not None:
+        check_output(arguments.report_dir)
     if arguments.weights_only:
         return _weights_only(arguments)
     _check(arguments)

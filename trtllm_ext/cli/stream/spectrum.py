@@ -7,7 +7,7 @@ directions each writer reaches. Any number of tokens takes the same memory.
 
 import argparse
 
-from trtllm_ext.cli.stream.options import add_output_options, new_report, write_report
+from trtllm_ext.cli.stream.options import add_output_options, check_output, new_report, write_report
 from trtllm_ext.cli.stream.sources import add_source_options, opened
 from trtllm_ext.cli.terminal import table
 
@@ -25,6 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     from trtllm_ext.analysis.running.engines import weights_of
     from trtllm_ext.cli.terminal import steps
 
+    check_output(arguments.output_dir)
     with opened(arguments) as sources:
         with steps("spectrum") as tell:
             weights = None

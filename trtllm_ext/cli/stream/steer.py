@@ -10,7 +10,13 @@ stream after each sublayer.
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from trtllm_ext.cli.stream.options import add_input_options, add_output_options, new_report, write_report
+from trtllm_ext.cli.stream.options import (
+    add_input_options,
+    add_output_options,
+    check_output,
+    new_report,
+    write_report,
+)
 from trtllm_ext.cli.terminal import table
 from trtllm_ext.errors import InputError
 
@@ -73,6 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     from trtllm_ext.errors import EngineError
     from trtllm_ext.runtime import EngineDir, Session
 
+    check_output(arguments.output_dir)
     changes = _changes(arguments)
     size = EngineDir.read(arguments.engine_dir, 0).envelope.world_size
     if size != 1:

@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trtllm_ext.cli.stream.options import new_report, write_report
+from trtllm_ext.cli.stream.options import check_output, new_report, write_report
 from trtllm_ext.cli.terminal import human_bytes, paragraph, table
 from trtllm_ext.errors import ConfigError
 
