@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from trtllm_ext.cli import main as cli
+from trtllm_ext.cli.stream import SUBCOMMANDS
 from trtllm_ext.errors import BuildError
 
 BUDGET_S = 15
@@ -43,6 +44,16 @@ def test_help_needs_no_package():
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("usage: trtllm-ext ") == len(cli.COMMANDS)
     assert "The engine directory appears whole or not at all." in done.stdout
+
+
+@pytest.mark.parametrize("subcommand", SUBCOMMANDS)
+def test_help_of_each_look_at_the_stream(subcommand, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["stream", subcommand, "--help"])
+    assert end.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"usage: trtllm-ext stream {subcommand} " in said
+    assert " ".join((SUBCOMMANDS[subcommand].__doc__ or "").split())[:60] in said
 
 
 # Adding an option is a decision: it belongs in this list too.

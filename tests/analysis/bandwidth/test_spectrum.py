@@ -281,3 +281,15 @@ def test_points_of_a_sum_of_two_and_of_a_final_norm_behind_a_norm_of_the_sum():
     assert stream_points(twice) == [f"transformer.layers.{layer}.mlp.before" for layer in (0, 1)]
     assert "transformer.layers.1.mlp" not in point_behind(twice)
     assert stream_points(replace(twice, contract=replace(twice.contract, final_norm=None)))[-1] == "final"
+
+
+def test_weights_that_are_not_finite_have_no_spectrum(tmp_path):
+    write_random_checkpoint(tmp_path / "model", config_of(plain()), seed=1)
+    found = read_stream_map(tmp_path / "model")
+    part = found.parts[0]
+    (writer,) = part.writers
+    values = writer.matrix.load()
+    values[3, 2] = np.nan
+    broken = replace(writer, matrix=replace(writer.matrix, load=lambda: values))
+    with pytest.raises(CheckpointError, match=r"layers\.0\.mlp\.proj.*NaN or infinity"):
+        list(writer_spectra(replace(found, parts=(replace(part, writers=(broken,)),))))

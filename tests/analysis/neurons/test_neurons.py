@@ -272,3 +272,13 @@ def test_bad_input_is_refused_by_name(encoder, tmp_path, capsys):
         survey_neurons(read_stream_map(checkpoint), 0)
     with pytest.raises(ConfigError, match="give both or neither"):
         survey_neurons(read_stream_map(checkpoint), 1, LazyCheckpoint(checkpoint))
+
+
+def test_weights_that_are_not_finite_are_no_dead_neurons(tmp_path):
+    write_random_checkpoint(tmp_path / "model", config_of(plain(residual=residual("pre", RMS))), seed=1)
+    unit = neuron_units(read_stream_map(tmp_path / "model"))[0]
+    values = unit.writer.matrix.load()
+    values[3, 2] = np.nan
+    broken = replace(unit.writer, matrix=replace(unit.writer.matrix, load=lambda: values))
+    with pytest.raises(CheckpointError, match=r"layers\.0\.mlp\.proj.*neuron 2 .*NaN or infinity"):
+        unit_cosines(replace(unit, writer=broken))

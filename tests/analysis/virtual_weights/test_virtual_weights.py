@@ -9,11 +9,11 @@ from stack_forms import HIDDEN, LAYER, RMS, SHARED, plain, residual, streams
 
 from trtllm_ext.analysis.stream_map import read_stream_map
 from trtllm_ext.analysis.virtual_weights.composition import expected, inner, sampled_scores
-from trtllm_ext.analysis.virtual_weights.gram import readers_of, writers_of
+from trtllm_ext.analysis.virtual_weights.gram import gram, readers_of, writers_of
 from trtllm_ext.analysis.virtual_weights.lanczos import largest
 from trtllm_ext.analysis.virtual_weights.virtual_weights import virtual_weights
 from trtllm_ext.checkpoint import load_whole, stack_config
-from trtllm_ext.errors import ConfigError
+from trtllm_ext.errors import CheckpointError, ConfigError
 from trtllm_ext.models import write_random_checkpoint
 
 BUDGET_S = 2
@@ -203,3 +203,14 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path, monkeypatch):
     assert ("reading writers", 0, 2) in told
     assert told[-1][2] == LAYERS
     assert not list((tmp_path / "temporary").iterdir())
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    """Lanczos' iteration would end at once and call the spectral norm 0."""
+    (unit, *_) = writers_of(read_stream_map(written(tmp_path, plain())))
+    (writer,) = unit.members
+    values = writer.matrix.load()
+    values[3, 2] = np.nan
+    broken = replace(writer, matrix=replace(writer.matrix, load=lambda: values))
+    with pytest.raises(CheckpointError, match=r"layers\.0\.mlp\.proj.*NaN or infinity"):
+        gram(replace(unit, members=(broken,)), HIDDEN)

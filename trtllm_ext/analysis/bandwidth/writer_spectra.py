@@ -70,7 +70,7 @@ def writer_spectra(
 
     leading: by part, the point behind it and the stream's leading directions there, (hidden, k).
     Memory: one matrix, pieces of it in float64, and four matrices (hidden, hidden).
-    Raises CheckpointError for a part without one linear map to the stream.
+    Raises CheckpointError for a part without one linear map to the stream, and for NaN and infinity in its weights.
     """
     tell = progress or silent
     parts = [part for part in stream_map.parts if part.writers]
@@ -113,6 +113,11 @@ def _gram(part: Part, hidden: int, alive: Callable[[], None]) -> Array:
             alive()
             piece = after(fold(matrix[:, begin : begin + columns].T))
             gram += piece.T @ piece
+        if not np.isfinite(np.trace(gram)):
+            raise CheckpointError(
+                f"{writer.matrix.name}: the weights, or those of the norm and gate beside them, hold NaN or infinity, "
+                "which have no spectrum. Give intact weights."
+            )
     return gram
 
 

@@ -144,7 +144,7 @@ def unit_cosines(unit: NeuronUnit, alive: Callable[[], None] = lambda: None) -> 
 
     alive: called with each piece of a matrix.
     Memory: two matrices as they are loaded, and pieces of them in float64.
-    Raises CheckpointError for matrices that do not fit each other.
+    Raises CheckpointError for matrices that do not fit each other, and for NaN and infinity in them.
     """
     neurons, hidden = unit.readers["fc"].matrix.shape
     if unit.writer.matrix.shape != (hidden, neurons):
@@ -166,6 +166,8 @@ def unit_cosines(unit: NeuronUnit, alive: Callable[[], None] = lambda: None) -> 
             norms[name][rows], write_norms[rows] = _norms(one), _norms(other)
             read[name][rows] = _cosines(one, other)
         del matrix
+        _check_finite(reader.matrix.name, norms[name])
+        _check_finite(unit.writer.matrix.name, write_norms)
     del write
     if "gate" in unit.readers:
         between = np.empty(neurons)
@@ -253,6 +255,16 @@ class WriteFold:
         if self._centres:
             wide -= wide.mean(1, keepdims=True)
         return np.asarray(wide * self._factor)
+
+
+def _check_finite(name: str, norms: Array) -> None:
+    """A NaN among the norms would pass for a neuron without a direction."""
+    wrong = np.flatnonzero(~np.isfinite(norms))
+    if wrong.size:
+        raise CheckpointError(
+            f"{name}: the weights of neuron {wrong[0]} ({wrong.size} of {norms.size} in all), or of the norm and gate "
+            "beside them, hold NaN or infinity. Give intact weights."
+        )
 
 
 def _centres(norm: NormContract | None) -> bool:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from trtllm_ext.analysis.stream_map.stored import Matrix, Vector
 from trtllm_ext.analysis.stream_map.stream_map import Part, Reader, StreamMap, Writer
 from trtllm_ext.checkpoint.contract import NormContract
+from trtllm_ext.errors import CheckpointError
 
 Array = npt.NDArray[np.floating]
 Tick = Callable[[], None]
@@ -77,6 +78,7 @@ def gram(unit: Unit, hidden_size: int, tick: Tick = lambda: None) -> Array:
     """R^T R of a reader with its norm's gain and centering, W W^T of a writer with all that lies behind W.
 
     tick: called after every CHUNK rows.
+    Raises CheckpointError where it holds NaN or infinity.
     """
     total: Array = np.zeros((hidden_size, hidden_size), gram_dtype(hidden_size))
     for member in unit.members:
@@ -91,6 +93,12 @@ def gram(unit: Unit, hidden_size: int, tick: Tick = lambda: None) -> Array:
     else:
         through_norm(total, first.norm, first.gain, reads=True)
     total *= first.scale**2
+    if not np.isfinite(np.trace(total)):  # squared lengths: whatever is not finite shows in one of them
+        names = ", ".join(matrix.name for matrix in unit.matrices[:4])
+        raise CheckpointError(
+            f"{names}: the weights, or those of the norm and gate beside them, hold NaN or infinity (or numbers whose "
+            f"squares exceed {total.dtype.name}), so that no norm of a product is defined. Give intact weights."
+        )
     return total
 
 
