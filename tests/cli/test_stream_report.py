@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from encoder_formulas import sentences, small_config
-from stack_forms import HIDDEN, RMS, config_of, plain, residual
+from stack_forms import HIDDEN, RMS, TABLE, config_of, plain, random_input, residual
 
 from trtllm_ext.analysis.report import figures
 from trtllm_ext.cli import main as cli
@@ -54,6 +54,18 @@ def test_without_input_the_matrices_alone(folder, capsys):
     (reasons,) = (item["paragraphs"] for item in parts["What is left out"])
     assert reasons[0].startswith("Decomposition: nothing was run: give --sentences or --input")
     assert "left out: Decomposition: nothing was run" in capsys.readouterr().out
+
+
+def test_several_streams_are_taken_apart_and_what_they_lack_is_named(folder):
+    config = config_of(TABLE["hyper_static"])
+    write_random_checkpoint(folder / "model", config, seed=1)
+    np.savez(folder / "x.npz", hidden_states=random_input(config))
+    assert command("--checkpoint_dir", "model", "--input", "x.npz") == 0
+    _, parts = sections(folder)
+    assert "The stream's end as the sum of its parts" in parts
+    reasons = " ".join(parts["What is left out"][0]["paragraphs"])
+    for name in ("Bandwidth: this model has", "Neurons: transformer.layers.0.mlp", "Virtual weights: "):
+        assert name in reasons
 
 
 def test_nothing_to_look_at_is_refused_before_anything_is_written(folder, capsys):

@@ -254,7 +254,7 @@ def test_bad_input_is_refused_by_name(stack, tmp_path):
         StreamPieces(tmp_path / "plain", inputs)
     form = plain(residual=residual(hyper_connections=streams("dynamic", 2)))
     config = config_of(form)
-    with pytest.raises(InputError, match="2 residual streams"):
+    with pytest.raises(ConfigError, match="2 residual streams"):
         stream_points(config)
     write_random_checkpoint(tmp_path / "streams", config)
     with pytest.raises(CheckpointError, match=r"layers\.0\.mlp does not write to one stream: hyper"):

@@ -23,7 +23,7 @@ from trtllm_ext.analysis.running.parts import EMBEDDING
 from trtllm_ext.analysis.running.running import StreamRun, is_one_sum, stream_parts
 from trtllm_ext.analysis.running.stream_pieces import StreamPieces
 from trtllm_ext.checkpoint import ModelConfig
-from trtllm_ext.errors import InputError
+from trtllm_ext.errors import ConfigError, InputError
 
 Array = npt.NDArray[np.float64]
 # Of the variance, held by the directions that are called a stream's leading ones.
@@ -68,11 +68,11 @@ def stream_points(config: ModelConfig) -> list[str]:
     """The points at which the stream is looked at, in order: before each sum, and behind the last.
 
     The last is missing where a norm follows the last sum and a final norm follows that: no tap lies between them.
-    Raises InputError for several streams in place of one.
+    Raises ConfigError for several streams in place of one.
     """
     residual = config.contract.feed_forward.residual
     if residual.hyper_connections is not None:
-        raise InputError(
+        raise ConfigError(
             f"this model has {residual.hyper_connections.num_streams} residual streams, mixed anew before each "
             "sublayer (hyper_connections): there is no one stream that has a spectrum. Give a model with one stream."
         )
