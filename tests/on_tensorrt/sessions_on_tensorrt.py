@@ -10,6 +10,7 @@ import sys
 from collections import OrderedDict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cases
 import engines
@@ -115,6 +116,31 @@ def two_sessions(folder: Path) -> str:
 @functools.cache
 def _rights(model: Model) -> list[engines.Arrays]:
     return model.run(model.build(f"right{id(model)}", on="embedded"), on="embedded")
+
+
+def surgery(folder: Path, dtype: str) -> str:
+    """Runs that leave the stream as it is, and runs that drop a contribution and add to the stream."""
+    model = Model(folder, dtype=dtype)
+    settings: dict[str, Any] = {"surgery": ["*"]}
+    directory = model.build(**settings)
+    untouched = model.check(directory)
+    rng = np.random.default_rng(3)
+    changed = []
+    for each in model.inputs:
+        more = rng.normal(size=each["hidden_states"].shape).astype(each["hidden_states"].dtype)
+        dropped = {"transformer.layers.0.mlp.contribution.scale": np.zeros(1, np.float32)}
+        changed.append({**each, **dropped, "transformer.layers.1.mlp.before.add": more})
+    want = engines.run(model.build("right", on="embedded", **settings), changed, on="embedded")
+    got = engines.run(directory, changed, on=model.on)
+    worst = max(difference(one, other)[0] for one, other in zip(got, want, strict=True))
+    assert worst <= model.allowed, worst
+    moved = min(difference(one, other)[0] for one, other in zip(want, model.right, strict=True))
+    assert moved > 10 * model.allowed, moved
+    return f"{untouched} unchanged; changed, which moves it by {moved:.1e}, right within {worst:.1e}"
+
+
+for each in ("float32", "float16"):
+    CASES.enter(surgery, each, name=f"surgery, {each}")
 
 
 def doctor(folder: Path) -> str:

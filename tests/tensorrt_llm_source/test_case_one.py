@@ -26,6 +26,7 @@ pytestmark = pytest.mark.skipif(
 def answers(tmp_path_factory):
     """Checkpoints of all forms and what the embedded engine answers through our own graph API."""
     pytest.importorskip("polygraphy", reason="polygraphy is not installed, whose memory is stood in for")
+    pytest.importorskip("psutil", reason="psutil is not installed, which trtllm-build imports")
     folder = tmp_path_factory.mktemp("answers")
     subprocess.run([sys.executable, HERE / "references.py", folder], check=True, env=environment())
     return folder
