@@ -97,6 +97,30 @@ def test_the_options_are_those_that_were_decided(command):
     assert options == ["-h", "--help", *OPTIONS[command].split(), *last]
 
 
+_SOURCES = "--checkpoint_dir --model_dir --engine_dir --sentences --input --tokenizer"
+STREAM_OPTIONS = {
+    "capture": "--model_dir --text --sentences --token_ids --output --engine_dir",
+    "decompose": "--engine_dir --checkpoint_dir --sentences --input --tokenizer --output_dir --model_dir --lens "
+    "--tokens --token_ids --top_k --directions",
+    "rotate": "--checkpoint_dir --model_dir --output_dir --rotation --seed --layer_norm --dtype --report_dir "
+    "--weights_only --input",
+    "steer": "--engine_dir --sentences --input --tokenizer --scale --drop --replace --add --output_dir",
+    "weights": "--checkpoint_dir --model_dir --stack --pairs --directions --samples --seed --estimate --output_dir",
+    "spectrum": f"{_SOURCES} --output_dir",
+    "neurons": f"{_SOURCES} --top --output_dir",
+    "report": f"{_SOURCES} --output_dir",
+}
+
+
+@pytest.mark.parametrize("subcommand", SUBCOMMANDS)
+def test_the_options_of_each_look_at_the_stream_are_those_that_were_decided(subcommand):
+    stream = cli.make_parser()._subparsers._group_actions[0].choices["stream"]
+    parser = stream._subparsers._group_actions[0].choices[subcommand]
+    options = [name for action in parser._actions for name in action.option_strings]
+    last = ["--log_level", "--plugin_library"]
+    assert options == ["-h", "--help", *STREAM_OPTIONS[subcommand].split(), *last]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -8,6 +8,7 @@ from encoder_formulas import sentences, small_config
 from stack_forms import HIDDEN, RMS, TABLE, config_of, plain, random_input, residual
 
 from trtllm_ext.analysis.report import figures
+from trtllm_ext.checkpoint import load_checkpoint, write_checkpoint
 from trtllm_ext.cli import main as cli
 from trtllm_ext.models import write_random_checkpoint
 
@@ -66,6 +67,41 @@ def test_several_streams_are_taken_apart_and_what_they_lack_is_named(folder):
     reasons = " ".join(parts["What is left out"][0]["paragraphs"])
     for name in ("Bandwidth: this model has", "Neurons: transformer.layers.0.mlp", "Virtual weights: "):
         assert name in reasons
+
+
+def test_one_token_has_no_spectrum_and_all_else(folder):
+    config = config_of(plain(residual=residual("pre", RMS)))
+    write_random_checkpoint(folder / "model", config, seed=1)
+    np.savez(folder / "x.npz", hidden_states=random_input(config)[:1])
+    assert command("--checkpoint_dir", "model", "--input", "x.npz") == 0
+    _, parts = sections(folder)
+    assert (
+        "The stream's end as the sum of its parts" in parts
+        and "What fires them, and what then goes away" in parts
+    )
+    assert parts["What is left out"][0]["paragraphs"] == [
+        "Bandwidth: a spectrum takes two tokens or more, and the input has 1."
+    ]
+
+
+@pytest.mark.parametrize("subcommand", ["decompose", "spectrum"])
+def test_nan_in_a_checkpoint_is_refused_without_an_option_that_is_not_there(folder, capsys, subcommand):
+    config = config_of(plain())
+    write_random_checkpoint(folder / "model", config, seed=1)
+    weights = load_checkpoint(folder / "model").weights
+
+    def with_nan(name, shape):
+        values = weights[name].copy()
+        values.flat[0] = np.nan if name == "transformer.layers.1.mlp.fc.weight" else values.flat[0]
+        yield values
+
+    write_checkpoint(folder / "broken", config, with_nan)
+    np.savez(folder / "x.npz", hidden_states=random_input(config))
+    arguments = ["--checkpoint_dir", "broken", "--input", "x.npz", "--output_dir", "out"]
+    assert cli.main(["stream", subcommand, *arguments]) == 1
+    told = capsys.readouterr().err
+    assert "transformer.layers.1.mlp.fc.weight holds NaN or infinity.\n" in told
+    assert not (folder / "out").exists()
 
 
 def test_nothing_to_look_at_is_refused_before_anything_is_written(folder, capsys):

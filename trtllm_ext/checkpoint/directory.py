@@ -176,10 +176,12 @@ def _more(problems: list[str]) -> str:
     return f"; and {len(problems) - 10} more." if len(problems) > 10 else "."
 
 
-def problem_of(name: str, values: npt.NDArray, expected: str | None, allow_nan: bool = False) -> str | None:
+def problem_of(
+    name: str, values: npt.NDArray, expected: str | None, allow_nan: bool | None = None
+) -> str | None:
     """What is wrong with a weight's values, as the end of a message; None if nothing is.
 
-    expected: its checksum, None where the file has none.
+    expected: its checksum, None where the file has none. allow_nan: None where nobody can ask for it.
     """
     checksum = checksum_seed(name, values.dtype, values.shape)
     finite = True
@@ -190,7 +192,8 @@ def problem_of(name: str, values: npt.NDArray, expected: str | None, allow_nan: 
     if expected is not None and f"{checksum:08x}" != expected:
         return f"{name} is damaged: its checksum is {checksum:08x}, written was {expected}"
     if not finite:
-        return f"{name} holds NaN or infinity; allow_nan (--allow_nan) accepts it"
+        way_out = "" if allow_nan is None else "; allow_nan (--allow_nan) accepts it"
+        return f"{name} holds NaN or infinity{way_out}"
     return None
 
 

@@ -242,7 +242,7 @@ def test_any_number_of_tokens_takes_the_same_memory(stack):
 
 def test_bad_input_is_refused_by_name(stack, tmp_path):
     checkpoint, engine, inputs = stack
-    with pytest.raises(InputError, match="1 tokens have no spectrum; give two or more"):
+    with pytest.raises(ConfigError, match="takes two tokens or more, and the input has 1"):
         one = StreamPieces(engine, {"hidden_states": inputs["hidden_states"][:1]})
         list(spectra(one, stream_points(one.config)))
     with pytest.raises(InputError, match="'hidden_states' is missing or empty; given: x"):

@@ -238,6 +238,8 @@ def test_the_pooled_vector_is_the_sum_of_its_parts(models, kind):
     np.testing.assert_allclose(effects.sum(0), unit @ unit.T, rtol=0, atol=CLOSE)
     with pytest.raises(ConfigError, match=r"shape \(2, 5\); expected \[directions, 32\]"):
         direction_effects(vectors, np.zeros((2, 5)))
+    with pytest.raises(ConfigError, match="float64, or hold NaN or infinity; expected finite numbers"):
+        direction_effects(vectors, np.full((2, 32), np.nan))
 
 
 def test_other_weights_are_found_out_by_the_first_step_that_they_touch(models):

@@ -164,6 +164,13 @@ BAD_LENSES = {
         InputError,
         "without norm_kind",
     ),
+    "kinds": (
+        {**arrays(), "norm_kind": np.array(["rms_norm"] * 2)},
+        InputError,
+        r"norm_kind has shape \(2,\)",
+    ),
+    "scales": ({**arrays(), "scale": np.ones(3)}, InputError, r"scale has shape \(3,\), expected one value"),
+    "no rows": ({"weight": np.zeros((0, HIDDEN))}, InputError, "needs `weight`"),
     "kind": ({**arrays(), "norm_kind": np.array("layernorm")}, InputError, "'layernorm' is not known"),
     "eps": (
         {"weight": np.zeros((9, HIDDEN)), "norm_kind": np.array("rms_norm")},

@@ -12,7 +12,7 @@ from trtllm_ext.analysis.running.engines import tapped_engine
 from trtllm_ext.analysis.running.stream_pieces import StreamPieces
 from trtllm_ext.analysis.stream_map import read_stream_map
 from trtllm_ext.checkpoint.lazy import LazyCheckpoint
-from trtllm_ext.errors import EngineError
+from trtllm_ext.errors import EngineError, InputError
 from trtllm_ext.models import write_random_checkpoint
 
 BUDGET_S = 1
@@ -108,3 +108,13 @@ def test_another_checkpoint_than_the_engines_is_refused_by_the_part(tmp_path):
         survey_neurons(
             read_stream_map(tmp_path / "2"), 1, LazyCheckpoint(tmp_path / "2"), StreamPieces(engine, x)
         )
+
+
+def test_nan_in_the_stream_is_refused_by_the_token(tmp_path):
+    write_random_checkpoint(tmp_path, config_of(plain()), seed=1)
+    x = np.ones((40, HIDDEN), np.float32)
+    x[36, 3] = np.nan
+    with tapped_engine(checkpoint_dir=tmp_path) as engine:
+        pieces = StreamPieces(engine, {"hidden_states": x}, piece_bytes=30 * 4 * HIDDEN * 6)
+        with pytest.raises(InputError, match=r"layers\.0\.mlp reads or gives NaN or infinity at token 36: "):
+            survey_neurons(read_stream_map(tmp_path), 1, LazyCheckpoint(tmp_path), pieces)

@@ -23,7 +23,7 @@ from trtllm_ext.analysis.running.parts import EMBEDDING
 from trtllm_ext.analysis.running.running import StreamRun, is_one_sum, stream_parts
 from trtllm_ext.analysis.running.stream_pieces import StreamPieces
 from trtllm_ext.checkpoint import ModelConfig
-from trtllm_ext.errors import ConfigError, InputError
+from trtllm_ext.errors import ConfigError
 
 Array = npt.NDArray[np.float64]
 # Of the variance, held by the directions that are called a stream's leading ones.
@@ -112,7 +112,7 @@ def spectra(
     """The spectrum of some of `stream_points`, in order, in one pass over the input.
 
     Memory: a matrix (hidden, hidden) in float64 a point, a piece, and four such matrices for the decomposition of one.
-    Raises InputError for fewer than two tokens, and for NaN and infinity in the stream.
+    Raises ConfigError for fewer than two tokens, InputError for NaN and infinity in the stream.
     """
     tell = progress or silent
     moments = {point: Moments(pieces.config.hidden_size) for point in points}
@@ -136,7 +136,7 @@ def groups(points: Sequence[str], hidden_size: int, moments_bytes: int) -> Itera
 
 def _spectrum(point: str, moments: Moments, magnitudes: Magnitudes) -> PointSpectrum:
     if moments.count < 2:
-        raise InputError(f"{moments.count} tokens have no spectrum; give two or more.")
+        raise ConfigError(f"a spectrum takes two tokens or more, and the input has {moments.count}.")
     mean = moments.mean
     uncentred = variances(moments.second(centred=False))
     centred, vectors = directions(moments.second())

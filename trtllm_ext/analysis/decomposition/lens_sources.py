@@ -62,12 +62,15 @@ def lens_of_arrays(path: str, arrays: Mapping[str, Array]) -> Lens:
         if name not in _NAMES:
             raise InputError(f"{path} has an array {name!r}. {nearest(name, _NAMES)}")
     weight = arrays.get("weight")
-    if weight is None or weight.ndim != 2:
+    if weight is None or weight.ndim != 2 or not weight.size:
         raise InputError(f"{path} needs `weight`, the unembedding [vocab, hidden].")
     vocab, hidden = weight.shape
     for name, size in (("bias", vocab), ("norm_weight", hidden), ("norm_bias", hidden)):
         if name in arrays and arrays[name].shape != (size,):
             raise InputError(f"{path}: {name} has shape {arrays[name].shape}, expected ({size},).")
+    for name in ("norm_kind", "norm_eps", "scale"):
+        if name in arrays and arrays[name].ndim:
+            raise InputError(f"{path}: {name} has shape {arrays[name].shape}, expected one value, ().")
     for name, value in arrays.items():
         if name != "norm_kind" and (value.dtype.kind not in "fiu" or not np.isfinite(value).all()):
             raise InputError(

@@ -87,11 +87,15 @@ class PooledParts:
 def direction_effects(vectors: Array, directions: Array) -> Array:
     """float64 [parts, sentences, directions]: inner products, which add up over the parts to the pooled vector's.
 
-    directions: [directions, hidden]; taken as they are. Raises ConfigError for another hidden size.
+    directions: [directions, hidden]; taken as they are. Raises ConfigError for another hidden size, NaN and infinity.
     """
     if directions.ndim != 2 or directions.shape[1] != vectors.shape[-1]:
         raise ConfigError(
             f"the directions have shape {directions.shape}; expected [directions, {vectors.shape[-1]}], the model's "
             "hidden size."
+        )
+    if directions.dtype.kind not in "fiu" or not np.isfinite(directions).all():
+        raise ConfigError(
+            f"the directions are {directions.dtype}, or hold NaN or infinity; expected finite numbers."
         )
     return np.asarray(vectors @ directions.astype(np.float64).T)

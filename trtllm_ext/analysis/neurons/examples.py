@@ -16,7 +16,7 @@ from trtllm_ext.analysis.progress import Progress, silent
 from trtllm_ext.analysis.running.running import StreamRun
 from trtllm_ext.analysis.running.stream_pieces import StreamPieces
 from trtllm_ext.checkpoint.lazy import LazyCheckpoint
-from trtllm_ext.errors import EngineError
+from trtllm_ext.errors import EngineError, InputError
 from trtllm_ext.verify.tolerances import Tolerances, error_of, tolerances_of
 
 Array = npt.NDArray[np.float64]
@@ -105,7 +105,7 @@ def examples(
     checkpoint: of the model that the engine was built from.
     Memory: a piece of the stream, the activations of some of its tokens, pieces of one matrix.
     Raises EngineError where a feed-forward's neurons do not add up to what the engine's gave, within what `verify`
-    allows for the model's type.
+    allows for the model's type, InputError for NaN and infinity in the stream.
     """
     tell = progress or silent
     layers = sorted({neuron.unit.layer for neuron in neurons})
@@ -123,6 +123,7 @@ def examples(
         for layer in layers:
             part = parts[layer]
             for begin, fired, added in _fired(forwards[layer], piece.run, part):
+                _check_finite(part, fired, added, piece.first + begin)
                 compared = fired.margin > tolerances.routing
                 left_out += int((~compared).sum())
                 error = _error(fired, added, compared)
@@ -186,6 +187,16 @@ def _see(
             values = activity.values[:, each.neuron.index] * activity.factor
             activation[tokens] = values * fired.inverse_sigma[tokens]
         each.see(activation, components[:, place], sums[:, place], run, first, begin)
+
+
+def _check_finite(part: str, fired: Fired, added: npt.NDArray[Any], first: int) -> None:
+    """A NaN would pass for a token that fires nothing. first: the number of the first token among all."""
+    finite = np.isfinite(fired.stream).all(1) & np.isfinite(added.astype(np.float64)).all(1)
+    if not finite.all():
+        raise InputError(
+            f"{part} reads or gives NaN or infinity at token {first + int(finite.argmin())}: no neuron can be said to "
+            "make it. `trtllm-ext verify --bisect` finds the layer that made it."
+        )
 
 
 def _error(fired: Fired, added: npt.NDArray[Any], compared: npt.NDArray[np.bool_]) -> float:

@@ -14,6 +14,8 @@ from trtllm_ext.analysis.running.parts import needs_weights
 from trtllm_ext.builder import BuildConfig, build
 from trtllm_ext.checkpoint import ModelConfig, load_config, load_whole
 from trtllm_ext.checkpoint.directory import COMPANIONS
+from trtllm_ext.checkpoint.lazy import LazyCheckpoint
+from trtllm_ext.checkpoint.safetensors_file import aligned
 from trtllm_ext.errors import ConfigError
 from trtllm_ext.models import model_from_config
 from trtllm_ext.runtime import EngineDir
@@ -30,8 +32,6 @@ _LIMITS = {"max_num_tokens": 2048, "max_batch_size": 16}
 def tapped_engine(
     engine_dir: str | os.PathLike[str] | None = None,
     checkpoint_dir: str | os.PathLike[str] | None = None,
-    *,
-    allow_nan: bool = False,
 ) -> Iterator[Path]:
     """An engine directory to analyse: the one given, or one built of a checkpoint with all taps, gone afterwards.
 
@@ -50,9 +50,9 @@ def tapped_engine(
         return
     assert checkpoint_dir is not None
     _check_size(Path(checkpoint_dir))
-    checkpoint = load_whole(checkpoint_dir, allow_nan=allow_nan)
+    checkpoint = LazyCheckpoint(checkpoint_dir)
     model = model_from_config(checkpoint.config)
-    model.load(checkpoint.weights)
+    model.load({name: aligned(checkpoint.values(name)) for name in checkpoint.shapes})
     with tempfile.TemporaryDirectory(prefix="trtllm-ext-stream-") as folder:
         engine = Path(folder) / "engine"
         build(model, BuildConfig(taps=("*",)).updated(**_limits(checkpoint.config, model.limits))).save(
