@@ -1,6 +1,7 @@
 """A language model's stream captured, decomposed, and read by the lens, against PyTorch's own computation."""
 
 import json
+from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 
@@ -329,6 +330,20 @@ def test_texts_that_do_not_fit_are_refused(models):
         capture(folder, [[1, 64]])
     with pytest.raises(InputError, match="there is no text"):
         capture(folder, [])
+
+
+def test_nan_in_the_stream_is_refused_by_the_text(models, tmp_path):
+    from trtllm_ext.analysis.capture.capture import capture
+    from trtllm_ext.errors import CheckpointError
+
+    _, model = models("GPT2LMHeadModel")
+    broken = deepcopy(model)
+    broken.transformer.wte.weight.data[41, 0] = np.nan
+    broken.save_pretrained(tmp_path)
+    with pytest.raises(
+        CheckpointError, match=r"text 2 makes NaN or infinity of .*'s stream \(hidden_states\)"
+    ):
+        capture(str(tmp_path), TEXTS)
 
 
 def test_the_commands_from_text_to_report(models, tmp_path, capsys):

@@ -10,7 +10,7 @@ from trtllm_ext.analysis.decomposition.lens import LogitAttribution, top_tokens
 from trtllm_ext.analysis.decomposition.lens_sources import lens_of_arrays
 from trtllm_ext.analysis.running.engines import tapped_engine
 from trtllm_ext.checkpoint import load_checkpoint
-from trtllm_ext.errors import ConfigError, InputError
+from trtllm_ext.errors import CheckpointError, ConfigError, InputError
 from trtllm_ext.models import write_random_checkpoint
 
 BUDGET_S = 1
@@ -186,6 +186,15 @@ def test_lenses_that_do_not_fit_are_refused(engines, what):
     values, error, message = BAD_LENSES[what]
     with pytest.raises(error, match=message):
         Questions(lens_of_arrays("x.npz", values)).check(config_of(TABLE["fc bias only"]))
+
+
+def test_nan_in_an_unembedding_that_nobody_has_read_is_refused(engines):
+    engine, weights, inputs = engines[False]
+    values = arrays()
+    lens = lens_of_arrays("x.npz", values)
+    values["weight"][5, 2] = np.nan
+    with pytest.raises(CheckpointError, match=r"the unembedding of x\.npz holds NaN or infinity"):
+        examine(engine, weights, inputs, questions=Questions(lens))
 
 
 def test_tokens_outside_the_vocabulary_are_refused():

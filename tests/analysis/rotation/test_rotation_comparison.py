@@ -1,6 +1,7 @@
 """Outliers and quantised sublayers against formulas written here, and the report of `stream rotate`."""
 
 import json
+from dataclasses import replace
 
 import ml_dtypes
 import numpy as np
@@ -24,7 +25,7 @@ from trtllm_ext.analysis.stream_map import read_stream_map
 from trtllm_ext.checkpoint import FORMS, stack_config
 from trtllm_ext.checkpoint.lazy import LazyCheckpoint
 from trtllm_ext.cli import main as cli
-from trtllm_ext.errors import AnalysisError, ConfigError, InputError
+from trtllm_ext.errors import AnalysisError, CheckpointError, ConfigError, InputError
 from trtllm_ext.verify.formulas import ACTIVATION, evaluate, points_of, rms_norm
 
 BUDGET_S = 2
@@ -219,9 +220,14 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_written(planted, 
         f"{tmp_path / 'out'}",
     ]
     np.savez(tmp_path / "wrong.npz", hidden_states=np.zeros((3, 5), np.float32))
+    np.savez(tmp_path / "nan.npz", hidden_states=np.full((3, 64), np.nan, np.float32))
     for extra, message in (
         (["--input", f"{planted / 'x.npz'}"], "give --report_dir too"),
         (["--input", f"{tmp_path / 'wrong.npz'}", "--report_dir", f"{tmp_path / 'r'}"], "has shape (3, 5)"),
+        (
+            ["--input", f"{tmp_path / 'nan.npz'}", "--report_dir", f"{tmp_path / 'r'}"],
+            "hidden_states holds NaN",
+        ),
         (["--report_dir", f"{tmp_path / 'out'}"], "is a directory of weights"),
         (["--output_dir", f"{planted / 'c'}"], "is what is read"),
         (["--weights_only", "--report_dir", f"{tmp_path / 'r'}"], "writes a report and nothing else"),
@@ -229,3 +235,14 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_written(planted, 
         assert cli.main([*options, *extra]) != 0
         assert message in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_are_not_finite_have_no_scale(planted):
+    found = read_stream_map(planted / "c")
+    part = next(part for part in found.parts if part.writers)
+    (writer,) = part.writers
+    values = writer.matrix.load().copy()
+    values[3, 2] = np.nan
+    broken = replace(writer, matrix=replace(writer.matrix, load=lambda: values))
+    with pytest.raises(CheckpointError, match=r"holds NaN or infinity, for which there is no scale"):
+        compare_alone(replace(found, parts=(replace(part, writers=(broken,)),)), np.eye(64))

@@ -54,7 +54,8 @@ def capture(model_dir: str, texts: Sequence[Sequence[int]], *, progress: Progres
 
     texts: token ids of each. Raises CheckpointError for a model whose attention cannot be given to a stack from
     outside (norms after the sum, two stacks), InputError for ids that it has not and texts that are too long,
-    BackendError where torch or transformers is missing. All of that before any weight is read.
+    BackendError where torch or transformers is missing. All of that before any weight is read. Raises
+    CheckpointError for a stream with NaN or infinity, too.
     """
     config = read_model_config(Path(model_dir))
     check_is_stack(model_dir, config, plan_folder(Path(model_dir), config, StackOptions()))
@@ -72,6 +73,7 @@ def capture(model_dir: str, texts: Sequence[Sequence[int]], *, progress: Progres
             watched.begin()
             model(input_ids=torch.tensor([list(text)]))
             rows.append(watched.taken())
+            _check_finite(rows[-1], number + 1, model_dir)
             tables.append(watched.tables())
     tell("running the model", len(texts), len(texts))
     starts = np.concatenate([[0], np.cumsum([len(text) for text in texts])])
@@ -83,6 +85,15 @@ def capture(model_dir: str, texts: Sequence[Sequence[int]], *, progress: Progres
         tuple(int(start) for start in starts),
         {name: np.concatenate([each[name] for each in tables]) for name in _in_all(tables)},
     )
+
+
+def _check_finite(taken: dict[str, Array], number: int, model_dir: str) -> None:
+    for name, value in taken.items():
+        if not np.isfinite(value).all():
+            raise CheckpointError(
+                f"text {number} makes NaN or infinity of {model_dir}'s stream ({name}). Nothing was written; give a "
+                "model whose weights are intact."
+            )
 
 
 def _in_all(tables: Sequence[dict[str, Array]]) -> list[str]:

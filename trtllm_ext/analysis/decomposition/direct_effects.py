@@ -20,7 +20,8 @@ from trtllm_ext.analysis.report import Report
 from trtllm_ext.analysis.running.parts import check_weights, norm_names, parts_of, residual_of
 from trtllm_ext.analysis.running.running import StreamRun, check_taps, labelled, needed_taps, stream_of
 from trtllm_ext.checkpoint import ModelConfig
-from trtllm_ext.errors import ConfigError, InputError
+from trtllm_ext.checkpoint.dtypes import all_finite
+from trtllm_ext.errors import CheckpointError, ConfigError, InputError
 
 Array = np.ndarray[Any, Any]
 
@@ -168,6 +169,10 @@ def _through(
 ) -> tuple[dict[str, TopTokens], LogitAttribution]:
     """The logit lens at every point, and what collects the attribution: one unembedding is in memory for both."""
     unembedding = lens.load()
+    if not all_finite(unembedding):
+        raise CheckpointError(
+            f"the unembedding of {lens.source} holds NaN or infinity, and so would the logits. Give intact weights."
+        )
     points = lens_points(run, stream_end(run, weights))
     top = {
         name: top_tokens(lens, unembedding, stream, asked.top, progress=progress)

@@ -16,7 +16,7 @@ from trtllm_ext.analysis.rotation.transform import StreamTransform
 from trtllm_ext.analysis.rotation.walking import Call, Walk
 from trtllm_ext.analysis.stream_map.stream_map import Part, Reader, StreamMap, Writer
 from trtllm_ext.checkpoint.lazy import LazyCheckpoint
-from trtllm_ext.errors import AnalysisError
+from trtllm_ext.errors import AnalysisError, CheckpointError
 
 Wide = npt.NDArray[np.float64]
 
@@ -90,6 +90,7 @@ def compare_weights(original: StreamMap, rotated: StreamMap, progress: Progress 
 def compare_alone(original: StreamMap, rotation: Wide, progress: Progress | None = None) -> Comparison:
     """What a rotation would make of every matrix by itself, gains of norms folded: of any form, also of one refused.
 
+    Raises CheckpointError for NaN and infinity in a matrix, as `compare_weights` does.
     rotation: orthogonal, (hidden, hidden). Memory: a matrix, what becomes of it, and its quantised form in float64.
     """
     tell = progress or silent
@@ -107,6 +108,10 @@ def _weight_rows(part: Part, rotation: Wide | None = None) -> Iterator[WeightRow
         found, squares, lost = [], 0.0, dict.fromkeys((scheme.name for scheme in _WEIGHT_SCHEMES), 0.0)
         for each in maps:
             values = each.matrix.load().astype(np.float64)
+            if not np.isfinite(values).all():
+                raise CheckpointError(
+                    f"{each.matrix.name} holds NaN or infinity, for which there is no scale. Give intact weights."
+                )
             if rotation is not None:
                 values = _turned(values, each, rotation)
             found.append(outliers(values if side == "reads" else values.T))
@@ -168,7 +173,7 @@ def compare_on_input(
     difference = _difference(before, transform, final is not None)
     config = LazyCheckpoint(rotated).config
     limit = _UNITS * _ROUNDING[config.dtype] * (1 + config.num_hidden_layers)
-    if difference > limit and config.contract.feed_forward.mixture is None:
+    if not difference <= limit and config.contract.feed_forward.mixture is None:
         raise AnalysisError(
             f"the rotated network's output differs from the original's by {difference:.3g} of its largest value; "
             f"rounding to {config.dtype} may account for {limit:.3g}. Rotate again with --dtype float32, and report "

@@ -260,6 +260,8 @@ def check_inputs(config: ModelConfig, inputs: Mapping[str, npt.NDArray]) -> None
         )
         if not fits or not inputs[name].size:
             raise InputError(f"the input {name} has shape {got}; expected {_words(shape)}, not empty.")
+        if inputs[name].dtype.kind == "f" and not np.isfinite(inputs[name]).all():
+            raise InputError(f"the input {name} holds NaN or infinity; expected finite numbers.")
 
 
 def _needed(config: ModelConfig) -> dict[str, tuple[int, ...]]:
