@@ -240,6 +240,21 @@ def test_any_number_of_tokens_takes_the_same_memory(stack):
     assert peaks[1] - peaks[0] < 800 * HIDDEN * 4 * 6 / 4
 
 
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_labels_of_another_number_of_tokens_are_left_out(stack, more):
+    _, engine, inputs = stack
+    count = len(inputs["hidden_states"])
+    labels = [f"t{number}" for number in range(count + more)]
+    for piece_bytes in (1 << 20, 4 * 4 * HIDDEN * 6):
+        pieces = StreamPieces(engine, inputs, labels=labels, piece_bytes=piece_bytes)
+        told = [piece.run.tokens for piece in pieces.passes("step")]
+        assert (
+            all(tokens is None for tokens in told)
+            if more
+            else [each for tokens in told for each in tokens] == labels
+        )
+
+
 def test_bad_input_is_refused_by_name(stack, tmp_path):
     checkpoint, engine, inputs = stack
     with pytest.raises(ConfigError, match="takes two tokens or more, and the input has 1"):

@@ -56,6 +56,9 @@ class StreamPieces:
         self.config: ModelConfig = check_taps(engine_dir)
         self._inputs = None if inputs is None else {name: np.asarray(value) for name, value in inputs.items()}
         self._sentences = None if sentences is None else list(sentences)
+        stream = (self._inputs or {}).get("hidden_states")
+        if labels is not None and stream is not None and (not stream.ndim or len(stream) != len(labels)):
+            self._labels = None  # a piece's share of too many would pass for its own
         connections = self.config.contract.feed_forward.residual.hyper_connections
         streams = 1 if connections is None else connections.num_streams
         row = 4 * self.config.hidden_size * streams * len(needed_taps(self.config))
