@@ -8,6 +8,7 @@ so they grow while neighbours are busy: in CI a file over its budget is run once
 import gc
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -27,6 +28,10 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 # The programs that tests start import the package too: let the first one keep what it compiles for the others.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# What a script starts in the background ignores SIGINT, and so does all that it starts; tests send it to their programs.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Products in NumPy are small here: threads that wait awake for a part of one cost more than they do, in each process.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
