@@ -29,7 +29,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 # The programs that tests start import the package too: let the first one keep what it compiles for the others.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-# What a script starts in the background ignores SIGINT, and so does all that it starts; tests send it to their programs.
+# What a script starts in the background ignores SIGINT, and so does all that it starts; tests send it to programs.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
