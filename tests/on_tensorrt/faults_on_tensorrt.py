@@ -30,7 +30,7 @@ WRONG, LAYERS = 2, 4
 OTHER = {"gelu_tanh": "relu", "silu": "gelu_tanh", "relu": "tanh"}
 TAPS = {"taps": ["*"]}
 # Forms for which TensorRT 8.6 makes kernels at length, unless told not to.
-LEVELS = {"llama_swiglu": 0}
+LEVELS = dict.fromkeys(("llama_swiglu", "gemma2_sandwich", "hyper_manifold"), 0)
 
 
 def checkpoint_of(folder: Path, form: str, dtype: str) -> Path:
