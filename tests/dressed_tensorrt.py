@@ -25,6 +25,7 @@ the flag. What the release has and the embedded engine has not is there for
 
 import importlib
 import sys
+import weakref
 from contextlib import ExitStack, contextmanager
 from unittest import mock
 
@@ -158,12 +159,19 @@ def _plugin_creator_of_8(registry):
 def _plugin_v2_of_8(network):
     def add_plugin_v2(inputs, plugin):
         layer = network.add_plugin_v3(inputs, [], plugin.plugin)
-        # 8.6 asks a plugin for its types when it builds: until then, and if nobody sets them, they are float32.
-        for index in range(layer.num_outputs):
-            layer.set_output_type(index, embedded.DataType.FLOAT)
+        _OF_PLUGINS.update(layer.get_output(index) for index in range(layer.num_outputs))
         return layer
 
     return add_plugin_v2
+
+
+# Outputs of plugin layers: 8.6 asks for their types when it builds, and until then tells float32, also where the
+# layer's output type is set.
+_OF_PLUGINS: "weakref.WeakSet[embedded.ITensor]" = weakref.WeakSet()
+
+
+def _dtype_of_8(tensor):
+    return embedded.DataType.FLOAT if tensor in _OF_PLUGINS and not tensor.is_network_output else tensor.dtype
 
 
 def _normalization_v2(network):
@@ -190,6 +198,7 @@ _OTHERWISE = {
         ("Refitter", "get_all_weights"): _weights_of_8,
         ("IPluginRegistry", "get_plugin_creator"): _plugin_creator_of_8,
         ("INetworkDefinition", "add_plugin_v2"): _plugin_v2_of_8,
+        ("ITensor", "dtype"): _dtype_of_8,
     },
     "10": {},
     "11": {

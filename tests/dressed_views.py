@@ -231,7 +231,7 @@ def hook(cls, dress):
             value = _Missing(
                 f"TensorRT {dress.surface.release} has {owner}.{name}; the embedded engine has not"
             )
-        if inspect.ismethod(value) or extra:
+        if inspect.ismethod(value) or inspect.isfunction(value):
             return dress.checked(value, member, owner, name, by)
         if kept:
             dress.note("get", owner, name, by)

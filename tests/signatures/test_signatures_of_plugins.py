@@ -10,7 +10,9 @@ from stack_forms import TABLE, config_of, random_input
 from tensorrt_surface import releases
 
 import trtllm_ext as tx
+from trtllm_ext import backend, oracle
 from trtllm_ext.builder.trace import trace
+from trtllm_ext.graph.known import known_of
 from trtllm_ext.graph.plugin_config import OWN_PLUGINS
 from trtllm_ext.models import model_from_checkpoint, write_random_checkpoint
 
@@ -18,8 +20,14 @@ BUDGET_S = 6
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-# Of whole feed-forwards, of sums that norms take over, of activations of experts.
-CASES = {"llama_swiglu": "float16", "bert": "float32", "mixture_renormalized": "float32"}
+# Of whole feed-forwards, of sums that norms take over, of norms alone, of activations of experts.
+CASES = {
+    "llama_swiglu": "float16",
+    "gemma2_sandwich": "float16",
+    "bert": "float32",
+    "mixture_renormalized": "float32",
+}
+TOLERANCES = {"float16": 2e-3, "float32": 2e-6}  # of the largest value
 V2 = {
     "IPluginRegistry.get_plugin_creator",
     "INetworkDefinition.add_plugin_v2",
@@ -37,8 +45,15 @@ def output_of(path, config):
     traced = trace(model_from_checkpoint(path), limits)
     assert traced.network.plugins
     engine = traced.builder.build_engine(traced.network, traced.builder_config)
+    inputs = {"hidden_states": random_input(config)}
     with tx.Session.from_serialized_engine(engine) as session:
-        return session.run({"hidden_states": random_input(config)})["hidden_states_out"]
+        got = session.run(inputs)["hidden_states_out"]
+    known = known_of(traced.network)
+    network, trt = traced.network.trt_network, backend.tensorrt()
+    exact = oracle.evaluate(network, trt, inputs, plugins=known.plugins, weights=known.weights)
+    allowed = TOLERANCES[config.dtype] * abs(exact["hidden_states_out"]).max()
+    np.testing.assert_allclose(got, exact["hidden_states_out"], rtol=0, atol=allowed)
+    return got
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -50,7 +65,7 @@ def test_networks_with_plugins(name, tmp_path):
     for release in releases():
         with dressed(release) as dress:
             found = output_of(tmp_path, config)
-        tolerance = (2e-3 if CASES[name] == "float16" else 2e-6) * abs(expected).max()
+        tolerance = TOLERANCES[CASES[name]] * abs(expected).max()
         np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance, err_msg=release)
         used = {f"{use.owner}.{use.name}" for use in dress.uses if use.what == "call"}
         wanted, not_there = (V2, V3) if release.startswith("8.") else (V3, V2)

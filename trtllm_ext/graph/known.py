@@ -55,12 +55,13 @@ def expanded(network: Network, name: str, record: PluginRecord) -> Network:
     if record.expansion is None:
         raise GraphError(f"{name}: the record of the plugin {record.name!r} has no expansion.")
     with net_guard(inner):
-        results = record.expansion(*(_input(layer, index) for index in range(layer.num_inputs)))
+        results = record.expansion(*(_input(network, layer, index) for index in range(layer.num_inputs)))
         given = results if isinstance(results, list | tuple) else (results,)
         made = [(tensor.dtype, tensor.rank()) for tensor in given]
-        wanted = [layer.get_output(index) for index in range(layer.num_outputs)]
-        if made != [(tensor.dtype, len(tensor.shape)) for tensor in wanted]:
-            described = [f"{tensor.dtype} of rank {len(tensor.shape)}" for tensor in wanted]
+        outputs = [layer.get_output(index) for index in range(layer.num_outputs)]
+        wanted = [(network.type_of(tensor), len(tensor.shape)) for tensor in outputs]
+        if made != wanted:
+            described = [f"{d} of rank {r}" for d, r in wanted]
             raise GraphError(
                 f"{name}: the expansion of the plugin {record.name!r} gives {[f'{d} of rank {r}' for d, r in made]}, "
                 f"but the layer's outputs are {described}."
@@ -70,12 +71,12 @@ def expanded(network: Network, name: str, record: PluginRecord) -> Network:
     return inner
 
 
-def _input(layer: Any, index: int) -> Tensor:
+def _input(network: Network, layer: Any, index: int) -> Tensor:
     source = layer.get_input(index)
     if source is None:
         raise GraphError(f"{layer.name}: input {index} is not set, so its expansion cannot be written down.")
     shape = tuple(int(length) for length in source.shape)
-    return Tensor(name=f"input_{index}", dtype=source.dtype, shape=shape)
+    return Tensor(name=f"input_{index}", dtype=network.type_of(source), shape=shape)
 
 
 def _new_network(like: Any) -> Any:

@@ -40,11 +40,15 @@ def output(layer: Any, dtype: Any = None) -> Tensor:
 def outputs(layer: Any, dtypes: Sequence[Any]) -> tuple[Tensor, ...]:
     """All outputs of a layer whose attributes are all set.
 
-    dtypes: their types, to be pinned in weakly typed networks. What a plugin's layer itself says in TensorRT 8.6 is
-    float32 until the engine is built, whatever the plugin gives.
+    dtypes: their types, to be pinned in weakly typed networks and told in place of what TensorRT tells.
     """
-    default_net().set_layer_types(layer, *dtypes)
-    return tuple(_create_tensor(layer.get_output(index), layer) for index in range(layer.num_outputs))
+    network = default_net()
+    network.set_layer_types(layer, *dtypes)
+    made = tuple(_create_tensor(layer.get_output(index), layer) for index in range(layer.num_outputs))
+    if not network.strongly_typed:
+        for tensor, dtype in zip(made, dtypes, strict=True):
+            network.tell_type(tensor.trt_tensor, dtype)
+    return made
 
 
 def _create_tensor(trt_tensor: Any, producer: Any, dtype: Any = None) -> Tensor:

@@ -51,6 +51,8 @@ class Network:
         self._parameters: dict[int, tuple[Parameter, Tensor]] = {}
         self._guarded_by: CodeType | None = None
         self._log_mark = 0
+        # By a tensor's name: what its layer gives, where TensorRT tells another type until it builds.
+        self._told_types: dict[str, Any] = {}
         # By a layer's name: the operation and the ranks, which TensorRT's layer itself does not tell.
         self.collectives: dict[str, tuple[str, tuple[int, ...]]] = {}
         self.modules = naming.ModulePath()
@@ -168,12 +170,37 @@ class Network:
             tensor = cast(tensor, dtype)
         if self.is_input(tensor) or self.is_output(tensor):
             tensor = identity(tensor)  # a tensor has one name, and TensorRT marks it once
-        trt_tensor = tensor.trt_tensor
+        trt_tensor, told = tensor.trt_tensor, tensor.dtype
         self._trt_network.mark_output(trt_tensor)
-        trt_tensor.name = name
+        self.rename(trt_tensor, name)
         if not self.strongly_typed:
-            trt_tensor.dtype = dtype if dtype is not None else trt_tensor.dtype
+            self.set_type(trt_tensor, dtype if dtype is not None else told)
         self._outputs[name] = tensor
+
+    # --- tensors: types and names ------------------------------------------------------------------------------
+
+    def type_of(self, trt_tensor: Any) -> Any:
+        """The type of an `ITensor` of this network, a `trt.DataType`."""
+        return self._told_types.get(str(trt_tensor.name)) or trt_tensor.dtype
+
+    def tell_type(self, trt_tensor: Any, dtype: Any) -> None:
+        """Remember what a plugin's layer gives, whatever TensorRT tells.
+
+        In a weakly typed network TensorRT 8.6 tells float32 until it builds, also where the layer's output type is set.
+        """
+        self._told_types[str(trt_tensor.name)] = dtype
+
+    def set_type(self, trt_tensor: Any, dtype: Any) -> None:
+        """Give an input or output of the network its type."""
+        self._told_types.pop(str(trt_tensor.name), None)
+        trt_tensor.dtype = dtype
+
+    def rename(self, trt_tensor: Any, name: str) -> None:
+        """Give an `ITensor` of this network another name."""
+        told = self._told_types.pop(str(trt_tensor.name), None)
+        trt_tensor.name = name
+        if told is not None:
+            self._told_types[name] = told
 
     # --- layers: names, types, errors --------------------------------------------------------------------------
 

@@ -79,16 +79,16 @@ class Tensor:
 
     @name.setter
     def name(self, name: str) -> None:
-        self.trt_tensor.name = name
+        self._network.rename(self.trt_tensor, name)
 
     @property
     def dtype(self) -> Any:
         """The element type, a `trt.DataType`."""
-        return self.trt_tensor.dtype
+        return self._network.type_of(self.trt_tensor)
 
     @dtype.setter
     def dtype(self, dtype: Any) -> None:
-        self.trt_tensor.dtype = to_trt_dtype(dtype)
+        self._network.set_type(self.trt_tensor, to_trt_dtype(dtype))
 
     @property
     def shape(self) -> tuple[int, ...]:
