@@ -7,6 +7,7 @@
 #include "plugins/tensorrt/blob.h"
 #include "plugins/tensorrt/generated/operations.h"
 #include "plugins/tensorrt/guarded.h"
+#include "plugins/tensorrt/refused_plugin_v2.h"
 
 #include <algorithm>
 #include <memory>
@@ -176,9 +177,9 @@ PluginV2* CreatorV2::createPlugin(char const* name, nvinfer1::PluginFieldCollect
     return plugin;
 }
 
-PluginV2* CreatorV2::deserializePlugin(char const* name, void const* data, size_t size) noexcept
+nvinfer1::IPluginV2DynamicExt* CreatorV2::deserializePlugin(char const* name, void const* data, size_t size) noexcept
 {
-    PluginV2* plugin = nullptr;
+    nvinfer1::IPluginV2DynamicExt* plugin = nullptr;
     std::string const layer_name = text_or_empty(name);
     guarded(record_.name, layer_name,
         [&]
@@ -188,6 +189,10 @@ PluginV2* CreatorV2::deserializePlugin(char const* name, void const* data, size_
             operation->take_state(blob.state);
             plugin = new PluginV2(Layer(layer_name, std::move(operation)), namespace_);
         });
+    if (plugin == nullptr)
+    {
+        guarded(record_.name, layer_name, [&] { plugin = new RefusedPluginV2(record_, namespace_); });
+    }
     return plugin;
 }
 

@@ -59,7 +59,7 @@ public:
     char const* getPluginVersion() const noexcept override;
     nvinfer1::PluginFieldCollection const* getFieldNames() noexcept override;
     PluginV2* createPlugin(char const* name, nvinfer1::PluginFieldCollection const* fields) noexcept override;
-    PluginV2* deserializePlugin(char const* name, void const* data, size_t size) noexcept override;
+    nvinfer1::IPluginV2DynamicExt* deserializePlugin(char const* name, void const* data, size_t size) noexcept override;
     void setPluginNamespace(char const* plugin_namespace) noexcept override;
     char const* getPluginNamespace() const noexcept override;
 

@@ -12,6 +12,7 @@ set(TRTLLM_EXT_TENSORRT_ADAPTERS
     plugin_v2.cpp
     plugin_v3.cpp
     plugin_v3_fields.cpp
+    refused_plugin_v2.cpp
     registration.cpp
     tensorrt_library.cpp
     translate.cpp)

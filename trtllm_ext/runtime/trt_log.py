@@ -6,6 +6,8 @@ these loggers, and after a failure puts `errors_since(mark)` into the exception.
 
 import functools
 import logging
+import threading
+import weakref
 from typing import Any
 
 _LOG = logging.getLogger("trtllm_ext.tensorrt")
@@ -17,6 +19,11 @@ _LEVELS = {
     "VERBOSE": logging.DEBUG,
 }
 _KEPT = 400
+# How the sentences of our library of plugins begin.
+_OF_PLUGINS = "trtllm_ext: "
+# By module, the first logger that was made.
+_first: dict[Any, Any] = {}
+_lock = threading.Lock()
 
 
 @functools.cache
@@ -29,8 +36,16 @@ def _logger_class(trt: Any) -> type:
             self.errors: list[str] = []
             self.num_errors = 0
             self.warnings: list[str] = []
+            self.listeners: weakref.WeakSet[Any] = weakref.WeakSet()
 
         def log(self, severity: Any, msg: str) -> None:
+            if msg.startswith(_OF_PLUGINS):
+                for each in self.listeners.copy():
+                    each.keep(severity, msg)
+            _LOG.log(self.keep(severity, msg), "%s", msg)
+
+        def keep(self, severity: Any, msg: str) -> int:
+            """Remember an error or a warning; the level for Python's `logging`."""
             name = str(severity).rsplit(".", 1)[-1]
             level = _LEVELS.get(name, logging.INFO)
             if level == logging.ERROR:
@@ -42,7 +57,7 @@ def _logger_class(trt: Any) -> type:
             elif level == logging.WARNING:
                 self.warnings.append(msg)
                 del self.warnings[:-_KEPT]
-            _LOG.log(level, "%s", msg)
+            return level
 
         def mark(self) -> int:
             """A position in the stream of errors, for `errors_since`."""
@@ -57,5 +72,15 @@ def _logger_class(trt: Any) -> type:
 
 
 def recording_logger(trt: Any) -> Any:
-    """A new recording `trt.ILogger` for the module `trt` (real or embedded)."""
-    return _logger_class(trt)()
+    """A new recording `trt.ILogger` for the module `trt` (real or embedded).
+
+    TensorRT keeps the address of the first logger that it is given in a process, for whoever has none at hand, such as
+    plugins, and goes on using it when the logger is gone. So the first one stays, and what plugins tell it, all
+    remember: nothing says whose plugin it was.
+    """
+    logger = _logger_class(trt)()
+    with _lock:
+        first = _first.setdefault(trt, logger)
+        if first is not logger:
+            first.listeners.add(logger)
+    return logger

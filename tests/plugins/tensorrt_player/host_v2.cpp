@@ -5,6 +5,7 @@
 #include "host.h"
 
 #include <algorithm>
+#include <cstdlib>
 
 namespace player
 {
@@ -181,13 +182,16 @@ std::unique_ptr<Host> Host::create(LayerName const& name, std::vector<Field> con
 std::unique_ptr<Host> Host::restore(LayerName const& name, std::vector<uint8_t> const& bytes)
 {
     auto* const creator = creator_of(name);
-    // A copy of exactly that size, so that a look beyond its end is found.
-    std::vector<uint8_t> const exact(bytes);
-    auto* const made
-        = creator == nullptr ? nullptr : creator->deserializePlugin(name.layer.c_str(), exact.data(), exact.size());
-    if (made == nullptr)
+    if (creator == nullptr)
     {
         return nullptr;
+    }
+    // A copy of exactly that size, so that a look beyond its end is found.
+    std::vector<uint8_t> const exact(bytes);
+    auto* const made = creator->deserializePlugin(name.layer.c_str(), exact.data(), exact.size());
+    if (made == nullptr)
+    {
+        std::abort(); // as TensorRT 8.6 ends
     }
     Plugin const plugin(static_cast<IPluginV2DynamicExt*>(made));
     if (plugin->initialize() != 0)
