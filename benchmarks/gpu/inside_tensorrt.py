@@ -4,16 +4,21 @@
 
 Two sublayers in float16, plain and gated, built for one number of tokens each, so that both sides are chosen for it.
 Runs are CUDA graphs in turns (a case's `no_graphs` tells why they are not); a layer's times are those of TensorRT's
-profiler. `--engine embedded --tiny` tries the script where there is no GPU: both sides are then the same layers.
+profiler. A case has a process of its own, as TensorRT was seen to end one. `--engine embedded --tiny` tries the script
+where there is no GPU: both sides are then the same layers.
 """
 
 import argparse
+import faulthandler
+import multiprocessing
 import os
 import random
 import re
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
         if begin + 1.2 * longest > until:
             record["cases"].append({"name": name, "came": "not run: the time was up"})
             continue
-        record["cases"].append({"name": name, **_case(form, count, Path(checkpoints.name), options)})
+        record["cases"].append({"name": name, **_apart(form, count, Path(checkpoints.name), options)})
         longest = max(longest, time.monotonic() - begin)
         tell(f"{time.monotonic() - begin:5.1f} s  {_row(record['cases'][-1])}")
         write(record, options.output, "gpu_inside_tensorrt", _table(record))
@@ -91,8 +96,21 @@ def _tokens(tiny: bool) -> tuple[int, ...]:
     return (3,) if tiny else TOKENS
 
 
-def _case(form: str, num_tokens: int, checkpoints: Path, options: argparse.Namespace) -> Record:
-    """Builds both engines, checks them against each other and times them; what goes wrong is told."""
+def _apart(form: str, num_tokens: int, checkpoints: Path, options: argparse.Namespace) -> Record:
+    """`_case` in a process of its own; what it was at when it did not come to its end."""
+    stage = checkpoints / "stage"
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), faulthandler.enable) as process:
+        try:
+            return process.submit(_case, form, num_tokens, checkpoints, options, stage).result()
+        except BrokenProcessPool:
+            return {"came": f"failed: the process ended while {stage.read_text()}"}
+
+
+def _case(form: str, num_tokens: int, checkpoints: Path, options: argparse.Namespace, stage: Path) -> Record:
+    """Builds both engines, checks them against each other and times them; what goes wrong is told.
+
+    stage: a file that says meanwhile what is being done.
+    """
     from tensorrt_runs import EngineRuns
 
     sizes = {"hidden_size": 32, "ffn_hidden_size": 64} if options.tiny else {"hidden_size": 4096}
@@ -104,13 +122,16 @@ def _case(form: str, num_tokens: int, checkpoints: Path, options: argparse.Names
             )
             checkpoint = checkpoints / form
             if not checkpoint.exists():
+                stage.write_text("writing weights")
                 write_random_checkpoint(checkpoint, config)
             sessions = {}
-            for side, plugins in (("native", {}), ("ours", PLUGINS)):
+            for side, plugins in (("ours", PLUGINS), ("native", {})):
+                stage.write_text(f"building and loading the engine: {side}")
                 begin = time.monotonic()
                 _build(checkpoint, Path(folder, side), num_tokens, plugins)
                 found[f"{side}_built_s"] = round(time.monotonic() - begin, 1)
                 sessions[side] = tx.Session.from_engine_dir(Path(folder, side))
+            stage.write_text("running both")
             rng = np.random.default_rng(0)
             inputs = {"hidden_states": rng.normal(size=(num_tokens, config.hidden_size)).astype(np.float16)}
             runs = {side: EngineRuns(session, inputs) for side, session in sessions.items()}
@@ -120,6 +141,7 @@ def _case(form: str, num_tokens: int, checkpoints: Path, options: argparse.Names
                     each.without_graph(problem)
             found["difference"] = _difference(runs["ours"].results, runs["native"].results)
             found["seconds"] = _interleaved(runs, options.rounds)
+            stage.write_text("asking TensorRT's profiler")
             found["layer_microseconds"] = {side: each.layer_times() for side, each in runs.items()}
             for session in sessions.values():
                 session.close()

@@ -1,7 +1,8 @@
-"""Loggers that remember what TensorRT says, and the one that stays."""
+"""Loggers that remember what TensorRT says, and stay where it goes on using them."""
 
 import gc
 import weakref
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,9 +16,10 @@ trt = backend.tensorrt()
 ERROR, WARNING = trt.ILogger.Severity.ERROR, trt.ILogger.Severity.WARNING
 
 
-@pytest.fixture(autouse=True)
-def as_in_a_new_process(monkeypatch):
-    monkeypatch.setattr(trt_log, "_first", {})
+@pytest.fixture
+def as_on_tensorrt(monkeypatch):
+    monkeypatch.setattr(trt_log, "_given", [])
+    monkeypatch.setattr(backend, "choice", lambda: SimpleNamespace(engine="tensorrt"))
 
 
 def test_errors_since_a_mark():
@@ -32,18 +34,22 @@ def test_errors_since_a_mark():
     assert logger.warnings == ["beside"]
 
 
-def test_the_first_logger_stays_as_tensorrt_goes_on_using_it():
-    loggers = [recording_logger(trt) for _ in range(2)]
-    seen = [weakref.ref(each) for each in loggers]
-    del loggers
+def test_the_embedded_engines_loggers_go():
+    logger = weakref.ref(recording_logger(trt))
     gc.collect()
-    assert [each() is None for each in seen] == [False, True]
+    assert logger() is None
 
 
-def test_what_plugins_tell_the_first_logger_all_remember():
+def test_nvidias_loggers_stay(as_on_tensorrt):
+    loggers = [weakref.ref(recording_logger(trt)) for _ in range(3)]
+    gc.collect()
+    assert all(each() is not None for each in loggers)
+
+
+def test_what_plugins_tell_one_logger_all_remember(as_on_tensorrt):
     first, second, third = (recording_logger(trt) for _ in range(3))
     first.log(ERROR, "trtllm_ext: FeedForward 'mlp': too many tokens")
     first.log(ERROR, "of the first one's own")
     assert second.errors_since(0) == third.errors_since(0) == "trtllm_ext: FeedForward 'mlp': too many tokens"
     second.log(ERROR, "trtllm_ext: said to the second")
-    assert third.num_errors == 1 and first.num_errors == 2
+    assert [each.num_errors for each in (first, second, third)] == [3, 2, 2]

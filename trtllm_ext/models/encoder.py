@@ -156,7 +156,9 @@ class EncoderTransformer(Module):
             return mean_of_tokens(hidden_states, attention_mask, self._config.hidden_size)
         first = functional.select(hidden_states, 1, 0)
         if self._pooling.kind == "pooler":
-            first = self.pooler(first)
+            # In three dimensions: of a matrix TensorRT 8.6 computes more than one sentence wrongly with use_refit.
+            whole = self.pooler(functional.unsqueeze(first, 1))
+            first = functional.view(whole, [0, self._config.hidden_size])
         return functional.cast(first, "float32")
 
 

@@ -6,9 +6,9 @@ these loggers, and after a failure puts `errors_since(mark)` into the exception.
 
 import functools
 import logging
-import threading
-import weakref
 from typing import Any
+
+from trtllm_ext import backend
 
 _LOG = logging.getLogger("trtllm_ext.tensorrt")
 _LEVELS = {
@@ -21,9 +21,9 @@ _LEVELS = {
 _KEPT = 400
 # How the sentences of our library of plugins begin.
 _OF_PLUGINS = "trtllm_ext: "
-# By module, the first logger that was made.
-_first: dict[Any, Any] = {}
-_lock = threading.Lock()
+# Every logger that NVIDIA's TensorRT was given. It keeps the address of one, of whichever builder, runtime or refitter
+# was there first, until none of them is left, and uses it for the others too, and for plugins. So none may go.
+_given: list[Any] = []
 
 
 @functools.cache
@@ -36,12 +36,12 @@ def _logger_class(trt: Any) -> type:
             self.errors: list[str] = []
             self.num_errors = 0
             self.warnings: list[str] = []
-            self.listeners: weakref.WeakSet[Any] = weakref.WeakSet()
 
         def log(self, severity: Any, msg: str) -> None:
-            if msg.startswith(_OF_PLUGINS):
-                for each in self.listeners.copy():
-                    each.keep(severity, msg)
+            if msg.startswith(_OF_PLUGINS):  # which have no logger of their own: it may be for any of them
+                for each in _given:
+                    if each is not self:
+                        each.keep(severity, msg)
             _LOG.log(self.keep(severity, msg), "%s", msg)
 
         def keep(self, severity: Any, msg: str) -> int:
@@ -72,15 +72,8 @@ def _logger_class(trt: Any) -> type:
 
 
 def recording_logger(trt: Any) -> Any:
-    """A new recording `trt.ILogger` for the module `trt` (real or embedded).
-
-    TensorRT keeps the address of the first logger that it is given in a process, for whoever has none at hand, such as
-    plugins, and goes on using it when the logger is gone. So the first one stays, and what plugins tell it, all
-    remember: nothing says whose plugin it was.
-    """
+    """A new recording `trt.ILogger` for the module `trt` (real or embedded)."""
     logger = _logger_class(trt)()
-    with _lock:
-        first = _first.setdefault(trt, logger)
-        if first is not logger:
-            first.listeners.add(logger)
+    if backend.choice().engine == "tensorrt":
+        _given.append(logger)
     return logger
