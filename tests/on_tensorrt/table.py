@@ -41,11 +41,12 @@ def forms_table(lines: list[Line]) -> str:
 def _cells(line: Line | None) -> list[str]:
     if line is None:
         return ["not run"] * 3
-    if "taps_error" not in line:
+    if "error" not in line and "taps_error" not in line:
         return [line["came"], "", ""]
-    mark = "" if line["came"] == "ok" else f" ({line['came']})"
-    seconds = f"{line['build_s']:.0f} + {line['build_taps_s']:.0f}"
-    return [f"{line['error']:.1e}{mark}", f"{line['taps_error']:.1e}", seconds]
+    mark = " (wrong)" if line["came"] == "wrong" else ""
+    errors = [f"{line[key]:.1e}{mark}" if key in line else "refused" for key in ("error", "taps_error")]
+    seconds = [f"{line[key]:.0f}" for key in ("build_s", "build_taps_s") if key in line]
+    return [*errors, " + ".join(seconds)]
 
 
 def checks_table(lines: list[Line]) -> str:
@@ -70,7 +71,7 @@ def worst(lines: list[Line]) -> str:
     """The largest errors by type."""
     told = []
     for dtype in _TYPES:
-        have = [line for line in lines if line.get("dtype") == dtype and "taps_error" in line]
+        have = [line for line in lines if line.get("dtype") == dtype and "taps_changed" in line]
         if have:
             plain, taps = (max(have, key=lambda line: line[key]) for key in ("error", "taps_error"))
             changed = sum(line["taps_changed"] > 0 for line in have)

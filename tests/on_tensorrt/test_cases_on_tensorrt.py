@@ -83,6 +83,11 @@ def test_a_form_of_the_embedded_engine_beside_itself(tmp_path):
     )
 
 
+def test_the_table_tells_a_form_of_which_one_engine_was_refused():
+    line = {"form": "f", "dtype": "float16", "came": "refused", "error": 1e-3, "build_s": 2.0}
+    assert table.forms_table([line]).splitlines()[-1].endswith("| 1.0e-03 | refused | 2 |")
+
+
 def test_engines_with_plugins_where_both_engines_are_the_same_one():
     line = cases.run_case(
         str(HERE / "plugins_on_tensorrt.py"), "float16 llama_swiglu: all plugins", 60, "embedded"

@@ -20,6 +20,8 @@ def way_out(told: str, settings: Mapping[str, Any]) -> str:
         or not any(each in told for each in _NO_KERNEL)
     ):
         return ""
-    # Seen to help with the pooling of encoders.
-    lowest = "at builder_optimization_level 0, " if settings.get("builder_optimization_level") != 0 else ""
-    return f" It has no kernel for this network in {precision}: build it {lowest}in float32, or with a newer TensorRT."
+    # Encoders with pooling are built without taps and refused with them.
+    return (
+        f" It has no kernel for this network in {precision}: build it without taps, if it has any, in float32, or with "
+        f"a newer TensorRT."
+    )
