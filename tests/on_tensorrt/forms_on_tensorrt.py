@@ -14,7 +14,7 @@ from typing import Any
 
 import cases
 import engines
-from small_models import ENCODERS, NAMES, config_of, inputs_of, limits_of
+from small_models import NAMES, config_of, inputs_of, limits_of
 
 from trtllm_ext.models import write_random_checkpoint
 
