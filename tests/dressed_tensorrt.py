@@ -29,7 +29,7 @@ import weakref
 from contextlib import ExitStack, contextmanager
 from unittest import mock
 
-from dressed_views import Dress, Module, classes, hook, public
+from dressed_views import TYPED, Dress, Module, classes, hook, public
 from tensorrt_surface import Surface
 
 import trtllm_ext.embedded as embedded
@@ -166,12 +166,12 @@ def _plugin_v2_of_8(network):
 
 
 # Outputs of plugin layers: 8.6 asks for their types when it builds, and until then tells float32, also where the
-# layer's output type is set.
+# layer's output type is set, unless the type of the tensor is.
 _OF_PLUGINS: "weakref.WeakSet[embedded.ITensor]" = weakref.WeakSet()
 
 
 def _dtype_of_8(tensor):
-    return embedded.DataType.FLOAT if tensor in _OF_PLUGINS and not tensor.is_network_output else tensor.dtype
+    return embedded.DataType.FLOAT if tensor in _OF_PLUGINS and tensor not in TYPED else tensor.dtype
 
 
 def _normalization_v2(network):

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import sys
+import weakref
 from collections import Counter
 from dataclasses import dataclass
 from enum import Enum
@@ -22,6 +23,9 @@ _TOLD_TO_THE_LOWERING = ("IDistCollectiveLayer",)
 _BEFORE = {"IPluginV3Layer": "IPluginV2Layer"}
 
 NOTHING = Given()
+
+# Tensors whose type the package has set.
+TYPED: "weakref.WeakSet[embedded.ITensor]" = weakref.WeakSet()
 
 
 @dataclass(frozen=True)
@@ -248,6 +252,8 @@ def hook(cls, dress):
                 if member is not None and not member.settable:
                     raise AttributeError(f"{owner}.{name} cannot be set in TensorRT {dress.surface.release}")
                 dress.note("set", owner, name, by)
+                if (owner, name) == ("ITensor", "dtype"):
+                    TYPED.add(self)
         plain_set(self, name, value)
 
     cls.__getattribute__, cls.__setattr__ = get, put

@@ -99,6 +99,7 @@ def _tokens(tiny: bool) -> tuple[int, ...]:
 def _apart(form: str, num_tokens: int, checkpoints: Path, options: argparse.Namespace) -> Record:
     """`_case` in a process of its own; what it was at when it did not come to its end."""
     stage = checkpoints / "stage"
+    stage.write_text("starting")
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), faulthandler.enable) as process:
         try:
             return process.submit(_case, form, num_tokens, checkpoints, options, stage).result()

@@ -23,7 +23,7 @@ def make_network():
 
     def make(strongly_typed=True):
         logger = recording_logger(trt)
-        builder = trt.Builder(logger)
+        builder = trt.Builder(logger.given)
         builders.append(builder)
         flag = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
         network = Network(builder.create_network(flag if strongly_typed else 0), logger)

@@ -92,7 +92,7 @@ CASES = {
     for name in names
 }
 
-# TensorRT 8.6 took a minute and more for these, many builds side by side, unless told not to choose among kernels.
+# TensorRT 8.6 was seen to take a minute and more for these, unless told not to choose among kernels.
 SLOW = (
     "llama_swiglu",
     "geglu_tanh",

@@ -52,7 +52,7 @@ def names(folder: Path) -> str:
     model, trt = Model(folder), backend.tensorrt()
     directory = model.build(use_refit=True)
     with tx.Session.from_engine_dir(directory) as session:
-        refitter = trt.Refitter(session.engine, recording_logger(trt))
+        refitter = trt.Refitter(session.engine, recording_logger(trt).given)
         unnamed = {"", *(f"{layer} {role.name}" for layer, role in zip(*refitter.get_all(), strict=True))}
         known = set(refitter.get_all_weights()) - unnamed
     stored = set(tx.checkpoint.load_checkpoint(model.checkpoint).weights)

@@ -68,18 +68,16 @@ def said(lines: list[Line]) -> str:
 
 
 def worst(lines: list[Line]) -> str:
-    """The largest errors by type."""
+    """The largest errors by type; of a form of which one engine was refused that of the other."""
     told = []
     for dtype in _TYPES:
-        have = [line for line in lines if line.get("dtype") == dtype and "taps_changed" in line]
-        if have:
-            plain, taps = (max(have, key=lambda line: line[key]) for key in ("error", "taps_error"))
-            changed = sum(line["taps_changed"] > 0 for line in have)
-            told.append(
-                f"{dtype}: {len(have)} forms; largest error {plain['error']:.1e} ({plain['form']}), of taps "
-                f"{taps['taps_error']:.1e} ({taps['form']}: {taps['taps_worst']}); taps changed {changed} results, at "
-                f"most by {max(line['taps_changed'] for line in have):.1e}"
-            )
+        of = [line for line in lines if line.get("dtype") == dtype]
+        for key, what in (("error", "error"), ("taps_error", "error with taps")):
+            if have := [line for line in of if key in line]:
+                most = max(have, key=lambda line: line[key])
+                told.append(f"{dtype}: largest {what} of {len(have)} forms {most[key]:.1e} ({most['form']})")
+        if changed := [line["taps_changed"] for line in of if line.get("taps_changed", 0) > 0]:
+            told.append(f"{dtype}: taps changed {len(changed)} results, at most by {max(changed):.1e}")
     return "\n".join(told)
 
 

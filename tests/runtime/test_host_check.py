@@ -150,10 +150,10 @@ def test_code_for_the_host_needs_trust(tmp_path, monkeypatch):
             EngineError, match="TRTLLM_EXT_ALLOW_HOST_CODE=1 if you trust where the file comes"
         ):
             tx.Session.from_engine_dir(tmp_path)
-    assert new_runtime(backend.tensorrt(), None).engine_host_code_allowed is False
+    assert new_runtime(backend.tensorrt(), SimpleNamespace(given=None)).engine_host_code_allowed is False
     monkeypatch.setenv(HOST_CODE_VARIABLE, "1")
     accepted(tmp_path)
-    assert new_runtime(backend.tensorrt(), None).engine_host_code_allowed is True
+    assert new_runtime(backend.tensorrt(), SimpleNamespace(given=None)).engine_host_code_allowed is True
 
 
 def test_an_engine_without_weights(tmp_path, monkeypatch):

@@ -246,7 +246,7 @@ def opened(directory, how, rank, **settings):
     engine = (directory / f"rank{rank}.engine").read_bytes()
     if how == "serialized":
         return tx.Session.from_serialized_engine(engine, **settings)
-    runtime = backend.tensorrt().Runtime(recording_logger(backend.tensorrt()))
+    runtime = backend.tensorrt().Runtime(recording_logger(backend.tensorrt()).given)
     return tx.Session.from_engine(runtime.deserialize_cuda_engine(engine), **settings)
 
 

@@ -1,7 +1,8 @@
-"""Loggers that remember what TensorRT says, and stay where it goes on using them."""
+"""Loggers that remember what TensorRT says, and what it is given."""
 
 import gc
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -18,8 +19,10 @@ ERROR, WARNING = trt.ILogger.Severity.ERROR, trt.ILogger.Severity.WARNING
 
 @pytest.fixture
 def as_on_tensorrt(monkeypatch):
-    monkeypatch.setattr(trt_log, "_given", [])
+    trt_log._common_logger.cache_clear()
     monkeypatch.setattr(backend, "choice", lambda: SimpleNamespace(engine="tensorrt"))
+    yield
+    trt_log._common_logger.cache_clear()
 
 
 def test_errors_since_a_mark():
@@ -34,22 +37,40 @@ def test_errors_since_a_mark():
     assert logger.warnings == ["beside"]
 
 
-def test_the_embedded_engines_loggers_go():
-    logger = weakref.ref(recording_logger(trt))
+def test_the_embedded_engine_is_given_the_logger_itself():
+    logger = recording_logger(trt)
+    assert logger.given is logger
+    gone = weakref.ref(logger)
+    del logger
     gc.collect()
-    assert logger() is None
+    assert gone() is None
 
 
-def test_nvidias_loggers_stay(as_on_tensorrt):
-    loggers = [weakref.ref(recording_logger(trt)) for _ in range(3)]
+def test_what_nvidias_library_is_given_stays_and_what_remembers_goes(as_on_tensorrt):
+    logger = recording_logger(trt)
+    given, gone = weakref.ref(logger.given), weakref.ref(logger)
+    del logger
     gc.collect()
-    assert all(each() is not None for each in loggers)
+    assert gone() is None
+    assert given() is not None and recording_logger(trt).given is given()
 
 
-def test_what_plugins_tell_one_logger_all_remember(as_on_tensorrt):
-    first, second, third = (recording_logger(trt) for _ in range(3))
-    first.log(ERROR, "trtllm_ext: FeedForward 'mlp': too many tokens")
-    first.log(ERROR, "of the first one's own")
-    assert second.errors_since(0) == third.errors_since(0) == "trtllm_ext: FeedForward 'mlp': too many tokens"
-    second.log(ERROR, "trtllm_ext: said to the second")
-    assert [each.num_errors for each in (first, second, third)] == [3, 2, 2]
+def test_all_remember_what_nvidias_library_says(as_on_tensorrt, caplog):
+    first, second = recording_logger(trt), recording_logger(trt)
+    first.given.log(ERROR, "trtllm_ext: FeedForward 'mlp': too many tokens")
+    late = recording_logger(trt)
+    mark = second.mark()
+    first.given.log(WARNING, "beside")
+    first.given.log(ERROR, "other")
+    assert first.errors_since(0) == "trtllm_ext: FeedForward 'mlp': too many tokens; other"
+    assert second.errors_since(mark) == late.errors_since(0) == "other"
+    assert late.warnings == ["beside"]
+    assert [record.getMessage() for record in caplog.records] == ["beside"]
+
+
+def test_several_threads_speak_at_once(as_on_tensorrt):
+    logger = recording_logger(trt)
+    given = logger.given
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: [given.log(ERROR, str(number)) for _ in range(200)], range(4)))
+    assert logger.num_errors == 800 and len(logger.errors) == 400

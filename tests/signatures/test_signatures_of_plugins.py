@@ -15,6 +15,7 @@ from trtllm_ext.builder.trace import trace
 from trtllm_ext.graph.known import known_of
 from trtllm_ext.graph.plugin_config import OWN_PLUGINS
 from trtllm_ext.models import model_from_checkpoint, write_random_checkpoint
+from trtllm_ext.plugin import functional as plugins
 
 BUDGET_S = 6
 
@@ -71,3 +72,43 @@ def test_networks_with_plugins(name, tmp_path):
         wanted, not_there = (V2, V3) if release.startswith("8.") else (V3, V2)
         assert wanted <= used and not used & not_there, release
         assert "PluginField.__init__" in used
+
+
+def test_what_a_plugin_gives_is_known_on_8_6_whatever_becomes_of_its_output():
+    """Its output tells float32 there; renamed, marked and read by others it is float16 all the same."""
+    x = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float16)
+    with dressed("8.6.1") as dress:
+        builder = tx.Builder()
+        config = builder.create_builder_config(precision="float16")
+        network = builder.create_network()
+        with tx.net_guard(network):
+            given = tx.Tensor(name="x", dtype="float16", shape=[3, 8])
+            first = plugins.gated_activation(given, activation="relu")
+            assert str(first.dtype).endswith("HALF") and type_told(first).endswith("FLOAT")
+            first.name = "renamed"
+            assert str(first.dtype).endswith("HALF")
+            second = plugins.gated_activation(first + given, activation="relu")
+            first.mark_output("half")
+            second.mark_output("wide", dtype="float32")
+            assert type_told(first).endswith("HALF")
+            (second + first).mark_output("sum")
+        known = known_of(network)
+        exact = oracle.evaluate(
+            network.trt_network, backend.tensorrt(), {"x": x}, plugins=known.plugins, weights=known.weights
+        )
+        engine = builder.build_engine(network, config)
+        with tx.Session.from_serialized_engine(engine) as session:
+            got = session.run({"x": x})
+    assert any((use.what, use.owner, use.name) == ("set", "ITensor", "dtype") for use in dress.uses)
+    assert {name: each.dtype.name for name, each in got.items()} == {
+        "half": "float16",
+        "wide": "float32",
+        "sum": "float16",
+    }
+    for name, each in got.items():
+        np.testing.assert_allclose(each, exact[name], rtol=2e-3, atol=1e-6)
+
+
+def type_told(tensor):
+    """What the library tells, asked as the package asks."""
+    return str(eval("t.dtype", {"__name__": "trtllm_ext.of_a_test", "t": tensor.trt_tensor}))

@@ -67,7 +67,7 @@ class Builder:
         self._trt = backend.tensorrt()
         self.logger = recording_logger(self._trt)
         try:
-            self.trt_builder = self._trt.Builder(self.logger)
+            self.trt_builder = self._trt.Builder(self.logger.given)
         except (TypeError, RuntimeError) as problem:  # what a failing C++ factory becomes
             raise BuildError(
                 f"TensorRT's builder does not start: {self.logger.errors_since(0) or problem}"

@@ -59,7 +59,7 @@ def refit_engine(
             "the engine's weights cannot be exchanged: it was built without use_refit and use_strip_plan, or was "
             "stripped once and is filled now. Build it again with use_refit."
         )
-    refitter = trt.Refitter(loaded, logger)
+    refitter = trt.Refitter(loaded, logger.given)
     kept = list(_give_parameters(trt, refitter, parameters, logger))
     kept += _give_constants(refitter, constants, logger)
     mark = logger.mark()

@@ -20,7 +20,7 @@ def way_out(told: str, settings: Mapping[str, Any]) -> str:
         or not any(each in told for each in _NO_KERNEL)
     ):
         return ""
-    # Encoders with pooling are built without taps and refused with them.
+    # Encoders with pooling are built without taps and refused with them; one with a float32 stream the other way round.
     return (
         f" It has no kernel for this network in {precision}: build it without taps, if it has any, in float32, or with "
         f"a newer TensorRT."

@@ -19,6 +19,19 @@ def is_tensorrt_llm() -> bool:
     return backend.choice().graph == "tensorrt_llm"
 
 
+def type_of(network: Any, trt_tensor: Any) -> Any:
+    """The type of an `ITensor` of a network, a `trt.DataType`."""
+    return trt_tensor.dtype if is_tensorrt_llm() else network.type_of(trt_tensor)
+
+
+def mark(network: Any, trt_tensor: Any) -> None:
+    """Make an `ITensor` an output of a network, as it is."""
+    if is_tensorrt_llm():
+        network.trt_network.mark_output(trt_tensor)
+    else:
+        network.mark(trt_tensor)
+
+
 def note(module: Any, name: str, value: Any, meaning: str, token_group: list[int] | None) -> Any:
     """`Module.register_network_output` with a meaning and the ranks that tokens are dealt out to.
 

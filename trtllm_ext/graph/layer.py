@@ -40,15 +40,11 @@ def output(layer: Any, dtype: Any = None) -> Tensor:
 def outputs(layer: Any, dtypes: Sequence[Any]) -> tuple[Tensor, ...]:
     """All outputs of a layer whose attributes are all set.
 
-    dtypes: their types, to be pinned in weakly typed networks and told in place of what TensorRT tells.
+    dtypes: their types, to be pinned in weakly typed networks.
     """
-    network = default_net()
-    network.set_layer_types(layer, *dtypes)
-    made = tuple(_create_tensor(layer.get_output(index), layer) for index in range(layer.num_outputs))
-    if not network.strongly_typed:
-        for tensor, dtype in zip(made, dtypes, strict=True):
-            network.tell_type(tensor.trt_tensor, dtype)
-    return made
+    default_net().name_layer(layer)
+    default_net().set_layer_types(layer, *dtypes)
+    return tuple(_create_tensor(layer.get_output(index), layer) for index in range(layer.num_outputs))
 
 
 def _create_tensor(trt_tensor: Any, producer: Any, dtype: Any = None) -> Tensor:
@@ -68,7 +64,7 @@ def _create_tensor(trt_tensor: Any, producer: Any, dtype: Any = None) -> Tensor:
     except ValueError:
         inputs = [producer.get_input(i) for i in range(producer.num_inputs)]
         given = ", ".join(
-            f"{readable(each.dtype)} {_shape_text(each)}" for each in inputs if each is not None
+            f"{readable(network.type_of(each))} {_shape_text(each)}" for each in inputs if each is not None
         )
         reason = network.logged_since(network._log_mark).removeprefix(f"{producer.name}: ")
         raise GraphError(f"{producer.name} does not work out for the inputs {given}: {reason}") from None

@@ -26,6 +26,7 @@ _NO_PRECISION = frozenset(
     "SHAPE CONSTANT GATHER CONCATENATION SHUFFLE SLICE SELECT IDENTITY FILL".split()  # noqa: SIM905 - a table
 )
 _NO_OUTPUT_TYPE = ("SHAPE",)
+_PLUGINS = ("PLUGIN", "PLUGIN_V2", "PLUGIN_V3")
 
 
 class Network:
@@ -51,7 +52,8 @@ class Network:
         self._parameters: dict[int, tuple[Parameter, Tensor]] = {}
         self._guarded_by: CodeType | None = None
         self._log_mark = 0
-        # By a tensor's name: what its layer gives, where TensorRT tells another type until it builds.
+        # By a tensor's name, as an ITensor tells no layer: the type of a plugin's output. TensorRT 8.6 tells float32
+        # until it builds, also where the layer's output type is set.
         self._told_types: dict[str, Any] = {}
         # By a layer's name: the operation and the ranks, which TensorRT's layer itself does not tell.
         self.collectives: dict[str, tuple[str, tuple[int, ...]]] = {}
@@ -166,34 +168,27 @@ class Network:
 
         if name in self._outputs:
             raise GraphError(f"the network has an output {name!r} already; give this one another name.")
-        if dtype is not None and self.strongly_typed:
+        if dtype is not None and (self.strongly_typed or tensor.name in self._told_types):
             tensor = cast(tensor, dtype)
         if self.is_input(tensor) or self.is_output(tensor):
             tensor = identity(tensor)  # a tensor has one name, and TensorRT marks it once
-        trt_tensor, told = tensor.trt_tensor, tensor.dtype
-        self._trt_network.mark_output(trt_tensor)
-        self.rename(trt_tensor, name)
-        if not self.strongly_typed:
-            self.set_type(trt_tensor, dtype if dtype is not None else told)
+        self.mark(tensor.trt_tensor, dtype)
+        self.rename(tensor.trt_tensor, name)
         self._outputs[name] = tensor
+
+    def mark(self, trt_tensor: Any, dtype: Any = None) -> None:
+        """Make an `ITensor` an output under its name; in a weakly typed network of type `dtype`, or of its own."""
+        dtype = self.type_of(trt_tensor) if dtype is None else dtype
+        self._trt_network.mark_output(trt_tensor)
+        if not self.strongly_typed:
+            trt_tensor.dtype = dtype
 
     # --- tensors: types and names ------------------------------------------------------------------------------
 
     def type_of(self, trt_tensor: Any) -> Any:
         """The type of an `ITensor` of this network, a `trt.DataType`."""
-        return self._told_types.get(str(trt_tensor.name)) or trt_tensor.dtype
-
-    def tell_type(self, trt_tensor: Any, dtype: Any) -> None:
-        """Remember what a plugin's layer gives, whatever TensorRT tells.
-
-        In a weakly typed network TensorRT 8.6 tells float32 until it builds, also where the layer's output type is set.
-        """
-        self._told_types[str(trt_tensor.name)] = dtype
-
-    def set_type(self, trt_tensor: Any, dtype: Any) -> None:
-        """Give an input or output of the network its type."""
-        self._told_types.pop(str(trt_tensor.name), None)
-        trt_tensor.dtype = dtype
+        told = self._told_types.get(str(trt_tensor.name))
+        return trt_tensor.dtype if told is None else told
 
     def rename(self, trt_tensor: Any, name: str) -> None:
         """Give an `ITensor` of this network another name."""
@@ -239,7 +234,7 @@ class Network:
         self.plugins[layer.name] = record
 
     def set_layer_types(self, layer: Any, dtype: Any, *others: Any) -> None:
-        """In a weakly typed network, pin a layer's precision and output types to what the graph says.
+        """In a weakly typed network, pin precision and output types of a layer, which is named, to what the graph says.
 
         TensorRT would choose among the types that the builder flags allow; with `OBEY_PRECISION_CONSTRAINTS` it keeps
         to these. Strongly typed networks need nothing. others: of the outputs after the first.
@@ -253,6 +248,9 @@ class Network:
             layer.set_output_type(0, dtype)
         for index, other in enumerate(others, 1):
             layer.set_output_type(index, other)
+        if kind in _PLUGINS:
+            for index, told in enumerate((dtype, *others)):
+                self._told_types[str(layer.get_output(index).name)] = told
 
 
 class net_guard:  # noqa: N801 - TensorRT-LLM's name

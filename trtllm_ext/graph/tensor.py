@@ -88,7 +88,7 @@ class Tensor:
 
     @dtype.setter
     def dtype(self, dtype: Any) -> None:
-        self._network.set_type(self.trt_tensor, to_trt_dtype(dtype))
+        self.trt_tensor.dtype = to_trt_dtype(dtype)
 
     @property
     def shape(self) -> tuple[int, ...]:

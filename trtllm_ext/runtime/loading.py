@@ -17,7 +17,7 @@ def host_code_allowed() -> bool:
 def new_runtime(trt: Any, logger: Any) -> Any:
     """A `trt.Runtime`. logger: a recording one. Raises BackendError when it does not start."""
     try:
-        runtime = trt.Runtime(logger)
+        runtime = trt.Runtime(logger.given)
         if hasattr(runtime, "engine_host_code_allowed"):
             runtime.engine_host_code_allowed = host_code_allowed()
         return runtime

@@ -6,6 +6,8 @@ these loggers, and after a failure puts `errors_since(mark)` into the exception.
 
 import functools
 import logging
+import threading
+import weakref
 from typing import Any
 
 from trtllm_ext import backend
@@ -19,11 +21,6 @@ _LEVELS = {
     "VERBOSE": logging.DEBUG,
 }
 _KEPT = 400
-# How the sentences of our library of plugins begin.
-_OF_PLUGINS = "trtllm_ext: "
-# Every logger that NVIDIA's TensorRT was given. It keeps the address of one, of whichever builder, runtime or refitter
-# was there first, until none of them is left, and uses it for the others too, and for plugins. So none may go.
-_given: list[Any] = []
 
 
 @functools.cache
@@ -36,28 +33,28 @@ def _logger_class(trt: Any) -> type:
             self.errors: list[str] = []
             self.num_errors = 0
             self.warnings: list[str] = []
+            self._lock = threading.Lock()
+
+        @property
+        def given(self) -> Any:
+            """What a library is to be given: this logger, or the one by which NVIDIA's tells all of them."""
+            return self if backend.choice().engine == "embedded" else _common_logger(trt)
 
         def log(self, severity: Any, msg: str) -> None:
-            if msg.startswith(_OF_PLUGINS):  # which have no logger of their own: it may be for any of them
-                for each in _given:
-                    if each is not self:
-                        each.keep(severity, msg)
-            _LOG.log(self.keep(severity, msg), "%s", msg)
+            _pass_on(severity, msg)
+            self.keep(severity, msg)
 
-        def keep(self, severity: Any, msg: str) -> int:
-            """Remember an error or a warning; the level for Python's `logging`."""
-            name = str(severity).rsplit(".", 1)[-1]
-            level = _LEVELS.get(name, logging.INFO)
-            if level == logging.ERROR:
-                self.num_errors += 1
-                self.errors.append(msg)
-                del self.errors[:-_KEPT]
-                # The text reaches the user in an exception; logging it as an error too would show it twice.
-                level = logging.DEBUG
-            elif level == logging.WARNING:
-                self.warnings.append(msg)
-                del self.warnings[:-_KEPT]
-            return level
+        def keep(self, severity: Any, msg: str) -> None:
+            """Remember an error or a warning."""
+            level = _level(severity)
+            with self._lock:
+                if level == logging.ERROR:
+                    self.num_errors += 1
+                    self.errors.append(msg)
+                    del self.errors[:-_KEPT]
+                elif level == logging.WARNING:
+                    self.warnings.append(msg)
+                    del self.warnings[:-_KEPT]
 
         def mark(self) -> int:
             """A position in the stream of errors, for `errors_since`."""
@@ -65,15 +62,57 @@ def _logger_class(trt: Any) -> type:
 
         def errors_since(self, mark: int) -> str:
             """The errors logged after `mark`, one text; empty when there were none."""
-            new = self.num_errors - mark
-            return "; ".join(text.strip() for text in self.errors[-new:]) if new > 0 else ""
+            with self._lock:
+                new = self.num_errors - mark
+                return "; ".join(text.strip() for text in self.errors[-new:]) if new > 0 else ""
 
     return RecordingLogger
 
 
+@functools.cache
+def _common_logger(trt: Any) -> Any:
+    class CommonLogger(trt.ILogger):
+        """Tells every recording logger that there is; never goes.
+
+        NVIDIA's library keeps the address of the first logger of a process, for plugins and for whatever else speaks
+        through getLogger(), as long as any builder, runtime or refitter lives: longer than the one that brought it.
+        """
+
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self._listeners: weakref.WeakSet[Any] = weakref.WeakSet()
+            self._lock = threading.RLock()  # a listener may go, and its builder speak, while this is held
+
+        def listen(self, logger: Any) -> None:
+            with self._lock:
+                self._listeners.add(logger)
+
+        def log(self, severity: Any, msg: str) -> None:
+            _pass_on(severity, msg)
+            with self._lock:
+                listeners = list(self._listeners)
+            for each in listeners:
+                each.keep(severity, msg)
+
+    return CommonLogger()
+
+
 def recording_logger(trt: Any) -> Any:
-    """A new recording `trt.ILogger` for the module `trt` (real or embedded)."""
+    """A new recording `trt.ILogger` for the module `trt` (real or embedded), whose `given` the library is given.
+
+    On NVIDIA's it remembers what is said in the whole process as long as it lives: by whom, nothing tells.
+    """
     logger = _logger_class(trt)()
-    if backend.choice().engine == "tensorrt":
-        _given.append(logger)
+    if logger.given is not logger:
+        logger.given.listen(logger)
     return logger
+
+
+def _level(severity: Any) -> int:
+    return _LEVELS.get(str(severity).rsplit(".", 1)[-1], logging.INFO)
+
+
+def _pass_on(severity: Any, msg: str) -> None:
+    level = _level(severity)
+    # The text of an error reaches the user in an exception; logging it as an error too would show it twice.
+    _LOG.log(logging.DEBUG if level == logging.ERROR else level, "%s", msg)

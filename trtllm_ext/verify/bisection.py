@@ -15,6 +15,7 @@ from trtllm_ext.builder.rebuilding import for_this_process
 from trtllm_ext.builder.trace import trace
 from trtllm_ext.checkpoint import Checkpoint
 from trtllm_ext.errors import TrtllmExtError
+from trtllm_ext.graph.either import mark, type_of
 from trtllm_ext.oracle import OracleError
 from trtllm_ext.verify.between import between, in_order, kind_of
 from trtllm_ext.verify.comparison import compared, not_finite
@@ -85,16 +86,16 @@ def _layers(
     network = traced.network.trt_network
     earlier = tapped[: tapped.index(first.tensor)]
     inside = list(between(network, first.tensor, earlier))
-    for tensor in _outputs_of(inside):
+    for tensor in _outputs_of(inside, traced.network):
         if not tensor.is_network_output:
-            network.mark_output(tensor)
+            mark(traced.network, tensor)
     engine = traced.builder.build_engine(traced.network, traced.builder_config)
     values = run_buffer(engine, references.inputs)
     del engine
     rows = []
-    reference = references.oracle([str(tensor.name) for tensor in _outputs_of(inside)])
+    reference = references.oracle([str(tensor.name) for tensor in _outputs_of(inside, traced.network)])
     for layer in in_order(inside):
-        for tensor in _outputs_of([layer]):
+        for tensor in _outputs_of([layer], traced.network):
             row = _layer_row(layer, str(tensor.name), values, reference, references)
             if row is not None:
                 rows.append(row)
@@ -124,14 +125,14 @@ def _layer_row(
     )
 
 
-def _outputs_of(layers: list[Any]) -> list[Any]:
+def _outputs_of(layers: list[Any], network: Any) -> list[Any]:
     """The tensors that can be outputs."""
     return [
         tensor
         for layer in layers
         if kind_of(layer) not in _NOT_TAPPED
         for tensor in (layer.get_output(index) for index in range(layer.num_outputs))
-        if str(tensor.dtype).rsplit(".", 1)[-1] in _FLOATING
+        if str(type_of(network, tensor)).rsplit(".", 1)[-1] in _FLOATING
     ]
 
 
