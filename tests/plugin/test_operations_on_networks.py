@@ -40,9 +40,10 @@ VALUES = {
 }
 
 
-def network_of(define, names, dtype):
+def network_of(define, names, dtype, strongly_typed=True):
     """A network with the inputs `names`, and the outputs y0, y1 ... that `define` makes of them."""
     builder = tx.Builder()
+    builder.strongly_typed = strongly_typed
     network = builder.create_network()
     with tx.net_guard(network):
         given = {}
@@ -56,9 +57,10 @@ def network_of(define, names, dtype):
     return builder, network
 
 
-def run(define, names, dtype):
-    builder, network = network_of(define, names, dtype)
-    engine = builder.build_engine(network, builder.create_builder_config(precision=dtype))
+def run(define, names, dtype, strongly_typed=True):
+    builder, network = network_of(define, names, dtype, strongly_typed)
+    config = builder.create_builder_config(precision=dtype, strongly_typed=strongly_typed)
+    engine = builder.build_engine(network, config)
     feeds = {name: VALUES[name].astype(DTYPES[dtype]) for name in names}
     with tx.Session.from_serialized_engine(engine) as session:
         return session.run(feeds), network, engine
@@ -184,13 +186,14 @@ def test_a_sum_with_a_bias_and_a_norm_with_one_are_rounded_once():
     assert (off <= 0.51).mean() > 0.97  # the rest: where normed itself was rounded the other way
 
 
-def test_quantized_rows_are_the_norm_over_its_scale():
+@pytest.mark.parametrize("strongly_typed", [True, False])
+def test_quantized_rows_are_the_norm_over_its_scale(strongly_typed):
     def define(weight, x, residual):
         return plugins.residual_norm(
             x, residual, weight=weight("weight"), norm="rms_norm", quantized_type="int8"
         )
 
-    got, _, _ = run(define, ("x", "residual"), "float16")
+    got, _, _ = run(define, ("x", "residual"), "float16", strongly_typed)
     total = (VALUES["x"].astype(np.float16) + VALUES["residual"].astype(np.float16)).astype(np.float64)
     normed = total / np.sqrt((total**2).mean(-1, keepdims=True) + 1e-5)
     normed *= VALUES["weight"].astype(np.float16).astype(np.float64)

@@ -15,7 +15,7 @@ from trtllm_ext.lowering.element_types import (
 )
 from trtllm_ext.lowering.emitter import Emitter
 from trtllm_ext.lowering.errors import LoweringError
-from trtllm_ext.lowering.layer_view import LayerView
+from trtllm_ext.lowering.layer_view import EXPANSION, LayerView
 from trtllm_ext.lowering.network_view import NetworkView
 from trtllm_ext.lowering.values import Value, constant
 
@@ -68,8 +68,8 @@ class Layer:
     @property
     def precision(self) -> int | None:
         """The narrow type that a weakly typed network demands of this layer's computation, if it does."""
-        if self.network.strongly_typed or not self.api.precision_is_set:
-            return None
+        if self.network.strongly_typed or not self.api.precision_is_set or self.view.kind == EXPANSION:
+            return None  # a plugin computes as it does
         precision = onnx_type_of(self.api.precision, f"the precision of {self.view}")
         return precision if precision in NARROW_FLOATS else None
 
