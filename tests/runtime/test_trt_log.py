@@ -1,6 +1,7 @@
 """Loggers that remember what TensorRT says, and what it is given."""
 
 import gc
+import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -74,3 +75,31 @@ def test_several_threads_speak_at_once(as_on_tensorrt):
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda number: [given.log(ERROR, str(number)) for _ in range(200)], range(4)))
     assert logger.num_errors == 800 and len(logger.errors) == 400
+
+
+class _SpeaksWhenItGoes:
+    def __init__(self, logger):
+        self.logger = logger
+
+    def __del__(self):
+        self.logger.log(ERROR, "going")
+
+
+class _ListThatCollects(list):
+    def __init__(self, logger):
+        super().__init__()
+        self.waiting = [_SpeaksWhenItGoes(logger)]
+
+    def append(self, text):
+        super().append(text)
+        self.waiting.clear()
+
+
+def test_what_goes_while_a_logger_is_busy_may_speak_to_it():
+    logger = recording_logger(trt)
+    logger.errors = _ListThatCollects(logger)
+    done = threading.Thread(target=logger.log, args=(ERROR, "first"), daemon=True)
+    done.start()
+    done.join(10)
+    assert not done.is_alive()
+    assert logger.errors_since(0) == "first; going"

@@ -26,7 +26,6 @@ _NO_PRECISION = frozenset(
     "SHAPE CONSTANT GATHER CONCATENATION SHUFFLE SLICE SELECT IDENTITY FILL".split()  # noqa: SIM905 - a table
 )
 _NO_OUTPUT_TYPE = ("SHAPE",)
-_PLUGINS = ("PLUGIN", "PLUGIN_V2", "PLUGIN_V3")
 
 
 class Network:
@@ -187,7 +186,7 @@ class Network:
 
     def type_of(self, trt_tensor: Any) -> Any:
         """The type of an `ITensor` of this network, a `trt.DataType`."""
-        told = self._told_types.get(str(trt_tensor.name))
+        told = self._told_types.get(str(trt_tensor.name)) if self._told_types else None
         return trt_tensor.dtype if told is None else told
 
     def rename(self, trt_tensor: Any, name: str) -> None:
@@ -248,7 +247,7 @@ class Network:
             layer.set_output_type(0, dtype)
         for index, other in enumerate(others, 1):
             layer.set_output_type(index, other)
-        if kind in _PLUGINS:
+        if kind.startswith("PLUGIN"):
             for index, told in enumerate((dtype, *others)):
                 self._told_types[str(layer.get_output(index).name)] = told
 

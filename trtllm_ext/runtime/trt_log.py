@@ -33,7 +33,7 @@ def _logger_class(trt: Any) -> type:
             self.errors: list[str] = []
             self.num_errors = 0
             self.warnings: list[str] = []
-            self._lock = threading.Lock()
+            self._lock = _new_lock()
 
         @property
         def given(self) -> Any:
@@ -81,7 +81,7 @@ def _common_logger(trt: Any) -> Any:
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self._listeners: weakref.WeakSet[Any] = weakref.WeakSet()
-            self._lock = threading.RLock()  # a listener may go, and its builder speak, while this is held
+            self._lock = _new_lock()
 
         def listen(self, logger: Any) -> None:
             with self._lock:
@@ -106,6 +106,11 @@ def recording_logger(trt: Any) -> Any:
     if logger.given is not logger:
         logger.given.listen(logger)
     return logger
+
+
+def _new_lock() -> Any:
+    """A lock that its holder may take again: garbage may be collected meanwhile, and what goes may speak."""
+    return threading.RLock()
 
 
 def _level(severity: Any) -> int:
