@@ -18,9 +18,9 @@ either; but the lowering is, which reads a network through the API.
 
 A dress changes names only, but for what the package could not be seen to get right otherwise: in 8.6, where lengths
 are INT32, a shape layer is followed by a cast to INT32, weights that nobody named have names in a refit, and plugins,
-which are of the second version, are the embedded engine's of the third, whose outputs tell float32; in 11 all networks are strongly typed, whatever
-the flag. What the release has and the embedded engine has not is there for
-`hasattr`; to call it is a LookupError.
+which are of the second version, are the embedded engine's of the third, whose outputs tell float32; in 11 all networks
+are strongly typed, whatever the flag. What the release has and the embedded engine has not is there for `hasattr`; to
+call it is a LookupError.
 """
 
 import importlib
